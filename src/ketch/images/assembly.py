@@ -27,10 +27,16 @@ def encode_config(config: ImageConfig) -> bytes:
     return msgspec.json.encode(builtins)
 
 
-def write_manifest(content: ContentStore, lease: Lease, config: str, layers: Sequence[oci.Descriptor]) -> str:
+def write_manifest(
+    content: ContentStore,
+    lease: Lease,
+    config: str,
+    layers: Sequence[oci.Descriptor],
+    annotations: dict[str, str] | None = None,
+) -> str:
     """Write the manifest for a configuration that is in place and these layers; returns its digest."""
     described = oci.Descriptor(media_type=oci.CONFIG, digest=config, size=content.size(config))
-    manifest = oci.Manifest(config=described, layers=list(layers), media_type=oci.MANIFEST)
+    manifest = oci.Manifest(config=described, layers=list(layers), media_type=oci.MANIFEST, annotations=annotations)
     return content.put(oci.encode(manifest), hold=lease.hold, durable=False)
 
 

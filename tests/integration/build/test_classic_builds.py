@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
@@ -206,6 +208,25 @@ def test_the_docker_client_builds_without_buildkit(engine, tmp_path):
     failed = engine.docker("build", "-", stdin=b"FROM busybox\nRUN exit 5\n", check=False, DOCKER_BUILDKIT="0")
     assert failed.code == 5
     assert "returned a non-zero code: 5" in failed.err
+
+
+def test_annotations_stand_in_the_manifest(engine):
+    def asked(attrs):
+        return "outputs=" + quote(json.dumps([{"Type": "image", "Attrs": attrs}]))
+
+    files = {"Dockerfile": "FROM busybox\nRUN echo annotated > /a\n"}
+    status, lines = builds.post(engine.socket, files, "t=annotated:1&" + asked({"annotation.a.b": "c"}))
+    assert status == 200, lines
+    api = Api(engine.socket)
+    status, archive = api("GET", "/images/annotated:1/get", timeout=60)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as found:
+        index = json.load(found.extractfile("index.json"))
+        digest = index["manifests"][0]["digest"].partition(":")[2]
+        manifest = json.load(found.extractfile(f"blobs/sha256/{digest}"))
+    assert manifest["annotations"] == {"a.b": "c"}
+    for wrong in ({"annotation-index.a": "b"}, {"annotation[linux/arm64].a": "b"}, {"compression": "zstd"}):
+        status, lines = builds.post(engine.socket, files, asked(wrong))
+        assert "error" in lines[-1] or status >= 400, (wrong, lines)
 
 
 def test_a_given_time_gives_the_same_image_again(engine):

@@ -79,7 +79,11 @@ class Compose:
     def __init__(self, engine, place: str) -> None:
         self.engine = engine
         self.program = os.path.join(place, "bin/docker-compose")
-        self.environment = {**engine.environment(), "COMPOSE_HTTP_TIMEOUT": str(int(patient(30)))}
+        self.environment = {
+            **engine.environment(),
+            "COMPOSE_HTTP_TIMEOUT": str(int(patient(30))),
+            "COMPOSE_DOCKER_CLI_BUILD": "0",  # it builds itself, through the classic API
+        }
         self._server = subprocess.Popen(
             [os.path.join(place, "bin/python"), _SERVER],
             env=self.environment,
@@ -367,3 +371,28 @@ def test_networks_modes(small):
 
 def test_version(small):
     assert "docker-compose version 1.29.2" in small("version")
+
+
+def test_build(compose, tmp_path):
+    """A service that is built, with arguments, a target, and a second time out of the cache."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS base\nARG WORD=none\nRUN echo $WORD > /word\nFROM base AS other\nRUN exit 1\n"
+    )
+    text = """
+version: "2.4"
+services:
+  made:
+    build: {context: ., target: base, args: {WORD: spoken}, labels: {a: b}}
+    image: made:1
+    command: cat /word
+"""
+    one = Project(compose, tmp_path, text)
+    try:
+        assert "Successfully tagged made:1" in one("build")
+        assert "Using cache" in one("build")
+        assert "spoken" in one("up")
+        assert "Successfully built" in one("build", "--no-cache")
+        one("build", "--build-arg", "WORD=changed")
+        assert one("run", "--rm", "made").splitlines()[-1] == "changed"
+    finally:
+        one("down", "-v", "--rmi", "all", "-t", "0")

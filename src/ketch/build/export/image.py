@@ -12,11 +12,15 @@ from ketch.build.dockerfile.convert.state import rfc3339
 from ketch.build.export.times import dated
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument
+from ketch.images.assembly import write_manifest
 from ketch.images.made.image import built_image
 from ketch.images.made.times import rewritten
 from ketch.notation import times
+from ketch.oci import manifest as oci
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.providers import BuildSnapshots
     from ketch.images.model import Image
@@ -36,6 +40,12 @@ def with_times_of(store: ImageStore, lease: Lease, conversion: Conversion, tree:
         raise InvalidArgument("rewrite-timestamp: the build has no time", hint="give --build-arg SOURCE_DATE_EPOCH=…")
     layers = (rewritten(store, lease, one, epoch) if one.startswith(_MADE_HERE) else one for one in tree.layers)
     return Tree(tuple(layers))
+
+
+def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mapping[str, str]) -> None:
+    """Give an image that is not in the store yet a manifest with annotations.  Blocking."""
+    found = msgspec.json.decode(store.content.read(image.manifest), type=oci.Manifest)
+    image.manifest = write_manifest(store.content, lease, image.id, found.layers, dict(annotations))
 
 
 def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, conversion: Conversion, tree: Tree) -> Image:

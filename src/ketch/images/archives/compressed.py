@@ -29,7 +29,8 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
     """
     manifest = msgspec.json.decode(store.content.read(target), type=oci.Manifest)
     plain = {layer.digest: layer for layer in manifest.layers if layer.media_type == oci.LAYER}
-    if not plain or write_manifest(store.content, lease, image.id, manifest.layers) != target:
+    notes = manifest.annotations
+    if not plain or write_manifest(store.content, lease, image.id, manifest.layers, notes) != target:
         return None
     blobs = ImageBlobs(store, [image])
     made = {digest: found for digest in plain if (found := _known(store, image, target, digest)) is not None}
@@ -54,7 +55,7 @@ def compressed(store: ImageStore, lease: Lease, image: Image, target: str, repor
     layers = [
         descriptor_of(store.content, made[layer.digest]) if layer.digest in made else layer for layer in manifest.layers
     ]
-    digest = write_manifest(store.content, lease, image.id, layers)
+    digest = write_manifest(store.content, lease, image.id, layers, notes)
     return msgspec.structs.replace(image, blobs=[layer.digest for layer in layers], manifest=digest)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import aclosing
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from ketch.engine.aio.transfer import in_own_thread, written
 from ketch.engine.build.run import naming
 from ketch.engine.build.run.phases import phase
 from ketch.engine.model.building.builds import BuildResult, OutputRequest
-from ketch.errors import InvalidArgument, Unavailable
+from ketch.errors import InvalidArgument, Unavailable, Unimplemented
 from ketch.images.archives.save import save_as
 from ketch.notation import booleans
 from ketch.oci import platform as platforms
@@ -64,9 +64,6 @@ class Exporter(Struct, frozen=True, eq=False):
         work = _Export(self, request, names, products, lease, listener)
         outputs = request.outputs or [OutputRequest(kind="image")]
         for number, output in enumerate(outputs):
-            if output.kind not in (*_IMAGES, *_FILES, *_NOTHING):
-                known = ", ".join((*_IMAGES, *_FILES, _NOTHING[0]))
-                raise InvalidArgument(f'exporter "{output.kind}" could not be found', hint=f"known: {known}")
             await work.output(number, output)
         return work.result()
 
@@ -108,7 +105,7 @@ class _Export:
             "exporting to image" if not to_client else f"exporting to {output.kind} image format", self._tell
         ) as step:
             names = naming.tags([*self._names, *output.attrs.get("name", "").split(",")])
-            await self._make(names, step, keep=not to_client, rewrite=_asked(output, "rewrite-timestamp"))
+            await self._make(names, step, output, keep=not to_client)
             if to_client:
                 await self._send(number, output, lambda file: self._save(names, file))
             elif _asked(output, "push"):
@@ -120,10 +117,10 @@ class _Export:
 
     # -- images ----------------------------------------------------------------------------------
 
-    async def _make(self, names: Sequence[str], step: Phase, *, keep: bool, rewrite: bool) -> None:
+    async def _make(self, names: Sequence[str], step: Phase, output: OutputRequest, *, keep: bool) -> None:
         """Put the images into the store, with these names where they are kept; several platforms with an index."""
         shown = [reference.parse(name).familiar for name in names]
-        self._images = await asyncio.to_thread(self._add, names if keep else (), rewrite=rewrite)
+        self._images = await asyncio.to_thread(self._add, names if keep else (), output)
         self._metadata |= {"containerimage.config.digest": self._images[0].id}
         if self._images[0].manifest:
             self._metadata["containerimage.digest"] = self._images[0].manifest
@@ -137,15 +134,19 @@ class _Export:
                 step.part(f"naming to {reference.parse(name)}")
                 self._to.events.of_image(self._images[0], "tag", name)
 
-    def _add(self, names: Sequence[str], *, rewrite: bool) -> list[Image]:
+    def _add(self, names: Sequence[str], output: OutputRequest) -> list[Image]:
         store, lease = self._to.store, self._lease
+        rewrite, notes = _asked(output, "rewrite-timestamp"), _annotations(output, many=len(self._products) > 1)
         made = []
         for one in self._products:
             tree = images.with_times_of(store, lease, one.conversion, one.tree) if rewrite else one.tree
-            made.append(images.make(store, self._to.snapshots, lease, one.conversion, tree))
+            image = images.make(store, self._to.snapshots, lease, one.conversion, tree)
+            if notes.of_manifests:
+                images.annotated(store, lease, image, notes.of_manifests)
+            made.append(image)
         if len(made) == 1:
             return self._to.store.add([(made[0], list(names))])
-        target = index.write(self._to.store, self._lease, made)
+        target = index.write(store, lease, made, notes.of_index)
         added = [(image, list(names) if number == 0 else []) for number, image in enumerate(made)]
         return self._to.store.add(added, dict.fromkeys(names, target))
 
@@ -194,6 +195,53 @@ class _Export:
                 raise Unavailable(f"output `{output.kind}`: its reader is gone") from e
 
         await in_own_thread(work)
+
+
+class _Annotations(NamedTuple):
+    """Annotations of the manifest of each platform, and of the index of several."""
+
+    of_manifests: dict[str, str]
+    of_index: dict[str, str]
+
+
+def _annotations(output: OutputRequest, *, many: bool) -> _Annotations:
+    """The annotations among the attributes (Unimplemented: of descriptors, or of some platforms only)."""
+    found = _Annotations({}, {})
+    for name, value in output.attrs.items():
+        where, point, key = name.partition(".")
+        if not point or not where.startswith("annotation"):
+            continue
+        if where in ("annotation", "annotation-manifest"):
+            found.of_manifests[key] = value
+        elif where == "annotation-index" and many:
+            found.of_index[key] = value
+        elif where.removeprefix("annotation") != "-index":
+            raise Unimplemented(
+                f"output `{output.kind}`: {where} is not written", hint="use annotation or annotation-index"
+            )
+        else:
+            raise InvalidArgument(f"output `{output.kind}`: {name}: there is no index of a single platform")
+    return found
+
+
+def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
+    """Refuse outputs that cannot be made, before anything is built (InvalidArgument, Unimplemented).
+
+    ``many``: for several platforms.
+    """
+    for output in outputs:
+        attrs = output.attrs
+        if output.kind not in (*_IMAGES, *_FILES, *_NOTHING):
+            known = ", ".join((*_IMAGES, *_FILES, _NOTHING[0]))
+            raise InvalidArgument(f'exporter "{output.kind}" could not be found', hint=f"known: {known}")
+        if attrs.get("compression", "gzip") not in ("gzip", "uncompressed"):
+            text = f"output `{output.kind}`: compression={attrs['compression']}: layers are gzip when they are sent"
+            raise Unimplemented(text, hint="leave it out")
+        if output.kind in ("docker", "oci") and attrs.get("tar", "true") in ("false", "0"):
+            raise Unimplemented(f"output `{output.kind}`: tar=false: it is one archive", hint="unpack it with tar")
+        _annotations(output, many=many)
+        _asked(output, "rewrite-timestamp")
+        _asked(output, "push")
 
 
 def _asked(output: OutputRequest, name: str) -> bool:

@@ -16,7 +16,7 @@ from ketch.build.errors import CommandFailed, SolveError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
-from ketch.engine.build.run import calls, contexts, naming
+from ketch.engine.build.run import calls, contexts, exporting, naming
 from ketch.engine.build.run.contexts import MAIN, FoundDockerfile
 from ketch.engine.build.run.phases import phase
 from ketch.engine.build.run.products import Product
@@ -63,6 +63,7 @@ class BuildRun:
         names = naming.tags(self._request.tags)
         wanted = naming.platforms_of(self._request)
         self._check_entitlements()
+        exporting.check(self._request.outputs, many=len(wanted) > 1)
         builder = self._builder
         async with AsyncExitStack() as stack:
             lease = await builder.lease(stack)
@@ -135,8 +136,7 @@ class BuildRun:
         self, dockerfile: FoundDockerfile, options: ConvertOptions, platform: Platform | None, lease: Lease
     ) -> Product:
         options = msgspec.structs.replace(options, platform=platform)
-        mode, named = options.resolve_mode, self._request.classic
-        resolver = SessionResolver(self._builder, self._session, mode, self._listener, named=named)
+        resolver = SessionResolver(self._builder, self._session, options.resolve_mode, self._listener)
         conversion = await convert(dockerfile.text, options, resolver)
         self._conversions.append(conversion)
         self._record.total_steps += len(dict(conversion.places.all()))
