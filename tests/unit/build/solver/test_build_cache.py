@@ -120,6 +120,7 @@ def row(**fields: object) -> UsageRow:
         ({"parent": ["p"]}, row(parents=["p"]), row(parents=["q"])),
         ({"private": []}, row(), None),
         ({"label": ["x", "y"]}, row(), None),
+        ({"label!": ["x"]}, row(), None),
         ({"shared": ["false"]}, row(), None),
         ({"until": ["24h"]}, row(last_used=1), row(last_used=10**20)),
         ({"unused-for": ["24h"]}, row(last_used=1), row(last_used=10**20)),

@@ -24,7 +24,7 @@ _TEMPORARY = ("source.local", "exec.cachemount", "source.git.checkout")
 _RESERVED = 2_000_000_000
 _FIELDS = ("description", "id", "inuse", "parent", "private", "shared", "type")
 _AGES = ("until", "unused-for")
-_IGNORED = ("label",)  # which dockerd takes, too, because its client sends it to all prunes
+_IGNORED = ("label", "label!")  # which dockerd takes, too, because its client sends it to all prunes
 
 
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
