@@ -38,12 +38,16 @@ def difference(edge: EdgeNode, records: CacheRecords) -> Difference:
     """The difference between an edge that is to be made and the nearest record."""
     if edge.state.ignores_cache:
         return Difference("the cache was not to be used for it")
+    if not edge.state.maps:
+        return Difference("it is never cached")
     nearest = _nearest(edge, records)
     if nearest is None:
         return Difference("nothing like it is in the cache")
     if nearest.operation != definition(edge.state)[0]:
-        older = records.definition(nearest.operation)
-        return Difference("the instruction is not the one that was built before", _changes(older, edge))
+        changes = _changes(records.definition(nearest.operation), edge)
+        if changes or nearest.name == edge.state.vertex.name:
+            return Difference("the instruction is not the one that was built before", changes)
+        return Difference("nothing like it is in the cache")
     maps = edge.state.maps or ()
     number = next((i for i, one in enumerate(maps) if root_key(one.digest, edge.output) == nearest.step), None)
     if number is None:
@@ -52,15 +56,17 @@ def difference(edge: EdgeNode, records: CacheRecords) -> Difference:
 
 
 def _nearest(edge: EdgeNode, records: CacheRecords) -> CacheKey | None:
-    """The record that has most in common: step, operation, name; the newest of those."""
+    """The record that has most in common: step, operation, name, or all inputs; the newest of those."""
     vertex = edge.state.vertex
     steps = {root_key(one.digest, edge.output) for one in edge.state.maps or ()}
     operation = definition(edge.state)[0]
     nearest, best = None, (0, 0, 0)
     for key in records.all_keys():
         likeness = 4 * (key.step in steps) + 2 * (key.operation == operation) + (key.name == vertex.name)
-        rank = (likeness, _common_inputs(edge, key) if likeness >= 4 else 0, key.created)
-        if likeness and rank > best:
+        common = _common_inputs(edge, key) if likeness >= 4 or not likeness else 0
+        rank = (likeness, common, key.created)
+        # One in the place of which an instruction was written that has another name stands on the same inputs.
+        if (likeness or 0 < len(edge.inputs) == len(key.inputs) == common) and rank > best:
             nearest, best = key, rank
     return nearest
 

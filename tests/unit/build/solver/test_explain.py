@@ -74,6 +74,17 @@ async def test_a_layer_that_was_removed_is_the_reason(world: World) -> None:
     assert found["base"] == ("its result was removed from the cache, or its layer is damaged", ())
 
 
+async def test_an_instruction_in_the_place_of_another(world: World) -> None:
+    await world.build(step("make all", step("base")))
+    await world.build(step("make", step("other base")))
+    assert await explained(world, step("make some", step("base"))) == {
+        "make some": (
+            "the instruction is not the one that was built before",
+            ("command: `make all` -> `make some`",),
+        )
+    }
+
+
 async def test_a_source_that_is_another_one(world: World) -> None:
     world.behaviour.texts["image"] = "one"
     await world.build(step("image"))

@@ -77,6 +77,7 @@ class BuildRun:
             options = self._options(dockerfile, context, many=len(wanted) > 1)
             products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
             result = await builder.exporter.export(self._request, names, products, lease, self._listener)
+            await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
         return msgspec.structs.replace(result, ref=self._record.ref, unused=self._unused(dockerfile))
 
     # -- reading ---------------------------------------------------------------------------------
