@@ -79,7 +79,8 @@ class GarbageCollector:
 
     def mark_for_removal(self, tx: Connection, names: set[str]) -> None:
         """Mark blobs and layers for removal, in the transaction that deletes their last name."""
-        self._removals.begin(tx, (name.removeprefix("sha256:") for name in names))
+        targets = {layer for name in names if (layer := self._layers.target(name)) is not None}
+        self._removals.begin(tx, (name.removeprefix("sha256:") for name in names | targets))
 
     def collect(self, candidates: set[str]) -> set[str]:
         """Delete those blobs and layers that no image and no lease needs; returns the layers' ids."""
@@ -95,7 +96,7 @@ class GarbageCollector:
             for name in unneeded:
                 self._content.remove(name)
             failpoint("image.content-unnamed")
-            self._removals.end(name.removeprefix("sha256:") for name in candidates)
+            self._removals.end(name.removeprefix("sha256:") for name in candidates.union(links.values()))
         for directory in filter(None, directories.values()):
             self._later(functools.partial(self._layers.abort, directory))
         return links.keys() | {name for name, directory in directories.items() if directory}

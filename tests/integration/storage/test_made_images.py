@@ -11,6 +11,7 @@ import tarfile
 
 import pytest
 
+from ketch import failpoints
 from ketch.errors import DataLoss
 from ketch.images import recover
 from ketch.images.archives.compressed import compressed
@@ -157,6 +158,24 @@ def test_a_layer_of_an_image_that_is_gone(store):
         store.add([(image, ["docker.io/library/made:1"])])
     assert os.path.islink(store.layers.path(image.chain_ids[0]))
     assert saved(store)
+
+
+def test_a_removal_that_is_broken_off(store, tmp_path, monkeypatch):
+    """The next start finishes it, for layers of other stacks, too, and takes nothing for lost."""
+    below = base(store)
+    with store.lease() as lease:
+        lease.hold(*below.parts())
+        store.remove("base:1", False, lambda _id: [])
+        own = layer(store, lease, own="own")
+        store.add([(built_image(store, lease, [own, *below.chain_ids], CONFIG), ["docker.io/library/made:1"])])
+    monkeypatch.setattr(failpoints, "_fault", failpoints.Fault("image.layers-unlinked=EIO", ""))
+    with pytest.raises(OSError, match="Input/output error"):
+        store.remove("made:1", False, lambda _id: [])
+    monkeypatch.undo()
+    store.close()
+    opened(tmp_path / "here").close()
+    assert os.listdir(tmp_path / "here" / "layers") == []
+    assert not os.path.exists(tmp_path / "here" / "lost")
 
 
 def test_compressed_once(store):

@@ -134,7 +134,7 @@ class Layers:
 
     def link(self, chain_id: str, layer: str) -> None:
         """Make a layer that is here the layer of a chain id as well; an existing one stays."""
-        path, name = self.path(chain_id), self.path(self._target(layer) or layer)
+        path, name = self.path(chain_id), self.path(self.target(layer) or layer)
         if os.path.basename(name) == os.path.basename(path):
             return
         try:
@@ -147,7 +147,7 @@ class Layers:
             os.rename(new, path)  # what it led to is gone
         failpoint("layer.linked")
 
-    def _target(self, layer: str) -> str | None:
+    def target(self, layer: str) -> str | None:
         """The id of the layer that a link leads to; None for what is no link."""
         try:
             return _id(os.readlink(self.path(layer)))
@@ -158,7 +158,7 @@ class Layers:
 
     def unlink(self, layer: str) -> str | None:
         """Remove a link; returns the id of the layer that it led to, None for what is no link."""
-        target = self._target(layer)
+        target = self.target(layer)
         if target is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self.path(layer))
