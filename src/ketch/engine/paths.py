@@ -6,6 +6,8 @@ import os
 
 from msgspec import Struct
 
+OF_A_BUILD = "build-"  # begins the names of the directories of a build's commands, which no row names
+
 
 class ContainerPaths(Struct, frozen=True):
     """All paths that follow from a container's id; ``data_root`` and ``exec_root`` are absolute."""

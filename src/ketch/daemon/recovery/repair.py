@@ -28,6 +28,7 @@ from ketch.engine.build import history
 from ketch.engine.model import store
 from ketch.engine.model.volume import Volume
 from ketch.engine.monitors import process as monitor_process
+from ketch.engine.paths import OF_A_BUILD
 from ketch.engine.volumes import store as volume_store
 from ketch.errors import DataLoss
 from ketch.failpoints import failpoint
@@ -87,6 +88,12 @@ def check_not_lost(data_root: str) -> None:
             raise DataLoss(f"state database `{path}` is missing or empty, and `{directory}` is not", hint=REPAIR)
 
 
+def _has_a_row(kind: str, name: str) -> bool:
+    """Whether a directory is one of those that rows name."""
+    of_a_build = name.startswith(OF_A_BUILD) if kind == "containers" else is_built(name)
+    return name[0] != "." and not of_a_build
+
+
 def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
     """A check (DataLoss) of a database without a mark: no empty table where its directory has entries."""
 
@@ -96,7 +103,7 @@ def check_not_emptied(data_root: str) -> Callable[[sqlite3.Connection], None]:
         for table, name in (("containers", "containers"), ("images", "layers"), ("volumes", "volumes")):
             directory = os.path.join(data_root, name)
             there = (
-                {f"{name}/{e}" for e in os.listdir(directory) if e[0] != "." and not is_built(e)}
+                {f"{name}/{e}" for e in os.listdir(directory) if _has_a_row(name, e)}
                 if os.path.isdir(directory)
                 else set()
             )

@@ -7,6 +7,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
+from ketch.engine.paths import OF_A_BUILD
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
 from ketch.notation import booleans
 from ketch.runtime.rootfs import overlay
@@ -97,7 +98,9 @@ def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> No
     other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
     containers = os.path.join(data_root, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
-        if name not in removed and os.path.isdir(os.path.join(containers, name, mark)):
+        if name in removed or name.startswith(OF_A_BUILD):
+            continue
+        if os.path.isdir(os.path.join(containers, name, mark)):
             raise FailedPrecondition(
                 f"storage driver `{driver}`: container {name[:12]} was made with {other}",
                 hint=f"start with --storage-driver {other}, or remove the containers with it first",

@@ -8,7 +8,7 @@ makes it when missing, and puts the mount there.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from errno import EINVAL, ELOOP
 from stat import S_ISDIR
 
@@ -23,6 +23,8 @@ from ketch.runtime.rootfs.overlay import open_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.runtime.rootfs.anchors import Anchors
     from ketch.storage.tree_copy import Copier
@@ -49,6 +51,7 @@ _PROC_OVERMOUNTS = frozenset(
 )
 
 
+_PASSING = "/proc"  # a directory that every host has
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
@@ -89,7 +92,8 @@ def prepare(entries: list[OciMount]) -> list[Planned]:
         elif mount.fstype == "overlay":
             mount.tree_fd = open_overlay(mount.options.data, mount.options.set)
             if mount.options.subdir:
-                mount.tree_fd = _subtree(mount)
+                with _attached(mount):
+                    mount.tree_fd = _subtree(mount)
         if mount.destination == "/proc" and mount.tree_fd >= 0 and nodes.file_system(mount.tree_fd) != nodes.PROC:
             # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
             raise RuntimeFailure(
@@ -174,6 +178,27 @@ def _open_bind(mount: Planned) -> None:
             m.mount_setattr(mount.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
     except OSError as e:
         raise failure("mounts", mount.describe(), e) from e
+
+
+@contextmanager
+def _attached(mount: Planned) -> Iterator[None]:
+    """Attach a detached tree somewhere in this process's own view for a while.
+
+    Before Linux 6.15 the kernel copies a part of a tree only where that is mounted.
+    """
+    try:
+        place_fd = os.open(_PASSING, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            m.move_mount(mount.tree_fd, place_fd)
+        finally:
+            os.close(place_fd)
+    except OSError as e:
+        os.close(mount.tree_fd)
+        raise failure("mounts", mount.describe(), e) from e
+    try:
+        yield
+    finally:
+        m.umount2(_PASSING, m.MNT_DETACH)
 
 
 def _subtree(mount: Planned) -> int:

@@ -22,6 +22,7 @@ import msgspec
 from ketch.build.providers import Written
 from ketch.build.tree import Tree
 from ketch.engine.build.command import bundle, emulation, mount_stubs
+from ketch.engine.paths import OF_A_BUILD
 from ketch.errors import InvalidArgument, KetchError
 from ketch.runtime.rootfs.secrets import MOUNT
 from ketch.storage import removal
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ketch.storage.snapshots.overlay import Snapshots
 
 log = logging.getLogger(__name__)
-PREFIX = "build-"
 _ROOT = "/"
 _SAFE = ["nosuid", "nodev", "noexec"]
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +46,7 @@ class CommandFiles:
     """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
 
     def __init__(self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots):
-        self.name = PREFIX + secrets.token_hex(16)
+        self.name = OF_A_BUILD + secrets.token_hex(16)
         self.directory = paths.directory(self.name)
         self.bundle = os.path.join(self.directory, "bundle")
         self.run_dir = paths.run_dir(self.name)
@@ -202,5 +202,5 @@ def names(paths: ContainerPaths) -> list[str]:
     found: dict[str, None] = {}
     for root in (os.path.join(paths.data_root, "containers"), os.path.join(paths.exec_root, "run")):
         with contextlib.suppress(FileNotFoundError):
-            found |= dict.fromkeys(name for name in sorted(os.listdir(root)) if name.startswith(PREFIX))
+            found |= dict.fromkeys(name for name in sorted(os.listdir(root)) if name.startswith(OF_A_BUILD))
     return list(found)
