@@ -155,14 +155,18 @@ class ImageStore:
         return sizes
 
     def layer_names(self) -> set[str]:
-        """The layers that images need: chain ids, and the layers that were made here to which these lead."""
-        chains = {chain for image in self.catalog.images.values() for chain in image.chain_ids}
+        """The layers that images need: chain ids, and the layers that were made here to which these lead.
+
+        Not those that only base images of builds have, which are there for the build cache.
+        """
+        chains = {chain for image in self.catalog.images.values() if not image.base for chain in image.chain_ids}
         return chains | {layer for chain, layer in self.layers.links().items() if chain in chains}
 
     def layers_size(self) -> int:
-        """Bytes of all layers, each counted once, in however many stacks it is."""
-        links = self.layers.links()
-        return sum({links.get(chain, chain): size for chain, size in self.layer_sizes().items()}.values())
+        """Bytes of all layers that images need, each counted once, in however many stacks it is."""
+        links, needed = self.layers.links(), self.layer_names()
+        sizes = {links.get(chain, chain): size for chain, size in self.layer_sizes().items() if chain in needed}
+        return sum(sizes.values())
 
     # -- changing ------------------------------------------------------------------------------
 

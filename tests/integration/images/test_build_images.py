@@ -101,6 +101,7 @@ def test_a_base_image_without_a_name(box, host):
     sizes = {digest: len(image.blobs[digest]) for digest in image.layers}
     assert {(name, all_bytes) for name, done, all_bytes in box.told if done == all_bytes} >= {*sizes.items()}
     assert box.store.list(everything=True) == []
+    assert (box.store.layer_names(), box.store.layers_size()) == (set(), 0)
     assert set(image.layers) <= set(box.store.content.all())
     with pytest.raises(ImageNotFound):
         box.store.resolve(f"{host}/base:1")

@@ -293,6 +293,30 @@ def test_errors(box, source, served):
     assert list(box.layers.root.iterdir()) == []
 
 
+def test_ssh_with_the_agent_of_the_client(box, served, repository, tmp_path, monkeypatch):
+    """The program ssh is a script that notes how it was started, and does what the other side's would."""
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    script = 'printf "%s\\n" "$SSH_AUTH_SOCK" "$@" >> {note}\nfor last; do :; done\nexec sh -c "$last"\n'
+    program.write_text("#!/bin/sh\n" + script.format(note=tmp_path / "note"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    box.client.agents["default"] = "/run/agent.sock"
+    address = f"git@localhost:{repository.path}"
+    attrs = {"git_fullurl": address, "git_mountsshsock": "default"}
+    maps, layer = box.run("git://localhost/app.git", **attrs)
+    assert maps == [git_map(Checkout(repository.second, ref="refs/heads/main"))]
+    assert names(layer) == ["a", "d", "out", "run"]
+    words = (tmp_path / "note").read_text().splitlines()
+    assert words[0] == "/run/agent.sock"
+    assert {"-F", "/dev/null", "BatchMode=yes", "StrictHostKeyChecking=no", "git@localhost"} <= {*words}
+    (tmp_path / "note").unlink()
+    box.run("git://localhost/app.git#light", git_knownsshhosts="localhost ssh-ed25519 AAAA", **attrs)
+    words = (tmp_path / "note").read_text().splitlines()
+    assert any(word.startswith("UserKnownHostsFile=/") for word in words)
+    assert "StrictHostKeyChecking=no" not in words
+
+
 def test_passwords_are_not_shown(box, web):
     address = f"http://user:secret@127.0.0.1:{web.server_port}/none.git"
     work = SourceWork(box.client)
