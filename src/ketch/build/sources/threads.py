@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -49,8 +51,11 @@ class SourceMeter:
 
 
 async def metered(meter: SourceMeter, work: Callable[[], T]) -> T:
-    """The result of blocking work that counts on a meter; cancelled, it is over before this returns."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    """The result of blocking work that counts on a meter; cancelled, it is over before this returns.
+
+    It has a thread of its own: a client's file system may stall, and the threads of ``asyncio.to_thread`` are few.
+    """
+    running = _begun(work)
     try:
         result = await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -61,3 +66,20 @@ async def metered(meter: SourceMeter, work: Callable[[], T]) -> T:
         raise
     meter.done()
     return result
+
+
+def _begun(work: Callable[[], T]) -> asyncio.Future[T]:
+    """The result to come of work in a new thread, which the process's end does not wait for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            told = functools.partial(future.set_result, work())
+        except BaseException as e:  # it is raised where the result is awaited
+            told = functools.partial(future.set_exception, e)
+        with contextlib.suppress(RuntimeError):  # the daemon has ended, and its loop with it
+            loop.call_soon_threadsafe(told)
+
+    threading.Thread(target=run, name="source", daemon=True).start()
+    return future
