@@ -75,11 +75,11 @@ class BuildService:
 
         async def run() -> None:
             try:
-                listener.events.put_nowait(await work.run(body))
+                listener.events.put(await work.run(body))
             except KetchError as e:
-                listener.events.put_nowait(work.failure(e))
+                listener.events.put(work.failure(e))
             finally:
-                listener.events.put_nowait(None)
+                listener.events.put(None)
 
         async with _running(self, request, run()) as task:
             while (event := await listener.events.get()) is not None:
@@ -110,10 +110,10 @@ class BuildService:
                 if not items:
                     raise
                 for item in items[:-1]:
-                    listener.items.put_nowait(item)
+                    listener.items.put(item)
                 ends.append(items[-1])
             finally:
-                listener.items.put_nowait(None)
+                listener.items.put(None)
 
         async with _running(self, request, run()) as task:
             kept: list[ApiObject] = []

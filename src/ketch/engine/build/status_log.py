@@ -66,6 +66,10 @@ class StatusLog:
         """Pass on the bytes."""
         self._listener.output(index, data)
 
+    async def room(self) -> None:
+        """Wait until more bytes may come."""
+        await self._listener.room()
+
 
 def unpacked(data: bytes) -> list[bytes]:
     """The kept messages, each as JSON."""

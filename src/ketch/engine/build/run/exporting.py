@@ -181,6 +181,7 @@ class _Export:
             async with aclosing(written(self._to.tasks.start, write)) as chunks:
                 async for chunk in chunks:
                     for begin in range(0, len(chunk), _PIECE):
+                        await self._listener.room()
                         self._listener.output(number, chunk[begin : begin + _PIECE])
             return
         if output.fd < 0:

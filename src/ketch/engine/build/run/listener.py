@@ -40,3 +40,7 @@ class BuildListener(Protocol):
     def output(self, index: int, data: bytes) -> None:
         """Take bytes of an output."""
         ...
+
+    async def room(self) -> None:
+        """Wait until more bytes of outputs may come."""
+        ...

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ketch.build.classic.stream import ClassicStream
 from ketch.build.errors import SolveError
+from ketch.build.progress import LogLine
+from ketch.engine.build.run.waiting import WaitingItems
 from ketch.engine.model.building.builds import BuildProgress, OutputBytes
 from ketch.errors import KetchError
 
@@ -21,11 +24,16 @@ if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 
 
+_LEFT_OUT = b"[output is left out here: the client did not read it]\n"
+_OF_STEPS = ("Step ", " ---> ", "Success", "[Warning]")
+
+
 class EventListener:
-    """One who passes on everything as events."""
+    """One who passes on everything as events; of a client that does not read, what commands print is left out."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[BuildEvent | None] = asyncio.Queue()
+        self.events: WaitingItems[BuildEvent | None] = WaitingItems()
+        self._left_out = False
 
     def read(self, dockerfile: FoundDockerfile) -> None:
         """Nothing: clients of this stream have the file."""
@@ -38,22 +46,31 @@ class EventListener:
 
     def status(self, status: SolveStatus) -> None:
         """Pass on a change."""
-        self.events.put_nowait(BuildProgress(status))
+        logs = status.logs
+        if logs and self.events.full:
+            first = LogLine(vertex=logs[0].vertex, stream=2, data=_LEFT_OUT, timestamp=logs[0].timestamp)
+            status = msgspec.structs.replace(status, logs=[] if self._left_out else [first])
+        self._left_out = self.events.full
+        self.events.put(BuildProgress(status), sum(len(line.data) for line in status.logs))
 
     def explained(self, found: BuildExplanations) -> None:
         """Pass on explanations."""
-        self.events.put_nowait(found)
+        self.events.put(found)
 
     def output(self, index: int, data: bytes) -> None:
         """Pass on bytes of an output."""
-        self.events.put_nowait(OutputBytes(index, data))
+        self.events.put(OutputBytes(index, data), len(data))
+
+    async def room(self) -> None:
+        """Wait until the client has read enough."""
+        await self.events.room()
 
 
 class ClassicListener:
     """One who writes the stream of the old API."""
 
     def __init__(self, request: ImageBuild) -> None:
-        self.items: asyncio.Queue[ApiObject | None] = asyncio.Queue()
+        self.items: WaitingItems[ApiObject | None] = WaitingItems()
         self._request = request
         self._stream: ClassicStream | None = None
 
@@ -65,7 +82,7 @@ class ClassicListener:
         """Tell of a pull, below the headline of its step."""
         if self._stream is not None:
             self._put(self._stream.first_line())
-            self.items.put_nowait(dict(item))
+            self.items.put(dict(item))
 
     def converted(self, conversion: Conversion, bases: Mapping[int, str]) -> None:
         """Tell of the first step."""
@@ -83,6 +100,10 @@ class ClassicListener:
     def output(self, index: int, data: bytes) -> None:
         """Nothing: this API has no outputs."""
 
+    async def room(self) -> None:
+        """Wait until the client has read enough."""
+        await self.items.room()
+
     def finish(self, result: BuildResult) -> None:
         """End the stream."""
         if self._stream is not None:
@@ -98,4 +119,6 @@ class ClassicListener:
 
     def _put(self, items: list[ApiObject]) -> None:
         for item in items:
-            self.items.put_nowait(item)
+            text = str(item.get("stream", ""))
+            if not self.items.full or not text or text.startswith(_OF_STEPS):
+                self.items.put(item, len(text))
