@@ -12,6 +12,8 @@ import pytest
 
 from ketch.build.cache import gojson, maps
 from ketch.build.cache.contents import ContentDigests
+from ketch.build.cache.exchange.config import CacheConfig, CacheConfigRecord, RecordInput
+from ketch.build.cache.exchange.imports import ImportedCache
 from ketch.build.cache.selections import Selection
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.vertex import in_order
@@ -70,12 +72,28 @@ class Keys:
     """The keys of a graph: of operations, of content, and how many there are of content that is not known here."""
 
     def __init__(self, row, contents):
-        self.operations, self.contents, self.selectors, self.unknown = set(), set(), set(), 0
+        self.operations, self.steps, self.contents, self.selectors, self.unknown = set(), set(), set(), set(), 0
         self.images = {key for name in RECORDED["images"] for key in map(_key, _image(name, AMD64))}
         self._contents, self._name = contents, row["name"]
-        for one in in_order([converted(row, merges=True).edge.vertex]):
-            for found in self._maps(one):
-                self._take(one, found)
+        self.edge = converted(row, merges=True).edge
+        self.known = {}  # by vertex: its maps, each with the keys of its inputs' contents
+        for one in in_order([self.edge.vertex]):
+            self.known[one.digest] = [(found, self._take(one, found)) for found in self._maps(one)]
+
+    def found_in(self, cache, edge):
+        """The keys by which a look-up in a cache finds an edge."""
+        keys = set()
+        for found, contents in self.known[edge.vertex.digest]:
+            step = root_key(found.digest, edge.output)
+            ways = []
+            for number, (one, key) in enumerate(zip(edge.vertex.inputs, found.inputs, strict=True)):
+                sources = [(source, key.selector) for source in self.found_in(cache, one)]
+                sources += [(contents[number], "")] if contents[number] else []
+                ways.append(
+                    {target for source, part in sources for target in cache.targets(source, number, step, part)}
+                )
+            keys |= set.intersection(*ways) if ways else {step}
+        return keys
 
     def _maps(self, vertex):
         op = vertex.op
@@ -107,7 +125,7 @@ class Keys:
                 return [maps.http_map(self._download(op.source))]
 
     def _download(self, source):
-        data = b"web" if source.identifier.endswith("/w") else caches.archive()
+        data = caches.archive() if "t.tar" in source.identifier else b"web"
         pinned = source.attrs.get("http.checksum")
         return maps.Download(
             source.attrs["http.filename"],
@@ -116,25 +134,32 @@ class Keys:
         )
 
     def _take(self, vertex, found):
+        """Take in a map; the keys of the contents of its inputs, as far as they are known here."""
         if found.digest.startswith("random:"):
-            return
+            return []
         kept = [mount.output for mount in vertex.op.exec.mounts if mount.output >= 0] or [0]
-        self.operations |= {root_key(found.digest, output) for output in kept}
-        for edge, key in zip(vertex.inputs, found.inputs, strict=True):
-            self.selectors |= {key.selector}
-            if key.contents is not None:
-                self._take_content(edge.vertex.op.source.identifier, key.contents)
+        steps = {root_key(found.digest, output) for output in kept}
+        self.operations |= steps
+        if not vertex.op.source.identifier.startswith("docker-image"):
+            self.steps |= steps
+        self.selectors |= {key.selector for key in found.inputs}
+        return [
+            key.contents and self._content(edge.vertex.op.source.identifier, key.contents)
+            for edge, key in zip(vertex.inputs, found.inputs, strict=True)
+        ]
 
-    def _take_content(self, identifier, digest):
+    def _content(self, identifier, digest):
         name = identifier.partition("://")[2].removeprefix("docker.io/library/")
         if name == "context" and self._name.startswith("ignore"):
             name = "ignoring"
         paths = [one.path for one in digest.keywords["selections"] or [Selection("/")] if "bin" not in one.exclude]
         programs = identifier.startswith("docker-image") and any(path == "/" or "/bin" in path for path in paths)
-        if name in KNOWN and not programs:
-            self.contents.add(root_key(asyncio.run(digest(Tree((name,)))), -1))
-        else:
+        if name not in KNOWN or programs:
             self.unknown += 1
+            return None
+        found = root_key(asyncio.run(digest(Tree((name,)))), -1)
+        self.contents.add(found)
+        return found
 
 
 def _image(name, platform):
@@ -161,11 +186,26 @@ def test_keys_are_buildkits(row, keys):
     mine = keys[row["name"]]
     every = set().union(*(one.operations for one in keys.values()))
     recorded = {digest for digest, _ in row["records"]}
-    assert mine.contents - recorded == set()
+    assert (mine.steps | mine.contents) - recorded == set()
     assert len(recorded - every - mine.contents - mine.images) <= mine.unknown
     selectors = {selector for _, inputs in row["records"] for links in inputs for selector, _ in links}
     assert selectors - set().union(*(one.selectors for one in keys.values())) == set()
     assert mine.operations & recorded
+
+
+def test_what_buildkit_exported_is_found(keys):
+    """A look-up in each exported cache leads to the last step, but where files count that only commands made."""
+    found, lost = [], []
+    for row in ROWS:
+        records = [
+            CacheConfigRecord(digest, [[RecordInput(link, selector) for selector, link in links] for links in inputs])
+            for digest, inputs in row["records"]
+        ]
+        mine = keys[row["name"]]
+        hit = mine.found_in(ImportedCache(CacheConfig([], records), {}, None), mine.edge)
+        (found if hit else lost).append(row["name"])
+    assert [name for name in lost if not keys[name].unknown] == []
+    assert len(found) > 70
 
 
 def test_rows_are_many():

@@ -16,6 +16,7 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.operation import CacheMap, InputKey
 from ketch.errors import InvalidArgument
 from ketch.oci import digest
+from ketch.oci import platform as platforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +33,17 @@ _UNMOUNTED = (pb.SECRET, pb.SSH, pb.TMPFS)
 
 def exec_map(op: pb.Op, contents: ContentDigests) -> CacheMap:
     """The map of a command; a mount that it cannot change counts by its content (InvalidArgument)."""
-    platform = op.platform
+    platform = op.platform if op.HasField("platform") else _machines()
     value = {"Type": "buildkit.exec.v0", "Exec": _command(op.exec), "OS": platform.OS, "Arch": platform.Architecture}
     optional = {"Variant": platform.Variant, "OSVersion": platform.OSVersion, "OSFeatures": list(platform.OSFeatures)}
     value |= {name: one for name, one in optional.items() if one}
     return CacheMap(_of(value), _mount_keys(op, contents))
+
+
+def _machines() -> pb.Platform:
+    """The platform of this machine, which an operation has that names none."""
+    own = platforms.canonical(platforms.host())
+    return pb.Platform(OS=own.os, Architecture=own.architecture, Variant=own.variant or "")
 
 
 def _command(written: pb.ExecOp) -> pb.ExecOp:

@@ -17,6 +17,7 @@ from ketch.images.made.image import built_image
 from ketch.images.made.times import rewritten
 from ketch.notation import times
 from ketch.oci import manifest as oci
+from ketch.oci.config import ImageConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from ketch.storage.content.leases import Lease
 
 _MADE_HERE = "built-"
+
+
+class _CachingConfig(ImageConfig, kw_only=True, omit_defaults=True):
+    """A configuration that has the records of a cache within itself, as BuildKit has them."""
+
+    cache: str | None = msgspec.field(name="moby.buildkit.cache.v0", default=None)
 
 
 def with_times_of(store: ImageStore, lease: Lease, conversion: Conversion, tree: Tree) -> Tree:
@@ -48,8 +55,18 @@ def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mappin
     image.manifest = write_manifest(store.content, lease, image.id, found.layers, dict(annotations))
 
 
-def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, conversion: Conversion, tree: Tree) -> Image:
-    """The record of an image, whose content is in place and held by the lease; not in the store yet.  Blocking."""
+def make(
+    store: ImageStore,
+    snapshots: BuildSnapshots,
+    lease: Lease,
+    conversion: Conversion,
+    tree: Tree,
+    cache: str | None = None,
+) -> Image:
+    """The record of an image, whose content is in place and held by the lease; not in the store yet.  Blocking.
+
+    ``cache``: the records that it has within itself.
+    """
     config = conversion.image
     if conversion.epoch is not None:
         config = msgspec.structs.replace(config, created=rfc3339(conversion.epoch))
@@ -57,6 +74,8 @@ def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, conversion:
     if conversion.epoch is not None:
         made = [config.created for _ in made]
     config = dated(config, made, times.fixed(time.time_ns()))
+    if cache is not None:
+        config = _CachingConfig(**msgspec.structs.asdict(config), cache=cache)
     return built_image(store, lease, tree.layers, config)
 
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ketch.build.solver.job import Job
 from ketch.engine.build.run import contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AsyncExitStack
 
+    from ketch.build.cache.sources import CacheSource
     from ketch.build.llb.vertex import Edge
     from ketch.build.progress import SolveStatus
     from ketch.build.providers import BuildSession, BuildSnapshots
     from ketch.build.solver.job import Explanation
     from ketch.build.solver.solver import Solver
     from ketch.build.tree import Tree
+    from ketch.engine.build.caches.exchange import CacheExchange
     from ketch.engine.build.images import EngineBuildImages
     from ketch.engine.build.run.contexts import FoundDockerfile
     from ketch.engine.build.run.exporting import Exporter
@@ -30,6 +32,17 @@ if TYPE_CHECKING:
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
+
+
+class SolveExtras(Struct, kw_only=True, eq=False):
+    """More that goes into a solution and comes out of it.
+
+    ``imports``: caches to look up in; ``explanations`` gets why steps were not cached, ``keys`` the keys of the result.
+    """
+
+    imports: Sequence[CacheSource] = ()
+    explanations: list[Explanation] | None = None
+    keys: list[str] = field(default_factory=list)
 
 
 class Builder(Struct, frozen=True, kw_only=True, eq=False):
@@ -42,6 +55,7 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     store: ImageStore
     root: str
     exporter: Exporter
+    exchange: CacheExchange
     host_gateway: str
 
     async def lease(self, stack: AsyncExitStack) -> Lease:
@@ -57,15 +71,18 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
         session: BuildSession,
         lease: Lease,
         tell: Callable[[SolveStatus], None],
-        explanations: list[Explanation] | None = None,
+        extras: SolveExtras | None = None,
     ) -> Tree:
-        """The tree of an edge, which the lease holds (KetchError); ``explanations`` gets why steps were not cached."""
-        job = Job(session, lease, tell, explain=explanations is not None)
+        """The tree of an edge, which the lease holds (KetchError)."""
+        extras = extras or SolveExtras()
+        explain = extras.explanations is not None
+        job = Job(session, lease, tell, explain=explain, imports=extras.imports)
         try:
             return await self.solver.solve(edge, job)
         finally:
-            if explanations is not None:
-                explanations += job.explanations
+            if extras.explanations is not None:
+                extras.explanations += job.explanations
+            extras.keys += job.keys.get(edge, ())
 
     def find_in_tree(self, tree: Tree, request: ImageBuild) -> FoundDockerfile:
         """The Dockerfile in a tree (InvalidArgument).  Blocking."""

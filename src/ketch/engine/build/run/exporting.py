@@ -140,7 +140,7 @@ class _Export:
         made = []
         for one in self._products:
             tree = images.with_times_of(store, lease, one.conversion, one.tree) if rewrite else one.tree
-            image = images.make(store, self._to.snapshots, lease, one.conversion, tree)
+            image = images.make(store, self._to.snapshots, lease, one.conversion, tree, one.cache)
             if notes.of_manifests:
                 images.annotated(store, lease, image, notes.of_manifests)
             made.append(image)

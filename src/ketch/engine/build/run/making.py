@@ -10,6 +10,7 @@ from ketch.build.cache.contents import ContentDigests
 from ketch.build.ops.registry import OperationRegistry
 from ketch.build.solver.solver import Solver
 from ketch.build.sources.sources import Sources
+from ketch.engine.build.caches.exchange import CacheExchange
 from ketch.engine.build.images import EngineBuildImages
 from ketch.engine.build.run.builder import Builder
 from ketch.engine.build.run.exporting import Exporter
@@ -60,5 +61,6 @@ def make(p: BuilderParts) -> Builder:
         store=p.store,
         root=p.root,
         exporter=Exporter(p.store, p.snapshots, p.pushes, p.events, p.tasks),
+        exchange=CacheExchange(p.store, p.registries.remotes, p.pulls.layers, p.records),
         host_gateway=p.host_gateway,
     )

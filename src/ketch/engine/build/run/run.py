@@ -16,7 +16,9 @@ from ketch.build.errors import CommandFailed, SolveError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
+from ketch.engine.build.caches import exchange
 from ketch.engine.build.run import calls, contexts, exporting, naming
+from ketch.engine.build.run.builder import SolveExtras
 from ketch.engine.build.run.contexts import MAIN, FoundDockerfile
 from ketch.engine.build.run.phases import phase
 from ketch.engine.build.run.products import Product
@@ -29,6 +31,7 @@ from ketch.oci import platform as platforms
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
+    from ketch.build.cache.sources import CacheSource
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.dockerfile.convert.options import Context
     from ketch.build.dockerfile.errors import Span
@@ -57,6 +60,7 @@ class BuildRun:
         self._conversions: list[Conversion] = []
         self._states: dict[str, tuple[bool, bool]] = {}  # by vertex: (completed, cached)
         self._dockerfile: FoundDockerfile | None = None
+        self._imports: list[CacheSource] = []
 
     async def run(self, body: AsyncIterator[bytes]) -> BuildResult:
         """Build (KetchError); ``body`` is what is left of the request's."""
@@ -64,6 +68,7 @@ class BuildRun:
         wanted = naming.platforms_of(self._request)
         self._check_entitlements()
         exporting.check(self._request.outputs, many=len(wanted) > 1)
+        exchange.check(self._request.cache_from, self._request.cache_to)
         builder = self._builder
         async with AsyncExitStack() as stack:
             lease = await builder.lease(stack)
@@ -74,9 +79,11 @@ class BuildRun:
             self._listener.read(dockerfile)
             if self._request.call != "build":
                 return calls.answer(self._request, dockerfile)
+            self._imports = await self._imported()
             options = self._options(dockerfile, context, many=len(wanted) > 1)
             products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
             result = await builder.exporter.export(self._request, names, products, lease, self._listener)
+            await self._export_caches(products, lease)
             await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
         return msgspec.structs.replace(result, ref=self._record.ref, unused=self._unused(dockerfile))
 
@@ -144,14 +151,41 @@ class BuildRun:
         bases = {stage: resolver.id_of(name) for stage, name in conversion.stages.items()}
         self._listener.converted(conversion, bases)
         tree = EMPTY
+        extras = SolveExtras(imports=self._imports)
         if conversion.edge is not None:
             found: list[Explanation] = []
-            wanted = found if self._request.explain else None
+            extras.explanations = found if self._request.explain else None
             try:
-                tree = await self._builder.solve(conversion.edge, self._session, lease, self._status, wanted)
+                tree = await self._builder.solve(conversion.edge, self._session, lease, self._status, extras)
             finally:
                 self._explain(found)
-        return Product(platform=platform or platforms.host(), conversion=conversion, tree=tree)
+        cache = None
+        if exchange.inline_asked(self._request.cache_to):
+            cache = self._builder.exchange.inline(extras.keys, tree.layers)
+        return Product(
+            platform=platform or platforms.host(), conversion=conversion, tree=tree, keys=extras.keys, cache=cache
+        )
+
+    # -- caches of other machines ----------------------------------------------------------------
+
+    async def _imported(self) -> list[CacheSource]:
+        """The caches that are looked up in, beside this machine's own."""
+        found: list[CacheSource] = []
+        for place in self._request.cache_from:
+            if self._request.classic:  # by Docker's API they are names of images that are here
+                found += await self._builder.exchange.of_image(place.attrs["ref"])
+                continue
+            with phase(f"importing cache manifest from {exchange.shown(place)}", self._status) as step:
+                found += await self._builder.exchange.imports(place, self._session, step.part)
+        return found
+
+    async def _export_caches(self, products: Sequence[Product], lease: Lease) -> None:
+        """Write the caches that are asked for (KetchError)."""
+        results = [(one.keys, one.tree.layers) for one in products]
+        for place in self._request.cache_to:
+            if place.kind != "inline":
+                with phase(f"exporting cache to {exchange.shown(place)}", self._status) as step:
+                    await self._builder.exchange.export(place, results, self._session, lease, step.part)
 
     def _explain(self, found: Sequence[Explanation]) -> None:
         """Tell why steps were not found in the cache."""
