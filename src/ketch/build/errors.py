@@ -30,3 +30,11 @@ class SolveError(KetchError):
     def __init__(self, vertex: str, name: str, cause: Exception) -> None:
         super().__init__(str(cause), hint=cause.hint if isinstance(cause, KetchError) else None)
         self.vertex, self.name, self.cause = vertex, name, cause
+
+
+class UnresolvedImage(KetchError):
+    """An image that could not be found for a Dockerfile, in BuildKit's words; ``kind`` is that of the cause."""
+
+    def __init__(self, reference: str, cause: KetchError) -> None:
+        super().__init__(f"failed to resolve source metadata for {reference}: {cause.message}", hint=cause.hint)
+        self.kind = cause.kind

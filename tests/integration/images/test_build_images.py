@@ -8,6 +8,7 @@ import os
 import pytest
 
 from ketch.build.cache.maps import image_maps
+from ketch.build.errors import UnresolvedImage
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.sources.resolver import SessionImages
 from ketch.engine.build.images import EngineBuildImages, NamingBuildImages
@@ -16,7 +17,7 @@ from ketch.engine.events.bus import EventBus
 from ketch.engine.events.journal import EventJournal
 from ketch.engine.images.pull import PullService
 from ketch.engine.images.registries import Registries
-from ketch.errors import ImageNotFound, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from ketch.errors import ImageNotFound, InvalidArgument, NotFound, PermissionDenied
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.oci import digest as digests
@@ -192,12 +193,13 @@ def test_errors_in_the_words_of_buildkit(box, host):
     async def main(images, _naming):
         resolver = SessionImages(images, box.client, "local")
         prefix = f"failed to resolve source metadata for {host}/none:1"
-        with pytest.raises(NotFound) as caught:
+        with pytest.raises(UnresolvedImage) as caught:
             await resolver.image(f"{host}/none:1", AMD64)
         assert caught.value.message == f"{prefix}: {host}/none:1: not found"
-        with pytest.raises(NotFound, match=r"arm:1@sha256:\w+: no match for platform in manifest: not found"):
+        assert caught.value.kind == NotFound.kind
+        with pytest.raises(UnresolvedImage, match=r"arm:1@sha256:\w+: no match for platform in manifest: not found"):
             await resolver.image(f"{host}/arm:1", AMD64)
-        with pytest.raises(Unavailable, match=r"failed to do request: .*connection refused"):
+        with pytest.raises(UnresolvedImage, match=r"failed to do request: .*connection refused"):
             await resolver.image("127.0.0.1:1/x:1", AMD64)
 
     box.run(main)

@@ -99,6 +99,18 @@ def test_what_is_known_is_linked_and_not_read(client, tmp_path):
     assert (second / "d/same").stat().st_ino == (first / "a").stat().st_ino
 
 
+@pytest.mark.parametrize("unknown", ["a", "d/same"])
+def test_names_of_one_file_stay_together_when_only_one_is_known(client, tmp_path, unknown):
+    _, fd = client
+    entries = scan(fd)
+    first, second = made(tmp_path, "first"), made(tmp_path, "second")
+    fill(fd, entries, str(first), Known())
+    first_fd = os.open(first, os.O_RDONLY)
+    fill(fd, entries, str(second), Known(first_fd, {one for one in entries if one.path != unknown}))
+    os.close(first_fd)
+    assert (second / "d/same").stat().st_ino == (second / "a").stat().st_ino
+
+
 def test_choice_of_paths_keeps_the_directories_above(client):
     _top, fd = client
     asked = []

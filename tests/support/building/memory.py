@@ -102,6 +102,7 @@ class Behaviour:
         self.texts: dict[str, str] = {}  # of sources: what is there now
         self.contents: set[str] = set()  # operations that go by the contents of their inputs
         self.ignored: set[str] = set()  # operations whose result their inputs do not change (their effect is `same`)
+        self.same: set[str] = set()  # operations whose result does not say who made it
         self.maps: dict[str, list[str]] = {}  # operations with several maps
         self.random: set[str] = set()  # sources that have another name each time
         self.gates: dict[str, asyncio.Event] = {}  # operations that wait
@@ -168,6 +169,8 @@ class MemoryOperation:
 
 
 def effect(world: World, name: str, inputs: Sequence[str]) -> str:
+    if name in world.behaviour.same:
+        return "the same"
     if name in world.behaviour.ignored:
         return f"{name}()"
     return f"{name}({','.join(inputs)}{world.behaviour.texts.get(name, '')})"

@@ -264,6 +264,8 @@ def comparable(body: dict[str, Any]) -> dict[str, Any]:
         }  # refused by daemons
     if host.get("Memory") and host.get("MemorySwap") == 2 * host["Memory"]:
         del host["MemorySwap"]  # what it is without being asked for
+    if host.get("ShmSize") == 64 << 20:
+        del host["ShmSize"]  # likewise
     if host["LogConfig"] == {"Type": "json-file", "Config": {}}:
         host["LogConfig"]["Type"] = ""
     return {**body, "HostConfig": host}

@@ -82,8 +82,8 @@ class CacheWriter:
             lease.hold(*self.records.unwritten(), *self.records.dropped())
             try:
                 self.records.flush(self._snapshots.sync, self._snapshots.size)
-            except KetchError as e:
-                log.warning("the build cache could not be written: %s", e.message)
+            except (KetchError, OSError) as e:
+                log.warning("the build cache could not be written: %s", e)
 
     def close(self) -> None:
         """Wait for what is being written."""

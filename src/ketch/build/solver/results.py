@@ -9,6 +9,7 @@ from ketch.build.cache.keys import is_random
 from ketch.build.cache.schema import result_id
 from ketch.build.errors import SolveError
 from ketch.build.solver.explain import Difference, difference
+from ketch.build.solver.flight import ended
 from ketch.build.solver.reports import now
 from ketch.build.solver.work import Made
 from ketch.build.tree import Tree
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.build.solver.edge import EdgeNode
     from ketch.build.solver.job import Job
     from ketch.build.solver.lookup import CacheLookup
+    from ketch.build.solver.work import VertexWork
     from ketch.storage.content.leases import Lease
 
 
@@ -37,6 +39,8 @@ class Results:
         self._writer = writer
         self._snapshots = snapshots
         self._slots = asyncio.Semaphore(parallel)
+        self._running: dict[str, VertexWork] = {}  # by the key that the result will have
+        self.joining: set[asyncio.Task[None]] = set()  # leases that begin to hold what others hold
 
     # -- from the cache ----------------------------------------------------------------------------
 
@@ -134,11 +138,7 @@ class Results:
         state = edge.state
         once = state.maps and all(is_random(one.digest) for one in state.maps)  # never found, so not worth a word
         why = await asyncio.to_thread(difference, edge, self.records) if job.explain and not once else None
-        async with self._slots:
-            outputs = await state.work.told(state.work.operation().run(state.work, inputs))
-        below = {layer for tree in outputs for layer in tree.layers} - state.work.lease.names
-        if below:
-            await asyncio.to_thread(state.work.lease.hold, *below)
+        outputs = await self._outputs(edge, lookup, inputs)
         if why is not None:
             await self._explain(edge, why, outputs, job)
         keys = {
@@ -148,6 +148,45 @@ class Results:
         }
         self._writer.begin()
         return Made(outputs, keys)
+
+    async def _outputs(self, edge: EdgeNode, lookup: CacheLookup, inputs: Sequence[Tree]) -> Sequence[Tree]:
+        """The outputs of an operation, or of one of another vertex that will have the same key.
+
+        Builds of equal contexts have equal keys, and vertices of their own: a context is named by its session.
+        """
+        work = edge.state.work
+        key = lookup.facts(edge, 0).id if edge.state.maps and not work.anew else ""
+        twin = self._running.get(key)
+        if twin is not None and twin is not work and twin.runs:
+            return await work.told(self._of_twin(twin, work))
+        if key and not is_random(key):
+            self._running[key] = work
+        try:
+            async with self._slots:
+                outputs = await work.told(work.operation().run(work, inputs))
+        finally:
+            if self._running.get(key) is work:
+                del self._running[key]
+        below = {layer for tree in outputs for layer in tree.layers} - work.lease.names
+        if below:
+            await asyncio.to_thread(work.lease.hold, *below)
+        return outputs
+
+    async def _of_twin(self, twin: VertexWork, work: VertexWork) -> Sequence[Tree]:
+        """The outputs of a vertex that runs already, whose layers this one's lease holds as well."""
+        twin.mirror(work)
+        joining = asyncio.create_task(asyncio.to_thread(twin.lease.join, work.lease))
+        self.joining.add(joining)
+        joining.add_done_callback(self.joining.discard)
+        try:
+            made = await twin.run(_impossible)  # as one who waits: it goes on when its own build ends
+        except SolveError as e:
+            raise e.cause from e
+        finally:
+            await ended([joining])
+            twin.unmirror(work)
+            twin.lease.leave(work.lease)
+        return made.outputs
 
     async def _explain(self, edge: EdgeNode, why: Difference, outputs: Sequence[Tree], job: Job) -> None:
         """Tell a build why a vertex ran, with the files that are others than in an older result."""
@@ -177,6 +216,10 @@ class Results:
             self.records.add(facts, tree, description=vertex.name, kind=kind_of(vertex))
             keys.append(facts.id)
         return tuple(dict.fromkeys(keys))
+
+
+async def _impossible() -> Made:
+    raise AssertionError("it runs already")
 
 
 def _imported(edge: EdgeNode, job: Job) -> list[tuple[str, object, ImportedResult]]:

@@ -47,7 +47,6 @@ class Solver:
         parallel = max_parallelism or max(_LEAST_PARALLELISM, os.cpu_count() or 1)
         self._results = Results(self.writer, snapshots, parallel)
         self._active: dict[tuple[str, bool], VertexWork] = {}
-        self._joining: set[asyncio.Task[None]] = set()
 
     async def solve(self, edge: Edge | None, job: Job) -> Tree:
         """The tree of an edge, which the job's lease holds (SolveError); None: an empty one.
@@ -83,7 +82,7 @@ class Solver:
         key = fresh if anew or fresh in self._active else (vertex.digest, False)
         work = self._active.get(key)
         if work is None:
-            work = self._active[key] = VertexWork(vertex, self._operations)
+            work = self._active[key] = VertexWork(vertex, self._operations, anew=key[1])
         return key, work
 
     async def _hold(self, late: Sequence[VertexWork], job: Job) -> None:
@@ -94,8 +93,8 @@ class Solver:
                 work.hold_for(job)
 
         task = asyncio.create_task(asyncio.to_thread(hold))
-        self._joining.add(task)
-        task.add_done_callback(self._joining.discard)
+        self._results.joining.add(task)
+        task.add_done_callback(self._results.joining.discard)
         await asyncio.shield(task)
 
     async def _finish(
@@ -106,8 +105,8 @@ class Solver:
         async def finish() -> None:
             if evaluation is not None:
                 await evaluation.close()
-            while self._joining:
-                await asyncio.wait(set(self._joining))
+            while self._results.joining:
+                await asyncio.wait(set(self._results.joining))
             for key, work in joined:
                 if work.leave(job):
                     self._active.pop(key, None)

@@ -79,20 +79,25 @@ class VertexWork:
         "_make",
         "_maps",
         "_members",
+        "_mirrors",
         "_operation",
         "_run",
         "_statuses",
+        "anew",
         "maps",
         "vertex",
     )
 
-    def __init__(self, vertex: Vertex, operation: Callable[[Vertex], Operation]) -> None:
+    def __init__(self, vertex: Vertex, operation: Callable[[Vertex], Operation], *, anew: bool = False) -> None:
+        """``anew``: it is not to be taken from the cache, or stands on what is not."""
         self.vertex = vertex
+        self.anew = anew
         self._digest = vertex.digest
         self._make = operation
         self._operation: Operation | None = None
         self._lease = JointLease()
         self._members: dict[Job, int] = {}  # with the number of their solves
+        self._mirrors: Sequence[VertexWork] = ()
         self._lines: deque[LogLine] | None = None  # of most there are none, and an empty one is large
         self._kept = 0
         self._statuses: dict[str, VertexStatus] = {}
@@ -106,14 +111,15 @@ class VertexWork:
     # -- as Work and VertexLog ---------------------------------------------------------------------
 
     @property
-    def lease(self) -> Lease:
+    def lease(self) -> JointLease:
         """Holds what is made, in all builds that need it."""
         return self._lease
 
     @property
     def sessions(self) -> Sequence[BuildSession]:
         """The clients of the builds that need it."""
-        return [job.session for job in self._members]
+        mirrored = [session for one in self._mirrors for session in one.sessions]
+        return [*(job.session for job in self._members), *mirrored]
 
     @property
     def log(self) -> VertexWork:
@@ -131,6 +137,8 @@ class VertexWork:
             self._kept -= len(self._lines.popleft().data)
         for job in self._members:
             job.report.output([line])
+        for mirror in self._mirrors:
+            mirror.write(stream, data)
 
     def status(self, name: str, current: int, total: int = 0, *, done: bool = False) -> None:
         """Tell how far a part is."""
@@ -148,12 +156,16 @@ class VertexWork:
             self._statuses[name] = row
         for job in self._members:
             job.report.status(row)
+        for mirror in self._mirrors:
+            mirror.status(name, current, total, done=done)
 
     def warn(self, text: str) -> None:
         """Tell a warning."""
         row = VertexWarning(vertex=self._digest, level=1, short=text.encode())
         for job in self._members:
             job.report.warning(row)
+        for mirror in self._mirrors:
+            mirror.warn(text)
 
     # -- builds ------------------------------------------------------------------------------------
 
@@ -234,6 +246,16 @@ class VertexWork:
     async def run(self, work: Callable[[], Coroutine[Any, Any, Made]]) -> Made:
         """The results: by ``work``, unless it runs already or has run (SolveError)."""
         return await self._known(self._run.wait(lambda: self._known(work())))
+
+    def mirror(self, other: VertexWork) -> None:
+        """Tell another vertex, which waits for this one's result, what was told here and what will be."""
+        for line in self._lines or ():
+            other.write(line.stream, line.data)
+        self._mirrors = (*self._mirrors, other)
+
+    def unmirror(self, other: VertexWork) -> None:
+        """End that."""
+        self._mirrors = tuple(one for one in self._mirrors if one is not other)
 
     async def _known(self, work: Awaitable[_T]) -> _T:
         """A result whose errors name the vertex."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.build.dockerfile.convert.options import ResolvedImage
+from ketch.build.errors import UnresolvedImage
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
-    from ketch.build.providers import BuildImages, BuildSession
+    from ketch.build.providers import BuildImages, BuildSession, FoundImage
     from ketch.oci.manifest import Platform
 
 
@@ -18,10 +19,14 @@ class SessionImages:
     def __init__(self, images: BuildImages, session: BuildSession, mode: str) -> None:
         self._images, self._session, self._mode = images, session, mode
 
-    async def image(self, reference: str, platform: Platform) -> ResolvedImage:
-        """The image of a normalized reference (KetchError, in BuildKit's words)."""
+    async def find(self, reference: str, platform: Platform) -> FoundImage:
+        """The image of a normalized reference (UnresolvedImage)."""
         try:
-            found = await self._images.find(reference, platform, self._mode, self._session)
+            return await self._images.find(reference, platform, self._mode, self._session)
         except KetchError as e:
-            raise type(e)(f"failed to resolve source metadata for {reference}: {e.message}", hint=e.hint) from e
+            raise UnresolvedImage(reference, e) from e
+
+    async def image(self, reference: str, platform: Platform) -> ResolvedImage:
+        """The same for a conversion (UnresolvedImage)."""
+        found = await self.find(reference, platform)
         return ResolvedImage(reference=found.reference, config=found.config)

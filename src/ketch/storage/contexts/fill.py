@@ -64,7 +64,8 @@ class _Filling:
         self._root_fd, self._bytes = target_fd, ByteCopier(lambda: copied(0))
         self._source_fd, self._known, self._copied = source_fd, known, copied
         self._parent, self._parent_fd = "", source_fd
-        self._copies: dict[tuple[int, ...], str] = {}  # of files with several names, by all that a scan tells of them
+        self._several: set[int] = set()  # inodes of files with several names among those that are taken
+        self._first: dict[tuple[int, ...], str] = {}  # the first name of each, by all that a scan tells of it
         self._owned = (os.geteuid(), os.getegid()) == (0, 0)  # what is made belongs to 0 without being told
 
     def __enter__(self) -> _Filling:
@@ -76,14 +77,27 @@ class _Filling:
     def run(self, entries: Sequence[ScanEntry]) -> None:
         directories: list[ScanEntry] = []
         linked, linked_fd = self._known.entries, self._known.fd
+        self._several = _of_several_names(entries)
         for one in entries:
             if stat.S_ISDIR(one.mode):
                 self._make_directory_of(one)
                 directories.append(one)
-            elif one not in linked or not self._link_known(one.path, linked_fd):
+                continue
+            if one.inode in self._several and self._link_again(one):
+                continue
+            if one not in linked or not self._link_known(one.path, linked_fd):
                 self._copy(one)
+            if one.inode in self._several:
+                self._first[one[1:]] = one.path
         for one in reversed(directories):
             self._finish(one)
+
+    def _link_again(self, one: ScanEntry) -> bool:
+        """Link a file to its first name; False: this is the first."""
+        first = self._first.get(one[1:])
+        if first is not None:
+            os.link(first, one.path, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd, follow_symlinks=False)
+        return first is not None
 
     def _link_known(self, path: str, known_fd: int) -> bool:
         try:
@@ -132,16 +146,12 @@ class _Filling:
 
     def _copy(self, one: ScanEntry) -> None:
         """Copy a file, a link or a node."""
-        known = self._copies.get(one[1:])
-        if known is not None:
-            os.link(known, one.path, src_dir_fd=self._root_fd, dst_dir_fd=self._root_fd, follow_symlinks=False)
-            return
         directory, _, name = one.path.rpartition("/")
         if directory != self._parent:
             self._enter(directory, self._opened(directory) if directory else self._source_fd)
         try:
             if stat.S_ISREG(one.mode):
-                status = self._copy_file(one, name)
+                self._copy_file(one, name)
             else:
                 status = os.stat(name, dir_fd=self._parent_fd, follow_symlinks=False)
                 if entry(one.path, status) != one:
@@ -152,10 +162,8 @@ class _Filling:
                     self._make_node(one, status)
         except FileNotFoundError as e:
             raise changed(one.path) from e
-        if status.st_nlink > 1:
-            self._copies[one[1:]] = one.path
 
-    def _copy_file(self, one: ScanEntry, name: str) -> os.stat_result:
+    def _copy_file(self, one: ScanEntry, name: str) -> None:
         from_fd = _open_file(one.path, name, self._parent_fd)
         try:
             status = os.fstat(from_fd)
@@ -176,7 +184,6 @@ class _Filling:
         finally:
             os.close(from_fd)
         self._copied(one.size)
-        return status
 
     def _copy_link(self, one: ScanEntry, name: str) -> None:
         target = os.readlink(name, dir_fd=self._parent_fd)
@@ -201,6 +208,15 @@ class _Filling:
     def _set_owner(self, one: ScanEntry) -> None:
         if not self._owned:
             os.chown(one.path, 0, 0, dir_fd=self._root_fd, follow_symlinks=False)
+
+
+def _of_several_names(entries: Sequence[ScanEntry]) -> set[int]:
+    """The inodes that are met more than once."""
+    seen: set[int] = set()
+    several: set[int] = set()
+    for one in entries:
+        (several if one.inode in seen else seen).add(one.inode)
+    return several
 
 
 def _open_file(path: str, name: str, directory_fd: int) -> int:

@@ -251,7 +251,9 @@ class TreeCopier:
             self._known[key] = self._path(to)
 
     def _stays(self, status: os.stat_result) -> bool:
-        """Whether nothing of a file changes."""
+        """Whether a file can be linked because nothing of it changes."""
+        if stat.S_ISFIFO(status.st_mode):
+            return False  # one that is shared might connect what has nothing to do with each other
         owner, mode, time_ns = self._rules[:3]
         if owner is not None and owner != (status.st_uid, status.st_gid):
             return False

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from ketch.build.llb.vertex import Edge
+
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
@@ -281,3 +283,36 @@ async def test_a_listener_that_fails_harms_nobody_else(world: World) -> None:
         gate.set()
         assert world.snapshots.text(await first) == await second == "slow()"
     assert [one.name for status in world.statuses for one in status.vertexes if one.completed] == ["slow"]
+
+
+@pytest.mark.parametrize("first_leaves", [False, True])
+async def test_steps_with_equal_keys_run_once(world: World, first_leaves: bool) -> None:
+    """Two builds with contexts of their own, whose content is the same."""
+    gate = world.behaviour.gates["make"] = asyncio.Event()
+    world.behaviour.contents.add("copy")
+    world.behaviour.random.update(("context-1", "context-2"))
+    world.behaviour.ignored.update(("copy", "context"))
+
+    def graph(number: int) -> Edge:
+        return step("make", step("copy", step(f"context-{number}")))
+
+    world.behaviour.same.update(("context-1", "context-2"))
+    first = asyncio.create_task(world.build(graph(1)))
+    await until(lambda: "make" in world.behaviour.ran)
+    world.statuses.clear()
+    second = asyncio.create_task(world.build(graph(2)))
+    await until(lambda: [line for status in world.statuses for line in status.logs if line.data == b"begin make\n"])
+    if first_leaves:
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    gate.set()
+    assert await second == "make(copy())"
+    assert first_leaves or await first == "make(copy())"
+    assert world.behaviour.ran.count("make") == 1
+    assert world.behaviour.stopped == []
+    seen = {line.vertex for status in world.statuses for line in status.logs if line.data == b"end make\n"}
+    assert len(seen) == (1 if first_leaves else 2)
+    world.ran()
+    await world.build(graph(2))
+    assert world.ran() == ["context-2"]

@@ -22,6 +22,7 @@ from ketch.build.dockerfile.errors import DockerfileError, Span
 from ketch.build.dockerfile.instructions.files import Add, Copy
 from ketch.build.dockerfile.instructions.run import Run
 from ketch.build.dockerfile.instructions.settings import Workdir
+from ketch.build.errors import UnresolvedImage
 from ketch.errors import InvalidArgument
 from ketch.oci import platform as platforms
 from ketch.oci import reference
@@ -157,10 +158,16 @@ class _Converter:
             context = node.context = self._named_context(name, wanted)
         else:
             name = node.base
-        if context is None:
+        if isinstance(context, ImageContext):
+            name = str(reference.parse(context.reference))
+        elif context is not None:
+            return
+        try:
             node.image = await self._image(name, wanted)
-        elif isinstance(context, ImageContext):
-            node.image = await self._image(str(reference.parse(context.reference)), wanted)
+        except UnresolvedImage as e:
+            error = DockerfileError(f"{node.base}: {e.message}", span=node.span, word=node.base, hint=e.hint)
+            error.kind = e.kind
+            raise error from e
 
     async def _image(self, name: str, platform: Platform) -> ResolvedImage:
         """An image, which is asked for once however often it is named."""

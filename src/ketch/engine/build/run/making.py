@@ -12,6 +12,7 @@ from ketch.build.solver.solver import Solver
 from ketch.build.sources.sources import Sources
 from ketch.engine.build.caches.exchange import CacheExchange
 from ketch.engine.build.images import EngineBuildImages
+from ketch.engine.build.layouts import EngineBuildLayouts
 from ketch.engine.build.run.builder import Builder
 from ketch.engine.build.run.exporting import Exporter
 
@@ -50,7 +51,12 @@ def make(p: BuilderParts) -> Builder:
     contents = ContentDigests(p.snapshots)
     images = EngineBuildImages(p.store, p.registries, layers=p.pulls.layers)
     sources = Sources(
-        snapshots=p.snapshots, images=images, contexts=p.contexts, root=p.root, from_client=contents.from_client
+        snapshots=p.snapshots,
+        images=images,
+        layouts=EngineBuildLayouts(p.store),
+        contexts=p.contexts,
+        root=p.root,
+        from_client=contents.from_client,
     )
     operations = OperationRegistry(p.snapshots, p.executor, contents, sources.operation)
     return Builder(

@@ -144,7 +144,8 @@ class BuildRun:
         self, dockerfile: FoundDockerfile, options: ConvertOptions, platform: Platform | None, lease: Lease
     ) -> Product:
         options = msgspec.structs.replace(options, platform=platform)
-        resolver = SessionResolver(self._builder, self._session, options.resolve_mode, self._listener)
+        mode, named = options.resolve_mode, self._request.classic
+        resolver = SessionResolver(self._builder, self._session, mode, self._listener, named=named)
         conversion = await convert(dockerfile.text, options, resolver)
         self._conversions.append(conversion)
         self._record.total_steps += len(dict(conversion.places.all()))
