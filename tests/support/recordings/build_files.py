@@ -1,9 +1,11 @@
 """Recordings of what COPY, ADD and WORKDIR leave: the files of images that BuildKit built, or its error.
 
 ``tests/data/build-files.json`` has for each Dockerfile every entry of its image: kind, mode, owner, content, links,
-attributes, and the time where it is not that of the build.  The context is made by `make_context`.  To record it again:
+attributes, and the time where it is not that of the build.  The context is made by `make_context`.  Those with
+``merges`` are of a daemon with containerd's image store, which stacks the layers of COPY --link.  To record it again:
 
     DOCKER_HOST=unix://SOCKET python -m tests.support.recordings.build_files
+    DOCKER_HOST=unix://SOCKET2 python -m tests.support.recordings.build_files merges
 """
 
 from __future__ import annotations
@@ -251,19 +253,24 @@ def _build(dockerfile: str, context: str) -> Any:
 
 
 def main() -> None:
-    """Record all cases."""
-    from tests.support.recordings.build_files_cases import CASES
+    """Record all cases, or those that merge."""
+    from tests.support.recordings.build_files_cases import CASES, LINKED
 
+    merges = "merges" in sys.argv
     found = []
-    for number, dockerfile in enumerate(CASES):
+    for number, dockerfile in enumerate(LINKED if merges else CASES):
         with tempfile.TemporaryDirectory() as place:  # a new one: what was sent before is not sent again, nor its times
             context = pathlib.Path(place) / f"context{number}"
             context.mkdir()
             make_context(context)
             found.append(_build(dockerfile, str(context)))
+        if merges:
+            found[-1]["merges"] = True
         result = found[-1].get("error") or len(found[-1]["entries"])
         print(dockerfile.splitlines()[-1], "→", result, file=sys.stderr)
-    TABLE.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in found) + "\n]\n")
+    kept = [row for row in rows() if row.get("merges", False) != merges] if TABLE.exists() else []
+    both = [*kept, *found] if merges else [*found, *kept]
+    TABLE.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in both) + "\n]\n")
 
 
 if __name__ == "__main__":

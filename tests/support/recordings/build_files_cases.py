@@ -143,9 +143,28 @@ FROM scratch AS one\\nCOPY f /a\\nCOPY f /b\\nFROM scratch\\nCOPY --from=one / /
 FROM scratch AS one\\nADD root.tar /\\nCOPY f /usr/bin/sh\\nFROM one\\nCOPY --from=one /usr /usr
 """
 
+_LINKED = """
+COPY --link over/bin /bin
+COPY --link f /usr/bin/old
+COPY --link d /file
+COPY --link f /var/f
+COPY --link --chown=5 over/bin/ /usr/bin/
+COPY --link d /d\\nCOPY --link deep/ /d/e/
+COPY --link d /d\\nCOPY deep/ /d/e/
+COPY --link f /gone
+COPY --link --chown=me:us d /o
+COPY --link over/etc /etc
+COPY --link t.tar /x\\nADD --link t.tar /var/
+COPY --link hard /hard
+WORKDIR /w\\nCOPY --link f x .
+COPY --link f /abs/bin/new
+COPY f /usr/bin/sh\\nCOPY --link x /usr/bin/sh\\nCOPY f /usr/bin/old
+"""
+
 CASES = [
     *(f"FROM scratch\n{line}\n" for line in _PLAIN.strip().splitlines()),
     *(f"FROM scratch\nADD root.tar /\n{line}\n" for line in _ON_ROOT.strip().splitlines()),
     *(f"{line}\n" for line in _STAGES.strip().splitlines()),
 ]
 CASES = [case.replace("\\n", "\n") for case in CASES]
+LINKED = [f"FROM scratch\nADD root.tar /\n{line}\n".replace("\\n", "\n") for line in _LINKED.strip().splitlines()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,21 +19,20 @@ _HIGHEST = (1 << 32) - 2
 def owner_of(owner: pb.ChownOpt, tree: Callable[[int], LayerStack]) -> tuple[int, int]:
     """User and group; ``tree`` gives the files of an input.  A name that is unknown there is root's, as in BuildKit.
 
-    A user's group is that of its entry, or of its number; a group that is named goes before.
+    A user's group is that of its entry, or of its number; a group that is named goes before.  InvalidArgument: no input
+    explains a name.
     """
     uid = gid = 0
     match owner.user.WhichOneof("user"):
         case "byName":
-            name = owner.user.byName
-            found = _entry(tree(name.input), "/etc/passwd", name.name)
+            found = _entry(owner.user.byName, tree, "/etc/passwd")
             if found:
                 uid, gid = _number(found, 2), _number(found, 3)
         case "byID":
             uid = gid = owner.user.byID
     match owner.group.WhichOneof("user"):
         case "byName":
-            name = owner.group.byName
-            found = _entry(tree(name.input), "/etc/group", name.name)
+            found = _entry(owner.group.byName, tree, "/etc/group")
             if found:
                 gid = _number(found, 2)
         case "byID":
@@ -39,16 +40,22 @@ def owner_of(owner: pb.ChownOpt, tree: Callable[[int], LayerStack]) -> tuple[int
     return uid, gid
 
 
-def _entry(tree: LayerStack, path: str, name: str) -> list[str]:
+def _entry(name: pb.NamedUserOpt, tree: Callable[[int], LayerStack], path: str) -> list[str]:
     """The fields of the first entry of a name; none: there is no such entry, or no such file."""
-    fd = tree.open_file(tree.resolve(path))
+    if name.input < 0:
+        raise InvalidArgument(
+            f"invalid user index: {name.input}",
+            hint=f"nothing here says which number `{name.name}` has (COPY --link knows no base): give the number",
+        )
+    files = tree(name.input)
+    fd = files.open_file(files.resolve(path))
     if fd is None:
         return []
     with open(fd, "rb") as file:
         text = file.read(_LARGEST).decode("utf-8", "surrogateescape")
     for line in text.splitlines():
         fields = line.strip().split(":")
-        if fields[0] == name:
+        if fields[0] == name.name:
             return fields
     return []
 

@@ -43,10 +43,10 @@ def context(tmp_path_factory):
     return snapshots, draft.commit()
 
 
-def built(snapshots, context, dockerfile):
+def built(snapshots, context, row):
     """The tree of a Dockerfile's target."""
-    options = ConvertOptions(build_platform=platforms.parse("linux/amd64"))
-    edge = asyncio.run(convert(dockerfile, options, None)).edge
+    options = ConvertOptions(build_platform=platforms.parse("linux/amd64"), merges=row.get("merges", False))
+    edge = asyncio.run(convert(row["dockerfile"], options, None)).edge
     trees = {}
     for vertex in in_order([edge.vertex]) if edge else ():
         inputs = [trees[one.vertex.digest][one.output] for one in vertex.inputs]
@@ -91,7 +91,7 @@ REFUSED = [row for row in ROWS if "error" in row and not row["error"].startswith
 @pytest.mark.parametrize("row", [row for row in ROWS if "error" not in row], ids=title)
 def test_the_same_files_as_with_dockerd(context, row):
     snapshots, layer = context
-    found, expected = rows_of(snapshots, built(snapshots, layer, row["dockerfile"])), row["entries"]
+    found, expected = rows_of(snapshots, built(snapshots, layer, row)), row["entries"]
     late = "--exclude=!" in row["dockerfile"] or "COPY . " in row["dockerfile"]  # made, or sent, before what is in them
     assert (timeless(found) if late else found) == (timeless(expected) if late else expected)
 
@@ -101,6 +101,6 @@ def test_the_same_refusals_as_with_dockerd(context, row):
     snapshots, layer = context
     before = set(os.listdir(snapshots.root))
     with pytest.raises(KetchError) as caught:
-        built(snapshots, layer, row["dockerfile"])
+        built(snapshots, layer, row)
     assert caught.value.message == row["error"] or row["error"].startswith("openat")
     assert not [name for name in set(os.listdir(snapshots.root)) - before if name.startswith("draft")]
