@@ -83,7 +83,9 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     paths = ContainerPaths(config.data_root, config.exec_root)
     snapshots = storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check)
     records = CacheRecords(db)
-    contexts = ContextCopies(os.path.join(config.data_root, "builder", "contexts"))
+    builder = os.path.join(config.data_root, "builder")
+    os.makedirs(builder, mode=0o710, exist_ok=True)
+    contexts = ContextCopies(os.path.join(builder, "contexts"))
     images = ImageStore(db, config.data_root, remover.later, lambda: records.layers() | contexts.layers())
     layers = EngineBuildSnapshots(images, snapshots)
     parts = Parts(
@@ -108,7 +110,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
             history=BuildHistory(db),
             rules=builder_settings.rules(config),
             max_parallelism=builder_settings.max_parallelism(config),
-            root=os.path.join(config.data_root, "builder", "tmp"),
+            root=os.path.join(builder, "tmp"),
         ),
         remover=remover,
         interruption=interruption,

@@ -165,10 +165,13 @@ class Layers:
         return target
 
     def links(self) -> dict[str, str]:
-        """The links: chain id → the id of the layer that it leads to."""
-        found = {}
-        with os.scandir(self._root) as entries:
-            names = [entry.name for entry in entries if entry.is_symlink() and is_ours(entry.name)]
+        """The links: chain id → the id of the layer that it leads to; none where the whole directory is gone."""
+        found: dict[str, str] = {}
+        try:
+            with os.scandir(self._root) as entries:
+                names = [entry.name for entry in entries if entry.is_symlink() and is_ours(entry.name)]
+        except FileNotFoundError:
+            return found
         for name in names:
             with suppress(FileNotFoundError):  # it is being removed
                 found[_id(name)] = _id(os.readlink(os.path.join(self._root, name)))
