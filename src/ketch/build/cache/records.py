@@ -92,6 +92,10 @@ class CacheRecords:
             self._drop_result(result)
         self._drop_idle(list(self._index.keys))
 
+    def now(self) -> int:
+        """The time by which results are dated, in ns since 1970."""
+        return self._now()
+
     # -- looking -----------------------------------------------------------------------------------
 
     def layers(self) -> set[str]:

@@ -37,6 +37,7 @@ class GraphEvaluation:
     def __init__(self, target: Edge, job: Job, results: Results, work_of: Callable[[Vertex, bool], VertexWork]) -> None:
         """``work_of`` joins the work on a vertex; True: it stands on what is made anew whatever the cache has."""
         self._job = job
+        self._began = results.records.now()
         self._results = results
         self._lookup = CacheLookup(results.records, job.imports)
         self._vertices: dict[str, VertexNode] = {}
@@ -235,10 +236,13 @@ class GraphEvaluation:
             return
         if not edge.state.work.runs and not self._inputs_there(edge):
             return
-        if not ignores and edge.inputs and not set(keys := self._lookup.by_names(edge)) <= set(edge.keys):
-            edge.keys = tuple(dict.fromkeys((*edge.keys, *keys)))
-            self._queue(edge)  # contents that were of no account before have led to it
-            return
+        if not ignores and edge.inputs:
+            # Contents that were of no account before may lead to it, and other builds may have made it meanwhile.
+            keys = (*self._lookup.by_names(edge), *self._results.made_since(self._began, edge, self._lookup))
+            if not set(keys) <= set(edge.keys):
+                edge.keys = tuple(dict.fromkeys((*edge.keys, *keys)))
+                self._queue(edge)
+                return
         edge.busy = True
         self._spawn(self._make(edge))
 

@@ -48,6 +48,16 @@ class Results:
         """Whether there is a result by one of the edge's keys that was not tried in vain."""
         return next(iter(self._known(edge)), None) is not None or next(iter(_imported(edge, job)), None) is not None
 
+    def made_since(self, moment: int, edge: EdgeNode, lookup: CacheLookup) -> list[str]:
+        """The keys of an edge under which another build has recorded a result since then (ns since 1970).
+
+        Older ones are left alone: the inputs, which were made just now, may be others than theirs.
+        """
+        if edge.state.work.anew or edge.unmade:
+            return []
+        keys = [self.records.key(lookup.facts(edge, number).id) for number in range(len(edge.state.maps or ()))]
+        return [key.id for key in keys if key is not None and any(one.created >= moment for one in key.results)]
+
     def _known(self, edge: EdgeNode) -> list[CacheResult]:
         found = {one.id: one for key in edge.keys for one in self.records.results_of(key) if one.id not in edge.tried}
         return sorted(found.values(), key=lambda one: -one.created)

@@ -285,6 +285,28 @@ async def test_a_listener_that_fails_harms_nobody_else(world: World) -> None:
     assert [one.name for status in world.statuses for one in status.vertexes if one.completed] == ["slow"]
 
 
+async def test_what_another_build_made_meanwhile_is_not_made_again(world: World) -> None:
+    behaviour = world.behaviour
+    behaviour.contents.update(("copy", "side"))
+    sources = {f"{name}-{number}" for name in ("context", "more") for number in (1, 2)}
+    behaviour.random.update(sources)
+    behaviour.same.update(sources)
+    copying, waiting = behaviour.gates["copy"], behaviour.gates["more-2"] = asyncio.Event(), asyncio.Event()
+    first, second = (
+        step("make", step("copy", step(f"context-{number}")), step("side", step(f"more-{number}"))) for number in (1, 2)
+    )
+    earlier = asyncio.create_task(world.build(first))
+    await until(lambda: {"copy", "side"} <= set(behaviour.ran))
+    later = asyncio.create_task(world.build(second))
+    await until(lambda: {"context-2", "more-2"} <= set(behaviour.ran))
+    await asyncio.sleep(0.05)  # it has looked for `make`, and knows that it is to be made
+    copying.set()
+    made = await earlier
+    waiting.set()
+    assert await later == made
+    assert [behaviour.ran.count(name) for name in ("copy", "side", "make")] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("first_leaves", [False, True])
 async def test_steps_with_equal_keys_run_once(world: World, first_leaves: bool) -> None:
     """Two builds with contexts of their own, whose content is the same."""
