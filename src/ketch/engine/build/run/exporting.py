@@ -14,6 +14,7 @@ from ketch.build.export import index
 from ketch.engine.aio.transfer import in_own_thread, written
 from ketch.engine.build.run import naming
 from ketch.engine.build.run.phases import phase
+from ketch.engine.build.run.session import given_credentials
 from ketch.engine.model.building.builds import BuildResult, OutputRequest
 from ketch.errors import InvalidArgument, Unavailable, Unimplemented
 from ketch.images.archives.save import save_as
@@ -153,8 +154,7 @@ class _Export:
     async def _push(self, name: str, step: Phase) -> None:
         """Push a name (KetchError)."""
         parsed = reference.parse(name)
-        credentials = self._request.credentials
-        found = next((one for host, one in credentials.items() if parsed.domain in host), None)
+        found = given_credentials(self._request.credentials, parsed.domain)
         async with aclosing(self._to.pushes.push(parsed.familiar, "", "", found)) as items:
             async for item in items:
                 if "digest:" in item.get("status", ""):

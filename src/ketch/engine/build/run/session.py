@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from ketch.build.providers import LocalDirectory
 from ketch.errors import NotFound
-from ketch.oci import reference
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.remote.credentials import Credentials
 
@@ -49,22 +50,18 @@ class RequestSession:
 
     def credentials(self, host: str) -> tuple[str, str] | None:
         """User and password, or an empty user and a token, for a registry."""
-        found = self.given(host)
+        found = given_credentials(self._request.credentials, host)
         if found is None:
             return None
         token = found.registry_token or found.identity_token
         return ("", token) if token else (found.username, found.password)
 
-    def given(self, host: str) -> Credentials | None:
-        """The credentials for a registry as they were given."""
-        names = _HUB if host in _HUB else (host,)
-        for name, found in self._request.credentials.items():
-            bare = name.partition("://")[2] or name
-            if bare.partition("/")[0] in names and found:
-                return found
-        return None
 
-
-def domain_of(name: str) -> str:
-    """The registry of an image's name."""
-    return reference.parse(name).domain
+def given_credentials(credentials: Mapping[str, Credentials], host: str) -> Credentials | None:
+    """The credentials for a registry, and for no other one, among those that a request gives by address."""
+    names = _HUB if host in _HUB else (host,)
+    for name, found in credentials.items():
+        bare = name.partition("://")[2] or name
+        if bare.partition("/")[0] in names and found:
+            return found
+    return None
