@@ -10,6 +10,7 @@ import tarfile
 
 import pytest
 
+from tests.support.builds import classic_builds
 from tests.support.clients import relay
 
 pytestmark = pytest.mark.ketch_only
@@ -176,3 +177,23 @@ def test_a_monorepo(engine, tmp_path):
     engine.ketch("build", "-q", "-o", str(tmp_path / "out"), str(tmp_path), timeout=60)
     found = {name: (tmp_path / "out" / "all" / name).read_text() for name in os.listdir(tmp_path / "out" / "all")}
     assert found == {str(number): f"{number}\n" for number in range(1, 40)}
+
+
+@pytest.mark.parametrize(
+    "flag,entitlement,command",
+    [
+        ("--security=insecure", "security.insecure", 'test -z "$(grep /proc/kcore /proc/mounts)"'),
+        ("--network=host", "network.host", "test -e /sys/class/net/lo"),
+    ],
+)
+def test_a_dockerfile_gets_no_more_than_is_allowed(engine, tmp_path, flag, entitlement, command):
+    """A file that comes from anybody cannot give itself the host's network, or a privileged command."""
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN true\nRUN {flag} {command}\n")
+    refused = engine.ketch("build", "-q", str(tmp_path), check=False)
+    assert refused.code == 1 and f"{entitlement} is not allowed" in refused.err and ">>> RUN --" in refused.err
+    engine.ketch("build", "-q", "--allow", entitlement, str(tmp_path))
+    text = (tmp_path / "Dockerfile").read_text()
+    status, lines = classic_builds.post(engine.socket, {"Dockerfile": text})
+    assert status == 200 and f"{entitlement} is not allowed" in lines[-1]["error"]
+    host = classic_builds.post(engine.socket, {"Dockerfile": text}, "networkmode=host")[1][-1]
+    assert ("error" in host) == (entitlement != "network.host")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ketch.build import entitlements
 from ketch.build.dockerfile import parser, stages
 from ketch.build.dockerfile.convert.converter import convert
 from ketch.build.dockerfile.convert.options import ConvertOptions, LocalContext
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 _PREDEFINED = frozenset(
     name for one in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY") for name in (one, one.lower())
 ) | {"SOURCE_DATE_EPOCH"}
-_HOST_NETWORK, _INSECURE = "network.host", "security.insecure"
 
 
 class BuildRun:
@@ -66,7 +66,7 @@ class BuildRun:
         """Build (KetchError); ``body`` is what is left of the request's."""
         names = naming.tags(self._request.tags)
         wanted = naming.platforms_of(self._request)
-        self._check_entitlements()
+        self._allowed()
         exporting.check(self._request.outputs, many=len(wanted) > 1)
         exchange.check(self._request.cache_from, self._request.cache_to)
         builder = self._builder
@@ -89,11 +89,18 @@ class BuildRun:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def _check_entitlements(self) -> None:
-        """Refuse what the client has not allowed (PermissionDenied); Docker's API knows no such thing, and allows."""
-        host = naming.network(self._request.network) == pb.HOST
-        if host and not self._request.classic and _HOST_NETWORK not in self._request.entitlements:
-            raise PermissionDenied("network.host is not allowed", hint="give --allow network.host")
+    def _allowed(self) -> set[str]:
+        """The entitlements that the client has given (PermissionDenied: the request itself asks for more).
+
+        Docker's old API has none; who asks for the host's network by it allows it.
+        """
+        allowed = set(self._request.entitlements)
+        if naming.network(self._request.network) == pb.HOST:
+            if self._request.classic:
+                allowed.add(entitlements.NETWORK_HOST)
+            elif entitlements.NETWORK_HOST not in allowed:
+                raise PermissionDenied("network.host is not allowed", hint="give --allow network.host")
+        return allowed
 
     async def _read(self, lease: Lease) -> tuple[FoundDockerfile, Context]:
         """The Dockerfile and the main context (KetchError)."""
@@ -154,6 +161,7 @@ class BuildRun:
         tree = EMPTY
         extras = SolveExtras(imports=self._imports)
         if conversion.edge is not None:
+            entitlements.check(conversion.edge, self._allowed())
             found: list[Explanation] = []
             extras.explanations = found if self._request.explain else None
             try:

@@ -1,0 +1,40 @@
+"""Entitlements: what commands of a graph ask for that the one who builds must have allowed.
+
+A Dockerfile may come from anybody; with these its commands reach what containers are kept from (BuildKit's
+util/entitlements).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ketch.build.errors import SolveError
+from ketch.build.llb import ops_pb2 as pb
+from ketch.build.llb.vertex import in_order
+from ketch.errors import PermissionDenied
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from ketch.build.llb.vertex import Edge, Vertex
+
+NETWORK_HOST = "network.host"
+SECURITY_INSECURE = "security.insecure"
+
+
+def check(result: Edge, allowed: Collection[str]) -> None:
+    """Refuse a graph that asks for more than is allowed (SolveError of the vertex, with PermissionDenied)."""
+    for vertex in in_order([result.vertex]):
+        for name in _wanted(vertex):
+            if name not in allowed:
+                why = PermissionDenied(f"{name} is not allowed", hint=f"`ketch build --allow {name}` allows it")
+                raise SolveError(vertex.digest, vertex.name, why)
+
+
+def _wanted(vertex: Vertex) -> Iterator[str]:
+    if vertex.kind != "exec":
+        return
+    if vertex.op.exec.security == pb.INSECURE:
+        yield SECURITY_INSECURE
+    if vertex.op.exec.network == pb.HOST:
+        yield NETWORK_HOST
