@@ -197,3 +197,23 @@ def test_a_dockerfile_gets_no_more_than_is_allowed(engine, tmp_path, flag, entit
     assert status == 200 and f"{entitlement} is not allowed" in lines[-1]["error"]
     host = classic_builds.post(engine.socket, {"Dockerfile": text}, "networkmode=host")[1][-1]
     assert ("error" in host) == (entitlement != "network.host")
+
+
+def test_a_shell_in_what_a_failed_step_left(engine, tmp_path):
+    """With a terminal a shell opens there, with the step's variables and directory; without, an image is named."""
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nENV A=b\nWORKDIR /w\nRUN echo half > done; exit 3\n")
+    told = engine.ketch("build", "--shell-on-failure", str(tmp_path), check=False)
+    assert told.code == 1 and "exit code: 3" in told.err
+    image = re.search(r"are image ([0-9a-f]{12});", told.err)[1]
+    assert engine.ketch("run", "--rm", image, "sh", "-c", "cat done; echo $A").out == "half\nb\n"
+    engine.ketch("rmi", image)
+    before = engine.ketch("images", "-aq").out
+    with engine.ketch.terminal("build", "--shell-on-failure", str(tmp_path)) as terminal:
+        terminal.expect("its end ends the build")
+        terminal.send("echo $(cat done)-$A-$PWD\n")
+        terminal.expect("half-b-/w")
+        terminal.send("exit\n")
+        assert terminal.wait() == 1
+    assert engine.ketch("images", "-aq").out == before
+    fine = engine.ketch("build", "-q", "--shell-on-failure", str(tmp_path), "-f", "-", stdin=b"FROM busybox\n")
+    assert fine.out.startswith("sha256:")

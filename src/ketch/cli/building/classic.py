@@ -30,6 +30,7 @@ def check(build: BuildRequest) -> None:
         "--cache-to": bool(build.cache_to),
         "--output": any(output.comes_here or output.attributes for output in build.outputs),
         "--explain": build.opts["explain"],
+        "--shell-on-failure": build.opts["shell-on-failure"],
         "several --platform": len(request.platforms(build.opts)) > 1,
         "--no-cache-filter": bool(build.opts["no-cache-filter"]),
     }

@@ -47,6 +47,7 @@ _FLAGS = [
     ("sbom", "", "string", "only false is accepted"),
     ("secret", "", "list", "a secret for RUN --mount=type=secret (id=NAME[,src=FILE|,env=VARIABLE])"),
     ("shm-size", "", "string", "the size of the steps' /dev/shm"),
+    ("shell-on-failure", "", "bool", "where a step fails, open a shell in what it left"),
     ("ssh", "", "list", "an SSH agent for RUN --mount=type=ssh (default, ID, ID=SOCKET)"),
     ("tag", "t", "list", "a name for the image (NAME[:TAG])"),
     ("target", "", "string", "the stage to build"),

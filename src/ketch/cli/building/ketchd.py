@@ -32,6 +32,7 @@ class BuildFailed(Exception):
         self.error = error_of(str(row.get("message", "")), str(row.get("kind") or ""))
         self.error.hint = row.get("hint") or None
         self.excerpt = str(row.get("excerpt") or "")
+        self.image = str(row.get("image") or "")
         self.explained: list[dict[str, Any]] = row.get("explain") or []
         super().__init__(self.error.message)
 

@@ -56,6 +56,7 @@ class BuildRequest:
             "entitlements": values.listed(opts["allow"]),
             "call": self.method,
             "explain": opts["explain"],
+            "keepfailed": opts["shell-on-failure"],
             "dockerfile": text and _dockerfile(text),
             "dockerfile_path": self.place.dockerfile_path,
             "remote": self.place.remote,

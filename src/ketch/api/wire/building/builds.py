@@ -190,6 +190,7 @@ class _Line(msgspec.Struct, kw_only=True):
     entitlements: list[str] = []
     call: str = "build"
     explain: bool = False
+    keepfailed: bool = False
     dockerfile: _Dockerfile | None = None
     dockerfile_path: str = "Dockerfile"
     remote: str = ""
@@ -260,6 +261,7 @@ def _request(line: _Line, reader: _Descriptors) -> ImageBuild:
         ],
         call=line.call or "build",
         explain=line.explain,
+        keep_failed=line.keepfailed,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ketch import printable
@@ -43,6 +44,8 @@ def cmd_build(args: list[str], ctx: Context) -> int:
         _explain(ctx, e.explained)
         if e.excerpt:
             ctx.warn(e.excerpt)
+        if e.image:
+            _open_shell(ctx, e)
         raise e.error from None
     _explain(ctx, result["explain"])
     if build.method != "build":
@@ -69,6 +72,21 @@ def _write(path: str, text: str) -> None:
             f.write(text)
     except OSError as e:
         raise InvalidArgument(f"write `{path}`: {e.strerror}") from e
+
+
+def _open_shell(ctx: Context, failed: ketchd.BuildFailed) -> None:
+    """Run a shell in what a failed step left; without a terminal, tell how to."""
+    image = failed.image.removeprefix("sha256:")[:12]
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        ctx.warn(f"the files as the step left them are image {image}; look at them with: ketch run --rm -it {image}")
+        return
+    from ketch.cli.commands.containers.run import cmd_run
+
+    ctx.warn(f"{failed.error.message}\nA shell in what the step left; its end ends the build.")
+    try:
+        cmd_run(["--rm", "-it", failed.image], ctx)
+    finally:
+        ctx.client().request("DELETE", f"/images/{failed.image}", {"force": "1"})
 
 
 def _answer(ctx: Context, build: BuildRequest, result: dict[str, Any]) -> int:

@@ -17,6 +17,7 @@ from ketch.build.errors import CommandFailed, SolveError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
+from ketch.engine.build import failed_state
 from ketch.engine.build.caches import exchange
 from ketch.engine.build.run import calls, contexts, exporting, naming
 from ketch.engine.build.run.builder import SolveExtras
@@ -61,6 +62,7 @@ class BuildRun:
         self._states: dict[str, tuple[bool, bool]] = {}  # by vertex: (completed, cached)
         self._dockerfile: FoundDockerfile | None = None
         self._imports: list[CacheSource] = []
+        self._failed_image = ""
 
     async def run(self, body: AsyncIterator[bytes]) -> BuildResult:
         """Build (KetchError); ``body`` is what is left of the request's."""
@@ -81,7 +83,11 @@ class BuildRun:
                 return calls.answer(self._request, dockerfile)
             self._imports = await self._imported()
             options = self._options(dockerfile, context, many=len(wanted) > 1)
-            products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
+            try:
+                products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
+            except SolveError as e:
+                await self._keep_failed(e, lease)
+                raise
             result = await builder.exporter.export(self._request, names, products, lease, self._listener)
             await self._export_caches(products, lease)
             await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
@@ -175,6 +181,16 @@ class BuildRun:
             platform=platform or platforms.host(), conversion=conversion, tree=tree, keys=extras.keys, cache=cache
         )
 
+    async def _keep_failed(self, error: SolveError, lease: Lease) -> None:
+        """Keep what the failed command left, if that is asked for."""
+        if not self._request.keep_failed:
+            return
+        targets = [one.edge for one in self._conversions if one.edge is not None]
+        try:
+            self._failed_image = await asyncio.to_thread(failed_state.keep, self._builder.store, lease, targets, error)
+        except KetchError as e:
+            error.hint = f"what the command left could not be kept: {e.message}"
+
     # -- caches of other machines ----------------------------------------------------------------
 
     async def _imported(self) -> list[CacheSource]:
@@ -244,6 +260,7 @@ class BuildRun:
             excerpt=shown,
             vertex=vertex,
             exit_code=cause.exit_code if isinstance(cause, CommandFailed) else 0,
+            image=self._failed_image,
         )
 
     def _place(self, error: KetchError, vertex: str) -> tuple[Span | None, str]:

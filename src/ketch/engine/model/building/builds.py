@@ -73,7 +73,8 @@ class ImageBuild(Struct, kw_only=True):
     ``args``: None for a name that has no value, which then is only told when nothing has declared it.
     ``directories``: open directories, which are closed at the build's end; ``uploads``: directories in the request's
     tar, by their place in it (`ARCHIVE`: all of it).  ``id``: the name by which it is cancelled.  ``classic``: it came
-    by Docker's API.  ``name`` and ``place``: of the build and of its context, for the history.
+    by Docker's API.  ``name`` and ``place``: of the build and of its context, for the history.  ``keep_failed``: what a
+    failed command left is to become an image.
     """
 
     id: str = ""
@@ -109,6 +110,7 @@ class ImageBuild(Struct, kw_only=True):
     outputs: list[OutputRequest] = field(default_factory=list)
     call: str = "build"
     explain: bool = False
+    keep_failed: bool = False
 
     def descriptors(self) -> list[int]:
         """The descriptors that belong to the request."""
@@ -159,7 +161,10 @@ class BuildResult(Struct, frozen=True, kw_only=True):
 
 
 class BuildFailure(Struct, frozen=True, kw_only=True):
-    """The end of a build that failed; ``excerpt``: the lines of the Dockerfile, ``vertex``: the step's digest."""
+    """The end of a build that failed; ``excerpt``: the lines of the Dockerfile, ``vertex``: the step's digest.
+
+    ``image``: the files as the failed command left them, if that was asked for.
+    """
 
     message: str
     kind: str
@@ -167,6 +172,7 @@ class BuildFailure(Struct, frozen=True, kw_only=True):
     excerpt: str = ""
     vertex: str = ""
     exit_code: int = 0
+    image: str = ""
 
 
 BuildEvent = BuildProgress | OutputBytes | BuildExplanations | BuildResult | BuildFailure
