@@ -114,6 +114,7 @@ def test_what_fails(engine, context):
         "Dockerfile:2\n--------------------\n   1 |     FROM busybox\n   2 | >>> RUN echo on its way && exit 3\n"
         "   3 |     \n--------------------\n"
         'ketch: process "/bin/sh -c echo on its way && exit 3" did not complete successfully: exit code: 3\n'
+        "  `ketch build --shell-on-failure` opens a shell in what it left\n"
     )
     wrong = engine.ketch("build", "-f", "-", str(context), stdin=b"FROM busybox\nRUNN x\n", check=False)
     assert wrong.code == 1 and "unknown instruction: RUNN (did you mean RUN?)" in wrong.err

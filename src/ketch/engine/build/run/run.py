@@ -256,12 +256,17 @@ class BuildRun:
         return BuildFailure(
             message=error.message,
             kind=cause.kind if isinstance(cause, KetchError) else error.kind,
-            hint=error.hint or "",
+            hint=error.hint or self._advice(cause),
             excerpt=shown,
             vertex=vertex,
             exit_code=cause.exit_code if isinstance(cause, CommandFailed) else 0,
             image=self._failed_image,
         )
+
+    def _advice(self, cause: Exception) -> str:
+        if isinstance(cause, CommandFailed) and not (self._request.classic or self._request.keep_failed):
+            return "`ketch build --shell-on-failure` opens a shell in what it left"
+        return ""
 
     def _place(self, error: KetchError, vertex: str) -> tuple[Span | None, str]:
         if isinstance(error, DockerfileError):
