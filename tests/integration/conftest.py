@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
+from tests.support.rawapi import Api
 from tests.support.run import session
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ def _clean(request: pytest.FixtureRequest):
     yield
     if "engine" in request.fixturenames:
         request.getfixturevalue("engine").remove_all()
+
+
+@pytest.fixture
+def no_images_left(request: pytest.FixtureRequest):
+    """No test leaves an image without a name to the next one: for those that build."""
+    yield
+    if "engine" in request.fixturenames:
+        one = request.getfixturevalue("engine")
+        one.remove_all()
+        status, answer = Api(one.socket)("POST", "/images/prune")
+        assert status == 200, answer
 
 
 @pytest.fixture(params=["docker", "ketch"])

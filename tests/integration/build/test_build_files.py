@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.recordings import build_files
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
+
 CHOSEN = (
     "COPY d /new/d/",
     "COPY deep/1/2/3/z hard/z /hard/",

@@ -17,6 +17,8 @@ from tests.support.rawapi import Api
 from tests.support.registries import made_images as made
 from tests.support.registries.registries import registry
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
+
 WHO = {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 

@@ -14,7 +14,7 @@ from tests.support.builds import classic_builds as builds
 from tests.support.registries import made_images as made
 from tests.support.registries.registries import registry
 
-pytestmark = pytest.mark.ketch_only
+pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
 _DOCKERFILE = (
     "FROM busybox\nRUN echo one >/one && rm /bin/vi && rm -r /tmp && mkdir /tmp && mkfifo /pipe\nCOPY two /two\n"
     "RUN mkdir /d && ln /one /d/hard && ln -s two /d/soft && chown 70000:5 /two\n"

@@ -7,7 +7,11 @@ import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.support.builds import classic_builds as builds
+
+pytestmark = pytest.mark.usefixtures("no_images_left")
 
 STEPS = {
     "Dockerfile": "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nCOPY a /a\nRUN cat /id /a\n",

@@ -11,6 +11,8 @@ import pytest
 from tests.support.engines import Engine, busybox_tar
 from tests.support.registries.registries import ours
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
+
 DOCKERFILE = """\
 FROM exchanged AS one
 RUN echo one > /one

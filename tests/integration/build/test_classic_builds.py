@@ -14,6 +14,8 @@ from tests.support.builds import classic_builds as builds
 from tests.support.rawapi import Api, Unix
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
+
 # (name, Dockerfile, further files, query)
 CASES = [
     ("plain", 'FROM base:1\nRUN echo hi > /a\nCMD ["cat", "/a"]\n', {}, ""),

@@ -13,7 +13,7 @@ import pytest
 from tests.support.builds import classic_builds
 from tests.support.clients import relay
 
-pytestmark = pytest.mark.ketch_only
+pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ import pytest
 from tests.support.clients import places
 from tests.support.waiting import patient
 
+pytestmark = pytest.mark.usefixtures("no_images_left")
+
 _SERVER = os.path.normpath(os.path.join(os.path.dirname(__file__), "../../support/clients/compose_server.py"))
 FILE = """
 version: "2.4"

@@ -14,6 +14,7 @@ import pytest
 from docker.types import IPAMConfig, IPAMPool
 
 from tests.support.engines import busybox_tar
+from tests.support.registries import made_images
 from tests.support.waiting import until
 
 # -- Execs --------------------------------------------------------------------------------------------------------
@@ -115,7 +116,8 @@ def test_exec_events_come_in_order(client, box):
 # -- Images -------------------------------------------------------------------------------------------------------
 
 
-def test_image_lists(client):
+def test_image_lists(client, engine):
+    made_images.sweep(engine.client)
     image = client.images.get("busybox")
     image.tag("group/one", "1")
     image.tag("group/two", "2")
@@ -220,6 +222,7 @@ def test_removals(client):
 
 
 def test_prune_of_images(client, box):
+    client.images.prune()
     box.exec_run("touch /x")
     image = box.commit("made", "1", conf={"Labels": {"a": "b"}})
     box.exec_run("touch /y")
