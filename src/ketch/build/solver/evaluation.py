@@ -195,6 +195,7 @@ class GraphEvaluation:
             if outlook is Outlook.MORE_KEYS:
                 for i in inputs:
                     self._want(edge.inputs[i], Wanted.KEYS)
+                self._begin_uncached(edge, number)
             elif outlook is Outlook.MORE_CONTENTS:
                 for i in inputs:
                     self._want_contents(edge, number, i)
@@ -202,6 +203,12 @@ class GraphEvaluation:
         if nothing:
             edge.keyed = True
             self._queue_users(edge)
+
+    def _begin_uncached(self, edge: EdgeNode, number: int) -> None:
+        """Make inputs that no cache has, while the keys of others are found out: they are needed in any case."""
+        for i, one in enumerate(edge.inputs):
+            if one.keyed and not one.keys:
+                self._want_contents(edge, number, i)
 
     def _found(self, edge: EdgeNode) -> None:
         edge.keys = self._lookup.by_names(edge)

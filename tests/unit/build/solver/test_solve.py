@@ -159,6 +159,25 @@ async def test_so_many_run_at_once(tmp_path: Path) -> None:
     await world.close()
 
 
+async def test_stages_that_one_copies_from_run_at_once(world: World) -> None:
+    """The look-up of a copy by content waits for the first stage; the second is not in any cache, and begins."""
+    world.behaviour.contents = {"copy1", "copy2", "copy3"}
+    names = ("one", "two", "three")
+    world.behaviour.gates = {name: asyncio.Event() for name in names}
+    base = step("base")
+    top = base
+    for number, name in enumerate(names, 1):
+        top = step(f"copy{number}", top, step(name, base))
+    build = asyncio.create_task(world.build(top))
+    await until(lambda: world.behaviour.running == len(names))
+    for gate in world.behaviour.gates.values():
+        gate.set()
+    assert await build == evaluated(world, top)
+    world.ran()
+    assert await world.build(top) == evaluated(world, top)
+    assert world.ran() == []
+
+
 async def test_two_builds_share_what_runs(world: World) -> None:
     gate = world.behaviour.gates["slow"] = asyncio.Event()
     slow = step("slow", step("a"))
