@@ -22,7 +22,7 @@ from ketch.oci.config import ImageConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ketch.build.dockerfile.convert.conversion import Conversion
+    from ketch.build.export.product import Product
     from ketch.build.providers import BuildSnapshots
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
@@ -37,16 +37,16 @@ class _CachingConfig(ImageConfig, kw_only=True, omit_defaults=True):
     cache: str | None = msgspec.field(name="moby.buildkit.cache.v0", default=None)
 
 
-def with_times_of(store: ImageStore, lease: Lease, conversion: Conversion, tree: Tree) -> Tree:
-    """A tree whose layers, as far as they were made here, have no file later than the build's own time.  Blocking.
+def with_its_time(store: ImageStore, lease: Lease, product: Product) -> Product:
+    """A product whose layers, as far as they were made here, have no file later than the build's own time.  Blocking.
 
     InvalidArgument: the build has none.
     """
-    epoch = conversion.epoch
+    epoch, layers = product.epoch, product.tree.layers
     if epoch is None:
         raise InvalidArgument("rewrite-timestamp: the build has no time", hint="give --build-arg SOURCE_DATE_EPOCH=…")
-    layers = (rewritten(store, lease, one, epoch) if one.startswith(_MADE_HERE) else one for one in tree.layers)
-    return Tree(tuple(layers))
+    found = (rewritten(store, lease, one, epoch) if one.startswith(_MADE_HERE) else one for one in layers)
+    return msgspec.structs.replace(product, tree=Tree(tuple(found)))
 
 
 def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mapping[str, str]) -> None:
@@ -55,28 +55,18 @@ def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mappin
     image.manifest = write_manifest(store.content, lease, image.id, found.layers, dict(annotations))
 
 
-def make(
-    store: ImageStore,
-    snapshots: BuildSnapshots,
-    lease: Lease,
-    conversion: Conversion,
-    tree: Tree,
-    cache: str | None = None,
-) -> Image:
-    """The record of an image, whose content is in place and held by the lease; not in the store yet.  Blocking.
-
-    ``cache``: the records that it has within itself.
-    """
-    config = conversion.image
-    if conversion.epoch is not None:
-        config = msgspec.structs.replace(config, created=rfc3339(conversion.epoch))
-    made = [_time_of(snapshots, layer) for layer in tree.layers]
-    if conversion.epoch is not None:
+def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, product: Product) -> Image:
+    """The record of an image, whose content is in place and held by the lease; not in the store yet.  Blocking."""
+    config, layers = product.config, product.tree.layers
+    if product.epoch is not None:
+        config = msgspec.structs.replace(config, created=rfc3339(product.epoch))
+    made = [_time_of(snapshots, layer) for layer in layers]
+    if product.epoch is not None:
         made = [config.created for _ in made]
     config = dated(config, made, times.fixed(time.time_ns()))
-    if cache is not None:
-        config = _CachingConfig(**msgspec.structs.asdict(config), cache=cache)
-    return built_image(store, lease, tree.layers, config)
+    if product.cache is not None:
+        config = _CachingConfig(**msgspec.structs.asdict(config), cache=product.cache)
+    return built_image(store, lease, layers, config)
 
 
 def _time_of(snapshots: BuildSnapshots, layer: str) -> str | None:

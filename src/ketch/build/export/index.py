@@ -1,8 +1,10 @@
-"""Index of the images of one build for several platforms."""
+"""Index of the images of one build for several platforms, and what describes what names mean."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ketch.oci import manifest as oci
 
@@ -12,6 +14,12 @@ if TYPE_CHECKING:
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
+
+
+class _Typed(msgspec.Struct, rename="camel"):
+    """The part that manifests and indexes have in common."""
+
+    media_type: str
 
 
 def write(
@@ -32,3 +40,9 @@ def write(
         ],
     )
     return store.content.put(oci.encode(found), hold=lease.hold, durable=False)
+
+
+def described(store: ImageStore, digest: str) -> oci.Descriptor:
+    """The descriptor of a manifest or an index that is in place.  Blocking."""
+    found = msgspec.json.decode(store.content.read(digest), type=_Typed)
+    return oci.Descriptor(media_type=found.media_type, digest=digest, size=store.content.size(digest))

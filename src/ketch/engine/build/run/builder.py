@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from ketch.build.solver.job import Explanation
     from ketch.build.solver.solver import Solver
     from ketch.build.tree import Tree
+    from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.build.caches.exchange import CacheExchange
+    from ketch.engine.build.exports.exporter import Exporter
     from ketch.engine.build.images import EngineBuildImages
     from ketch.engine.build.run.contexts import FoundDockerfile
-    from ketch.engine.build.run.exporting import Exporter
     from ketch.engine.images.pull import PullService
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.images.store import ImageStore
@@ -57,6 +58,7 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     exporter: Exporter
     exchange: CacheExchange
     host_gateway: str
+    tasks: BackgroundTasks
 
     async def lease(self, stack: AsyncExitStack) -> Lease:
         """A lease that lasts as long as the stack."""

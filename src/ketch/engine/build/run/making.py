@@ -11,10 +11,10 @@ from ketch.build.ops.registry import OperationRegistry
 from ketch.build.solver.solver import Solver
 from ketch.build.sources.sources import Sources
 from ketch.engine.build.caches.exchange import CacheExchange
+from ketch.engine.build.exports.exporter import Exporter
 from ketch.engine.build.images import EngineBuildImages
 from ketch.engine.build.layouts import EngineBuildLayouts
 from ketch.engine.build.run.builder import Builder
-from ketch.engine.build.run.exporting import Exporter
 
 if TYPE_CHECKING:
     from ketch.build.cache.records import CacheRecords
@@ -66,7 +66,8 @@ def make(p: BuilderParts) -> Builder:
         pulls=p.pulls,
         store=p.store,
         root=p.root,
-        exporter=Exporter(p.store, p.snapshots, p.pushes, p.events, p.tasks),
+        exporter=Exporter(p.store, p.snapshots, p.pushes, p.events),
         exchange=CacheExchange(p.store, p.registries.remotes, p.pulls.layers, p.records),
         host_gateway=p.host_gateway,
+        tasks=p.tasks,
     )

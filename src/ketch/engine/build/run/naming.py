@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, SourceContext
 from ketch.build.llb import ops_pb2 as pb
 from ketch.engine.build.run import contexts
-from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
-from ketch.images.commit import check_name
+from ketch.errors import InvalidArgument, Unimplemented
 from ketch.oci import platform as platforms
 from ketch.oci import reference
 
@@ -23,21 +22,6 @@ if TYPE_CHECKING:
 _NETWORKS = {"": pb.UNSET, "default": pb.UNSET, "bridge": pb.UNSET, "host": pb.HOST, "none": pb.NONE}
 _IMAGE = "docker-image://"
 _LOCAL = "local:"
-
-
-def tags(written: Iterable[str]) -> list[str]:
-    """Names of an image, normalized, each once (UnclassifiedArgument)."""
-    found: dict[str, None] = {}
-    for text in written:
-        if not text:
-            continue
-        try:
-            name = check_name(text, "")
-        except InvalidArgument as e:
-            message = "build tag cannot contain a digest" if "digest reference" in e.message else e.message
-            raise UnclassifiedArgument(message, hint=f"the name is `{text}`") from e
-        found[name] = None
-    return list(found)
 
 
 def platforms_of(request: ImageBuild) -> list[Platform | None]:

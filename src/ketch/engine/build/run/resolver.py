@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from ketch.build.dockerfile.convert.options import ResolvedImage
 from ketch.build.sources.resolver import SessionImages
 from ketch.engine.build.images import NamingBuildImages
-from ketch.engine.build.run.phases import phase
+from ketch.engine.build.phases import phase
 from ketch.errors import NotFound
 from ketch.oci import reference as references
 
 if TYPE_CHECKING:
     from ketch.build.providers import BuildSession, FoundImage
+    from ketch.engine.build.phases import Phase
     from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
-    from ketch.engine.build.run.phases import Phase
     from ketch.images.progress import ProgressItem
     from ketch.oci.manifest import Platform
 

@@ -12,22 +12,25 @@ from ketch.build import entitlements
 from ketch.build.dockerfile import parser, stages
 from ketch.build.dockerfile.convert.converter import convert
 from ketch.build.dockerfile.convert.options import ConvertOptions, LocalContext
-from ketch.build.dockerfile.errors import DockerfileError, excerpt
-from ketch.build.errors import CommandFailed, SolveError
+from ketch.build.errors import SolveError
+from ketch.build.export.product import Product
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
-from ketch.engine.build import failed_state
 from ketch.engine.build.caches import exchange
-from ketch.engine.build.run import calls, contexts, exporting, naming
+from ketch.engine.build.exports import outputs
+from ketch.engine.build.exports.exporter import ExportOrder
+from ketch.engine.build.exports.outputs import Output
+from ketch.engine.build.exports.sinks import DescriptorSink, StreamSink
+from ketch.engine.build.phases import phase
+from ketch.engine.build.run import calls, contexts, naming
 from ketch.engine.build.run.builder import SolveExtras
 from ketch.engine.build.run.contexts import MAIN, FoundDockerfile
-from ketch.engine.build.run.phases import phase
-from ketch.engine.build.run.products import Product
+from ketch.engine.build.run.failures import Failures
 from ketch.engine.build.run.resolver import SessionResolver
-from ketch.engine.build.run.session import RequestSession
-from ketch.engine.model.building.builds import BuildExplanation, BuildExplanations, BuildFailure, BuildResult
-from ketch.errors import KetchError, PermissionDenied
+from ketch.engine.build.run.session import RequestSession, given_credentials
+from ketch.engine.model.building.builds import BuildExplanation, BuildExplanations, BuildResult
+from ketch.errors import PermissionDenied
 from ketch.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -36,14 +39,16 @@ if TYPE_CHECKING:
     from ketch.build.cache.sources import CacheSource
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.dockerfile.convert.options import Context
-    from ketch.build.dockerfile.errors import Span
     from ketch.build.progress import SolveStatus
     from ketch.build.solver.job import Explanation
+    from ketch.engine.build.exports.exporter import Exported
     from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
-    from ketch.engine.model.building.builds import ImageBuild
+    from ketch.engine.model.building.builds import BuildFailure, ImageBuild, OutputRequest
     from ketch.engine.model.building.records import BuildRecord
+    from ketch.errors import KetchError
     from ketch.oci.manifest import Platform
+    from ketch.remote.credentials import Credentials
     from ketch.storage.content.leases import Lease
 
 # Arguments that are there without a declaration: dockerd does not say that nothing used them.
@@ -60,23 +65,22 @@ class BuildRun:
         self._session = RequestSession(request)
         self._conversions: list[Conversion] = []
         self._states: dict[str, tuple[bool, bool]] = {}  # by vertex: (completed, cached)
-        self._dockerfile: FoundDockerfile | None = None
+        self._failures = Failures(request, self._conversions)
         self._imports: list[CacheSource] = []
-        self._failed_image = ""
 
     async def run(self, body: AsyncIterator[bytes]) -> BuildResult:
         """Build (KetchError); ``body`` is what is left of the request's."""
-        names = naming.tags(self._request.tags)
+        names = outputs.tags(self._request.tags)
         wanted = naming.platforms_of(self._request)
         self._allowed()
-        exporting.check(self._request.outputs, many=len(wanted) > 1)
+        outputs.check(self._request.outputs, many=len(wanted) > 1)
         exchange.check(self._request.cache_from, self._request.cache_to)
         builder = self._builder
         async with AsyncExitStack() as stack:
             lease = await builder.lease(stack)
             await contexts.bring(self._request, self._session, body, builder.root, stack)
             dockerfile, context = await self._read(lease)
-            self._dockerfile = dockerfile
+            self._failures.dockerfile = dockerfile
             self._record.dockerfile = dockerfile.name
             self._listener.read(dockerfile)
             if self._request.call != "build":
@@ -86,12 +90,18 @@ class BuildRun:
             try:
                 products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
             except SolveError as e:
-                await self._keep_failed(e, lease)
+                await self._failures.keep(builder.store, e, lease)
                 raise
-            result = await builder.exporter.export(self._request, names, products, lease, self._listener)
+            exported = await self._export(names, products, lease)
             await self._export_caches(products, lease)
             await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
-        return msgspec.structs.replace(result, ref=self._record.ref, unused=self._unused(dockerfile))
+        return BuildResult(
+            image=exported.image,
+            names=exported.names,
+            ref=self._record.ref,
+            metadata=dict(exported.metadata),
+            unused=self._unused(dockerfile),
+        )
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -178,18 +188,34 @@ class BuildRun:
         if exchange.inline_asked(self._request.cache_to):
             cache = self._builder.exchange.inline(extras.keys, tree.layers)
         return Product(
-            platform=platform or platforms.host(), conversion=conversion, tree=tree, keys=extras.keys, cache=cache
+            platform=platform or platforms.host(),
+            config=conversion.image,
+            tree=tree,
+            epoch=conversion.epoch,
+            keys=extras.keys,
+            cache=cache,
         )
 
-    async def _keep_failed(self, error: SolveError, lease: Lease) -> None:
-        """Keep what the failed command left, if that is asked for."""
-        if not self._request.keep_failed:
-            return
-        targets = [one.edge for one in self._conversions if one.edge is not None]
-        try:
-            self._failed_image = await asyncio.to_thread(failed_state.keep, self._builder.store, lease, targets, error)
-        except KetchError as e:
-            error.hint = f"what the command left could not be kept: {e.message}"
+    # -- results ---------------------------------------------------------------------------------
+
+    async def _export(self, names: Sequence[str], products: Sequence[Product], lease: Lease) -> Exported:
+        """Make what is asked for of the products (KetchError)."""
+
+        async def credentials(domain: str) -> Credentials | None:
+            return given_credentials(self._request.credentials, domain)
+
+        wanted = [Output(one, self._sink(number, one)) for number, one in enumerate(self._request.outputs)]
+        order = ExportOrder(outputs=wanted, names=names, credentials=credentials, tell=self._status)
+        return await self._builder.exporter.export(order, products, lease)
+
+    def _sink(self, number: int, output: OutputRequest) -> DescriptorSink | StreamSink | None:
+        """The one who takes an output; None: the image store."""
+        snapshots = self._builder.snapshots
+        if output.streamed:
+            return StreamSink(snapshots, self._builder.tasks, self._listener, number)
+        if output.fd >= 0 or output.kind in outputs.FILES:
+            return DescriptorSink(snapshots, output)
+        return None
 
     # -- caches of other machines ----------------------------------------------------------------
 
@@ -247,34 +273,7 @@ class BuildRun:
 
     def failure(self, error: KetchError) -> BuildFailure:
         """The error as clients are told it, with the lines of the Dockerfile."""
-        cause: Exception = error.cause if isinstance(error, SolveError) else error
-        vertex = error.vertex if isinstance(error, SolveError) else ""
-        span, word = self._place(error, vertex)
-        shown = ""
-        if span is not None and self._dockerfile is not None:
-            shown = excerpt(self._dockerfile.text, self._dockerfile.name, span, word)
-        return BuildFailure(
-            message=error.message,
-            kind=cause.kind if isinstance(cause, KetchError) else error.kind,
-            hint=error.hint or self._advice(cause),
-            excerpt=shown,
-            vertex=vertex,
-            exit_code=cause.exit_code if isinstance(cause, CommandFailed) else 0,
-            image=self._failed_image,
-        )
-
-    def _advice(self, cause: Exception) -> str:
-        if isinstance(cause, CommandFailed) and not (self._request.classic or self._request.keep_failed):
-            return "`ketch build --shell-on-failure` opens a shell in what it left"
-        return ""
-
-    def _place(self, error: KetchError, vertex: str) -> tuple[Span | None, str]:
-        if isinstance(error, DockerfileError):
-            return error.span, error.word
-        for one in self._conversions:
-            if spans := one.places.of(vertex):
-                return spans[0], ""
-        return None, ""
+        return self._failures.told(error)
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Product]]) -> list[Product]:

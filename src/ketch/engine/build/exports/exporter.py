@@ -1,0 +1,178 @@
+"""Export of what was built: images here, archives and trees of files for the client, pushes to registries."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from contextlib import aclosing
+from typing import IO, TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from ketch.build.export import image as images
+from ketch.build.export import index
+from ketch.engine.build.exports import outputs
+from ketch.engine.build.exports.outputs import Output
+from ketch.engine.build.exports.sinks import NamedTree
+from ketch.engine.build.phases import phase
+from ketch.engine.model.building.builds import OutputRequest
+from ketch.images.archives.save import save_as
+from ketch.oci import manifest as oci
+from ketch.oci import platform as platforms
+from ketch.oci import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ketch.build.export.product import Product
+    from ketch.build.progress import SolveStatus
+    from ketch.build.providers import BuildSnapshots
+    from ketch.engine.build.phases import Phase
+    from ketch.engine.events.bus import EventBus
+    from ketch.engine.images.push import PushService
+    from ketch.images.model import Image
+    from ketch.images.store import ImageStore
+    from ketch.remote.credentials import Credentials
+    from ketch.storage.content.leases import Lease
+
+_KEPT = Output(OutputRequest(kind="image"))
+
+
+class ExportOrder(Struct, frozen=True, kw_only=True, eq=False):
+    """An order for a build's products: what is to become of them.
+
+    Without outputs an image is kept.  ``names`` are those of every image; ``credentials`` knows those for a registry;
+    ``tell`` hears of the progress.
+    """
+
+    outputs: Sequence[Output]
+    names: Sequence[str]
+    credentials: Callable[[str], Awaitable[Credentials | None]]
+    tell: Callable[[SolveStatus], None]
+
+
+class Exported(Struct, frozen=True, kw_only=True):
+    """The results of an export.
+
+    ``image`` and ``names`` are of what is kept here; ``metadata`` as BuildKit's exporters answer.
+    """
+
+    image: str = ""
+    names: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Exporter(Struct, frozen=True, eq=False):
+    """The exports of all builds."""
+
+    store: ImageStore
+    snapshots: BuildSnapshots
+    pushes: PushService
+    events: EventBus
+
+    async def export(self, order: ExportOrder, products: Sequence[Product], lease: Lease) -> Exported:
+        """Make all outputs (KetchError)."""
+        work = _Export(self, order, products, lease)
+        for output in order.outputs or [_KEPT]:
+            await work.output(output)
+        return work.result()
+
+
+class _Export:
+    """The export of one build."""
+
+    def __init__(self, to: Exporter, order: ExportOrder, products: Sequence[Product], lease: Lease) -> None:
+        self._to, self._order, self._products, self._lease = to, order, products, lease
+        self._images: list[Image] = []
+        self._kept: list[str] = []
+        self._here = ""
+        self._metadata: dict[str, str] = {}
+
+    def result(self) -> Exported:
+        """The result."""
+        return Exported(image=self._here, names=self._kept, metadata=self._metadata)
+
+    async def output(self, output: Output) -> None:
+        """Make one output (KetchError)."""
+        kind, sink = output.request.kind, output.sink
+        if kind in outputs.NOTHING:
+            return
+        if kind in outputs.FILES:
+            with phase("exporting to client tarball" if kind == "tar" else "copying files", self._order.tell):
+                if sink is not None:
+                    await sink.files(self._trees())
+            return
+        with phase(
+            "exporting to image" if sink is None else f"exporting to {kind} image format", self._order.tell
+        ) as step:
+            names = outputs.tags([*self._order.names, *output.request.attrs.get("name", "").split(",")])
+            made = await self._make(names, step, output.request, keep=sink is None)
+            if sink is not None:
+                await sink.archive(lambda file: self._save(names, file), made)
+            elif outputs.asked(output.request, "push"):
+                for name in names:
+                    await self._push(name, step)
+
+    def _trees(self) -> list[NamedTree]:
+        """The files; those of several platforms each in a directory of its own."""
+        many = len(self._products) > 1
+        named = platforms.text
+        return [NamedTree(named(one.platform).replace("/", "_") if many else "", one.tree) for one in self._products]
+
+    # -- images ----------------------------------------------------------------------------------
+
+    async def _make(self, names: Sequence[str], step: Phase, output: OutputRequest, *, keep: bool) -> Mapping[str, str]:
+        """Put the images into the store, with these names where they are kept; several platforms with an index.
+
+        Returns what is told of them.
+        """
+        shown = [reference.parse(name).familiar for name in names]
+        self._images, top = await asyncio.to_thread(self._add, names if keep else (), output)
+        told = {"containerimage.config.digest": self._images[0].id}
+        if top is not None:
+            told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
+            told["containerimage.digest"] = top.digest
+        if names:
+            told["image.name"] = ",".join(str(reference.parse(name)) for name in names)
+        for image in self._images:
+            step.part(f"writing image {image.id}")
+        if keep:
+            self._here, self._kept = self._images[0].id, [*dict.fromkeys((*self._kept, *shown))]
+            for name in shown:
+                step.part(f"naming to {reference.parse(name)}")
+                self._to.events.of_image(self._images[0], "tag", name)
+        self._metadata |= told
+        return told
+
+    def _add(self, names: Sequence[str], output: OutputRequest) -> tuple[list[Image], oci.Descriptor | None]:
+        """The images, and what names mean: the index of several, or the manifest of one.  Blocking."""
+        store, lease = self._to.store, self._lease
+        notes = outputs.annotations_of(output, many=len(self._products) > 1)
+        made = []
+        for one in self._products:
+            product = images.with_its_time(store, lease, one) if outputs.asked(output, "rewrite-timestamp") else one
+            image = images.make(store, self._to.snapshots, lease, product)
+            if notes.of_manifests:
+                images.annotated(store, lease, image, notes.of_manifests)
+            made.append(image)
+        if len(made) == 1:
+            added = store.add([(made[0], list(names))])
+            return added, index.described(store, made[0].manifest)
+        target = index.write(store, lease, made, notes.of_index)
+        wanted = [(image, list(names) if number == 0 else []) for number, image in enumerate(made)]
+        return store.add(wanted, dict.fromkeys(names, target)), index.described(store, target)
+
+    async def _push(self, name: str, step: Phase) -> None:
+        """Push a name (KetchError)."""
+        parsed = reference.parse(name)
+        found = await self._order.credentials(parsed.domain)
+        async with aclosing(self._to.pushes.push(parsed.familiar, "", "", found)) as items:
+            async for item in items:
+                if "digest:" in item.get("status", ""):
+                    step.part(f"pushing manifest for {parsed.familiar}: {item['status']}")
+                if aux := item.get("aux"):
+                    self._metadata["containerimage.digest"] = str(aux.get("Digest"))
+
+    def _save(self, names: Sequence[str], file: IO[bytes]) -> None:
+        """Write an archive of the images."""
+        save_as(self._to.store, self._images, names, file)

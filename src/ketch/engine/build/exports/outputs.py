@@ -1,0 +1,97 @@
+"""Outputs of a build as they are asked for, judged before anything is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
+from ketch.images.commit import check_name
+from ketch.notation import booleans
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ketch.engine.build.exports.sinks import OutputSink
+    from ketch.engine.model.building.builds import OutputRequest
+
+IMAGES = ("image", "moby", "docker", "oci")
+FILES = ("local", "tar")
+NOTHING = ("none", "cacheonly")
+
+
+class Output(NamedTuple):
+    """An output, and who takes it; None: the image store."""
+
+    request: OutputRequest
+    sink: OutputSink | None = None
+
+
+class Annotations(NamedTuple):
+    """Annotations of the manifest of each platform, and of the index of several."""
+
+    of_manifests: dict[str, str]
+    of_index: dict[str, str]
+
+
+def annotations_of(output: OutputRequest, *, many: bool) -> Annotations:
+    """The annotations among the attributes (Unimplemented: of descriptors, or of some platforms only)."""
+    found = Annotations({}, {})
+    for name, value in output.attrs.items():
+        where, point, key = name.partition(".")
+        if not point or not where.startswith("annotation"):
+            continue
+        if where in ("annotation", "annotation-manifest"):
+            found.of_manifests[key] = value
+        elif where == "annotation-index" and many:
+            found.of_index[key] = value
+        elif where.removeprefix("annotation") != "-index":
+            raise Unimplemented(
+                f"output `{output.kind}`: {where} is not written", hint="use annotation or annotation-index"
+            )
+        else:
+            raise InvalidArgument(f"output `{output.kind}`: {name}: there is no index of a single platform")
+    return found
+
+
+def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
+    """Refuse outputs that cannot be made, before anything is built (InvalidArgument, Unimplemented).
+
+    ``many``: for several platforms.
+    """
+    for output in outputs:
+        attrs = output.attrs
+        if output.kind not in (*IMAGES, *FILES, *NOTHING):
+            known = ", ".join((*IMAGES, *FILES, NOTHING[0]))
+            raise InvalidArgument(f'exporter "{output.kind}" could not be found', hint=f"known: {known}")
+        if attrs.get("compression", "gzip") not in ("gzip", "uncompressed"):
+            text = f"output `{output.kind}`: compression={attrs['compression']}: layers are gzip when they are sent"
+            raise Unimplemented(text, hint="leave it out")
+        if output.kind in ("docker", "oci") and attrs.get("tar", "true") in ("false", "0"):
+            raise Unimplemented(f"output `{output.kind}`: tar=false: it is one archive", hint="unpack it with tar")
+        annotations_of(output, many=many)
+        asked(output, "rewrite-timestamp")
+        asked(output, "push")
+
+
+def asked(output: OutputRequest, name: str) -> bool:
+    """A truth value among the attributes (InvalidArgument)."""
+    text = output.attrs.get(name, "")
+    try:
+        return booleans.strict(text) if text else False
+    except booleans.NotABooleanError as e:
+        raise InvalidArgument(f"output `{output.kind}`: {name}={text}: {e}") from e
+
+
+def tags(written: Iterable[str]) -> list[str]:
+    """Names of an image, normalized, each once (UnclassifiedArgument)."""
+    found: dict[str, None] = {}
+    for text in written:
+        if not text:
+            continue
+        try:
+            name = check_name(text, "")
+        except InvalidArgument as e:
+            message = "build tag cannot contain a digest" if "digest reference" in e.message else e.message
+            raise UnclassifiedArgument(message, hint=f"the name is `{text}`") from e
+        found[name] = None
+    return list(found)

@@ -1,0 +1,117 @@
+"""Destinations of what a build's client gets: one archive into a descriptor or into the answer, or trees of files."""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+
+from ketch.engine.aio.transfer import in_own_thread, written
+from ketch.errors import InvalidArgument, Unavailable
+from ketch.storage.archive.write import write_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ketch.build.providers import BuildSnapshots
+    from ketch.build.tree import Tree
+    from ketch.engine.aio.background import BackgroundTasks
+    from ketch.engine.model.building.builds import OutputRequest
+
+    Write = Callable[[IO[bytes]], None]
+
+_PIECE = 64 << 10  # bytes of an output that are told at once
+
+
+class NamedTree(NamedTuple):
+    """A tree of files, and the directory that it gets; without a name it is all that there is."""
+
+    name: str
+    tree: Tree
+
+
+class OutputPieces(Protocol):
+    """One who passes bytes of outputs on, as a build's listener does."""
+
+    def output(self, index: int, data: bytes) -> None:
+        """Take bytes of an output."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until more may come."""
+        ...
+
+
+class OutputSink(Protocol):
+    """One who takes what an output gives."""
+
+    async def archive(self, write: Write, metadata: Mapping[str, str]) -> None:
+        """Take the archive that ``write`` writes, in a thread of its own; ``metadata`` is of the image (KetchError)."""
+        ...
+
+    async def files(self, trees: Sequence[NamedTree]) -> None:
+        """Take trees of files (KetchError)."""
+        ...
+
+
+class ArchiveSink:
+    """A sink for which trees of files are one archive, too."""
+
+    def __init__(self, snapshots: BuildSnapshots) -> None:
+        self._snapshots = snapshots
+
+    async def archive(self, write: Write, metadata: Mapping[str, str]) -> None:
+        """Take an archive."""
+        raise NotImplementedError
+
+    async def files(self, trees: Sequence[NamedTree]) -> None:
+        """Take trees as one archive."""
+        await self.archive(lambda file: write_trees(self._snapshots, trees, file), {})
+
+
+class DescriptorSink(ArchiveSink):
+    """An open file or pipe of the client, which stays the caller's."""
+
+    def __init__(self, snapshots: BuildSnapshots, output: OutputRequest) -> None:
+        super().__init__(snapshots)
+        self._kind, self._fd = output.kind, output.fd
+
+    async def archive(self, write: Write, metadata: Mapping[str, str]) -> None:
+        """Write the archive (Unavailable: nobody reads)."""
+        del metadata
+        if self._fd < 0:
+            raise InvalidArgument(f"output `{self._kind}`: where to is not told", hint="give dest=PATH")
+        fd = os.dup(self._fd)
+
+        def work() -> None:
+            try:
+                with open(fd, "wb") as file:
+                    write(file)
+            except BrokenPipeError as e:
+                raise Unavailable(f"output `{self._kind}`: its reader is gone") from e
+
+        await in_own_thread(work)
+
+
+class StreamSink(ArchiveSink):
+    """The events of a build, as output of a number."""
+
+    def __init__(self, snapshots: BuildSnapshots, tasks: BackgroundTasks, listener: OutputPieces, number: int) -> None:
+        super().__init__(snapshots)
+        self._tasks, self._listener, self._number = tasks, listener, number
+
+    async def archive(self, write: Write, metadata: Mapping[str, str]) -> None:
+        """Tell the archive, as fast as the client reads."""
+        del metadata
+        async with aclosing(written(self._tasks.start, write)) as chunks:
+            async for chunk in chunks:
+                for begin in range(0, len(chunk), _PIECE):
+                    await self._listener.room()
+                    self._listener.output(self._number, chunk[begin : begin + _PIECE])
+
+
+def write_trees(snapshots: BuildSnapshots, trees: Sequence[NamedTree], file: IO[bytes]) -> None:
+    """Write trees as one tar.  Blocking."""
+    for one in trees:
+        with snapshots.opened(one.tree) as fd:
+            write_directory(fd, one.name or None, file)
