@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
     from ketch.storage.content.leases import Lease
+    from ketch.storage.contexts.sent import SentEntry
 
 
 # -- layers --------------------------------------------------------------------------------------
@@ -235,6 +236,44 @@ class LocalDirectory(msgspec.Struct, frozen=True, kw_only=True):
     private: bool
 
 
+class DirectoryReceiver(Protocol):
+    """One who takes a directory that a client sends.  Blocking; one call at a time."""
+
+    def entry(self, one: SentEntry) -> bool:
+        """Take the next entry; True: its content is asked for (KetchError)."""
+        ...
+
+    def data(self, number: int, piece: bytes | memoryview) -> None:
+        """Take the next piece of a file, by the number of its entry (KetchError)."""
+        ...
+
+    def end(self, number: int) -> None:
+        """End a file (KetchError)."""
+        ...
+
+    def count(self, size: int) -> None:
+        """Count bytes that have come (Unavailable: the build was cancelled)."""
+        ...
+
+
+class SentDirectory(Protocol):
+    """A directory that a client sends, because it cannot be opened here.
+
+    ``key`` tells it from others of the same name, for the next build too; empty: the client gives it no key.
+    """
+
+    key: str
+
+    async def send(
+        self, include: Sequence[str], exclude: Sequence[str], follow: Sequence[str], receiver: DirectoryReceiver
+    ) -> None:
+        """Send what patterns take in and do not leave out, and what links of the followed paths lead to (KetchError).
+
+        The receiver is called in a thread, which has ended when this returns.
+        """
+        ...
+
+
 class BuildSession(Protocol):
     """The client of a build, as long as it is there."""
 
@@ -243,7 +282,7 @@ class BuildSession(Protocol):
         """A name of the session, different from all others'."""
         ...
 
-    async def directory(self, name: str) -> LocalDirectory:
+    async def directory(self, name: str) -> LocalDirectory | SentDirectory:
         """A directory by the name that sources give it (NotFound)."""
         ...
 
@@ -255,6 +294,6 @@ class BuildSession(Protocol):
         """The path of a socket of the client's agent; None: it gives none of that name."""
         ...
 
-    def credentials(self, host: str) -> tuple[str, str] | None:
-        """User and password, or an empty user and a token, for a registry."""
+    async def credentials(self, host: str) -> tuple[str, str] | None:
+        """User and password, or an empty user and a token, for a registry and for no other."""
         ...

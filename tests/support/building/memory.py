@@ -191,7 +191,7 @@ class MemorySession:
     async def ssh_agent(self, name: str) -> str | None:
         return None
 
-    def credentials(self, host: str) -> tuple[str, str] | None:
+    async def credentials(self, host: str) -> tuple[str, str] | None:
         return None
 
 

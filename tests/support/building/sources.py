@@ -70,7 +70,7 @@ class SourceClient:
     async def ssh_agent(self, name):
         return self.agents.get(name)
 
-    def credentials(self, host):
+    async def credentials(self, host):
         return self.passwords.get(host)
 
 

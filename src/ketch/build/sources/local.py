@@ -1,8 +1,8 @@
 """The client's directories (``local://NAME``): the parts that a build needs, as a layer.
 
-A directory that nobody else can change becomes a layer by hard links.  One that the client still has is copied, and the
-copy is kept: the next build links what is as it was then, and when all of it is, takes the same layer again and reads
-no file.
+A directory that nobody else can change becomes a layer by hard links.  One that the client still has is copied, or sent
+by a client elsewhere, and the copy is kept: the next build links what is as it was then, and when all of it is, takes
+the same layer again and reads no file.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ import functools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from ketch.build.cache.maps import LocalPatterns, local_map
+from ketch.build.providers import LocalDirectory
 from ketch.build.sources.attributes import texts
 from ketch.build.sources.follow import follow
 from ketch.build.sources.selection import PathSelection
 from ketch.build.sources.threads import SourceMeter, metered
 from ketch.build.tree import Tree
-from ketch.errors import NotFound
+from ketch.errors import DataLoss, NotFound
+from ketch.images.single_flight import run_uncancellable
 from ketch.storage.contexts import copies
 from ketch.storage.contexts.copies import KeptCopy
 from ketch.storage.contexts.fill import Known, fill
 from ketch.storage.contexts.scan import scan
+from ketch.storage.contexts.sync import DirectorySync, LastCopy
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.operation import CacheMap, Work
-    from ketch.build.providers import BuildSession, BuildSnapshots, LocalDirectory
+    from ketch.build.providers import BuildSession, BuildSnapshots, LayerDraft, SentDirectory
     from ketch.storage.content.leases import Lease
     from ketch.storage.contexts.copies import ContextCopies
     from ketch.storage.contexts.scan import ScanEntry
@@ -50,6 +56,8 @@ class LocalSource:
         self._name = identifier.removeprefix(SCHEME)
         self._session = attrs.get("local.session", "")
         self._snapshots, self._kept, self._from_client = snapshots, kept, from_client
+        self._hint = attrs.get("local.sharedkeyhint", "")
+        self._compared = attrs.get("local.differ", "") != "none"
         self._patterns = LocalPatterns(
             texts(attrs, "local.includepattern"),
             texts(attrs, "local.excludepatterns"),
@@ -66,15 +74,38 @@ class LocalSource:
         del inputs
         directory = await given_directory(work.sessions, self._name, self._session)
         meter = SourceMeter(work.log, f"transferring {self._name}:")
-        fd = os.dup(directory.fd)  # the session may end before its directory has been read
-        try:
-            taking = _Taking(self._snapshots, self._kept, work.lease, meter.add)
-            layer = await metered(meter, functools.partial(self._take, taking, fd, directory.private))
-        finally:
-            os.close(fd)
+        taking = _Taking(self._snapshots, self._kept, work.lease, meter.add)
+        if isinstance(directory, LocalDirectory):
+            layer = await self._read(taking, meter, directory)
+        else:
+            layer = await self._receive(taking, meter, directory)
         tree = Tree((layer,))
         self._from_client(tree)
         return [tree]
+
+    async def _read(self, taking: _Taking, meter: SourceMeter, directory: LocalDirectory) -> str:
+        """The layer of a directory that is open here."""
+        fd = os.dup(directory.fd)  # the session may end before its directory has been read
+        try:
+            return await metered(meter, functools.partial(self._take, taking, fd, directory.private))
+        finally:
+            os.close(fd)
+
+    async def _receive(self, taking: _Taking, meter: SourceMeter, directory: SentDirectory) -> str:
+        """The layer of a directory that its client sends."""
+        patterns = self._patterns
+        kept = self._compared and directory.key
+        place = f"sent:{directory.key}:{self._hint}:{self._name}" if kept else ""
+        receiving = _Receiving(taking, place, repr(patterns))
+        try:
+            await run_uncancellable(receiving.open)
+            await directory.send(patterns.include or (), patterns.exclude or (), patterns.follow or (), receiving)
+            return await metered(meter, receiving.commit)
+        except DataLoss:
+            receiving.forget()
+            raise
+        finally:
+            await run_uncancellable(receiving.close)
 
     def _take(self, taking: _Taking, fd: int, private: bool) -> str:
         """The layer; blocking."""
@@ -93,7 +124,7 @@ class LocalSource:
         return taking.copy(fd, entries, KeptCopy(layer="", place=place, taken_ns=started_ns), repr(self._patterns))
 
 
-async def given_directory(sessions: Sequence[BuildSession], name: str, first: str) -> LocalDirectory:
+async def given_directory(sessions: Sequence[BuildSession], name: str, first: str) -> LocalDirectory | SentDirectory:
     """A client's directory: of the session ``first``, else of any that has it (NotFound)."""
     missing: NotFound | None = None
     for session in sorted(sessions, key=lambda one: one.id != first):
@@ -125,7 +156,7 @@ class _Taking(NamedTuple):
 
     def copy(self, fd: int, entries: list[ScanEntry], new: KeptCopy, wanted: str) -> str:
         """The layer of a directory that its client still has: the last one, if nothing has changed."""
-        last = self._last(new.place, wanted)
+        last = self.last(new.place, wanted)
         if last is None:
             layer = self.made(fd, entries, Known())
         else:
@@ -137,7 +168,7 @@ class _Taking(NamedTuple):
         self.kept.keep(KeptCopy(layer=layer, place=new.place, taken_ns=new.taken_ns), wanted, entries)
         return layer
 
-    def _last(self, place: str, wanted: str) -> KeptCopy | None:
+    def last(self, place: str, wanted: str) -> KeptCopy | None:
         """The last copy whose layer is here, held by the lease."""
         for one in self.kept.find(place, wanted):
             self.lease.hold(one.layer)
@@ -162,3 +193,55 @@ class _Taking(NamedTuple):
         except BaseException:
             draft.abort()
             raise
+
+
+class _Receiving:
+    """The taking of a directory that its client sends: a `DirectoryReceiver`.  Blocking; `close` it."""
+
+    def __init__(self, taking: _Taking, place: str, wanted: str) -> None:
+        """``place`` tells the directory from others; empty: it is not compared with what it was, and not kept."""
+        self._taking, self._wanted = taking, wanted
+        self._new = KeptCopy(layer="", place=place, taken_ns=copies.now_ns())
+        self._last: KeptCopy | None = None
+        self._draft: LayerDraft | None = None
+        self._undo = Undo()
+        self.count = taking.copied
+
+    def open(self) -> None:
+        """Find the last copy; before all else."""
+        last = self._last = self._taking.last(self._new.place, self._wanted) if self._new.place else None
+        if last is None:
+            self._sync = DirectorySync(self._begin)
+        else:
+            fd = os.open(self._taking.snapshots.directory(last.layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._undo.callback(os.close, fd)
+            rows = self._taking.kept.entries(last)
+            self._sync = DirectorySync(self._begin, LastCopy(rows, frozenset(copies.settled_content(last, rows)), fd))
+        self._undo.callback(self._sync.close)
+        # a receiver's methods; for each of many files they are called without a detour
+        self.entry, self.data, self.end = self._sync.entry, self._sync.data, self._sync.end
+
+    def _begin(self) -> str:
+        self._draft = self._taking.snapshots.begin(self._taking.lease)
+        self._undo.callback(self._draft.abort)
+        return self._draft.directory
+
+    def commit(self) -> str:
+        """The layer, when everything has come (KetchError)."""
+        self._sync.finish()
+        if self._last is not None and self._sync.unchanged:
+            return self._last.layer
+        assert self._draft is not None
+        layer = self._draft.commit()
+        if self._new.place:
+            self._taking.kept.keep(msgspec.structs.replace(self._new, layer=layer), self._wanted, self._sync.rows)
+        return layer
+
+    def forget(self) -> None:
+        """Forget the last copy, which is damaged."""
+        if self._last is not None:
+            self._taking.kept.forget({self._last.layer})
+
+    def close(self) -> None:
+        """Close what is open, and remove a layer that did not become one."""
+        self._undo.close()

@@ -85,7 +85,7 @@ class EngineBuildImages:
         ref = references.parse(found.reference)
         if not ref.digest:
             raise DataLoss(f"a layer of the image {ref.familiar_whole} is missing", hint="pull or load the image again")
-        repository = self._repository(ref, session)
+        repository = await self._repository(ref, session)
         puller = Puller(self.store, self._layers, repository, await self._reported(ref, platform, session, progress))
         top = await _asked(repository, ref)
         image, _ = await puller.bring(lease, top, platform, ref)
@@ -116,7 +116,7 @@ class EngineBuildImages:
     async def _there(self, ref: Reference, platform: Platform, session: BuildSession) -> FoundImage:
         """The image of a reference in its registry."""
         if not ref.digest:
-            repository = self._repository(ref, session)
+            repository = await self._repository(ref, session)
             top = await _asked(repository, ref)
             ref = Reference(ref.domain, ref.path, ref.tag, top.descriptor.digest)
             remote = await self._resolved(ref, platform, session, top)
@@ -131,7 +131,7 @@ class EngineBuildImages:
         key = (str(ref), platforms.text(platform))
         remote = self._remembered.get(key)
         if remote is None:
-            repository = self._repository(ref, session)
+            repository = await self._repository(ref, session)
             remote = await _read(repository, top or await _asked(repository, ref), platform, ref)
             self._remembered[key] = remote
             while len(self._remembered) > _REMEMBERED:
@@ -139,9 +139,9 @@ class EngineBuildImages:
         self._remembered.move_to_end(key)
         return remote
 
-    def _repository(self, ref: Reference, session: BuildSession) -> Repository:
+    async def _repository(self, ref: Reference, session: BuildSession) -> Repository:
         """The repository of a reference, with the session's credentials for its registry."""
-        return self._registries.remotes.repository(ref, _credentials(ref, session))
+        return self._registries.remotes.repository(ref, await session_credentials(ref.domain, session))
 
 
 class NamingBuildImages:
@@ -156,7 +156,8 @@ class NamingBuildImages:
         ref = references.parse(reference)
         if mode != "pull" and (here := _here(self._images.store, ref, platform)) is not None:
             return here
-        async for item in self._pulls.pull(str(ref), "", platforms.text(platform), _credentials(ref, session)):
+        credentials = await session_credentials(ref.domain, session)
+        async for item in self._pulls.pull(str(ref), "", platforms.text(platform), credentials):
             self._report(item)
         return await self._images.find(str(ref), platform, "local", session)
 
@@ -177,9 +178,9 @@ def _here(store: ImageStore, ref: Reference, platform: Platform) -> FoundImage |
     return FoundImage(reference=str(ref), manifest=image.manifest, config=image.config, chain_ids=chains)
 
 
-def _credentials(ref: Reference, session: BuildSession) -> Credentials | None:
-    """The session's credentials for the registry of a reference."""
-    given = session.credentials(ref.domain)
+async def session_credentials(domain: str, session: BuildSession) -> Credentials | None:
+    """The session's credentials for a registry."""
+    given = await session.credentials(domain)
     if given is None:
         return None
     user, secret = given

@@ -15,6 +15,27 @@ _EVERY = 32 << 20
 _FILES = 64  # one in so many of the file system's files stays free, too
 
 
+class Reserve:
+    """A check of the free space while something is written to a file system: a part of it is kept for others."""
+
+    def __init__(self, directory_fd: int, what: str) -> None:
+        """``what`` is done, for the message."""
+        self._directory_fd, self._what = directory_fd, what
+        self._until = 0
+        self._passed = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that are written (ResourceExhausted)."""
+        self._passed += size
+        if self._passed >= self._until:
+            self._until = self._passed + _EVERY
+            free = os.fstatvfs(self._directory_fd)
+            if free.f_bavail * free.f_frsize < _RESERVE or free.f_favail < free.f_files // _FILES:
+                raise ResourceExhausted(
+                    f"{self._what}: no space left on device", hint="make room, for instance with: docker system prune"
+                )
+
+
 class Guard:
     """A tar stream that checks the free space at intervals (ResourceExhausted).
 
@@ -22,19 +43,11 @@ class Guard:
     """
 
     def __init__(self, source: Source, directory_fd: int) -> None:
-        self._source, self._directory_fd = source, directory_fd
-        self._until = 0
-        self._passed = 0
+        self._source = source
+        self._reserve = Reserve(directory_fd, "unpack layer")
 
     def read(self, size: int = -1, /) -> bytes:
         """The next piece."""
         data = self._source.read(size)
-        self._passed += len(data)
-        if self._passed >= self._until:
-            self._until = self._passed + _EVERY
-            free = os.fstatvfs(self._directory_fd)
-            if free.f_bavail * free.f_frsize < _RESERVE or free.f_favail < free.f_files // _FILES:
-                raise ResourceExhausted(
-                    "unpack layer: no space left on device", hint="make room, for instance with: docker system prune"
-                )
+        self._reserve.take(len(data))
         return data

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ketch.storage.contexts.fill import Row
-    from ketch.storage.contexts.scan import ScanEntry
 
 log = logging.getLogger(__name__)
 _TICK_NS = 20_000_000  # twice the longest tick by which kernels date changes
@@ -87,13 +87,13 @@ class ContextCopies:
             return ()
         return list(zip(os.fsdecode(paths).split("\0"), *columns, strict=True)) if columns else ()
 
-    def keep(self, copy: KeptCopy, wanted: str, entries: Sequence[ScanEntry]) -> None:
+    def keep(self, copy: KeptCopy, wanted: str, entries: Sequence[Row]) -> None:
         """Note a copy, in the place of an older one of the same parts."""
         name = _name(copy.place, wanted)
         copy = msgspec.structs.replace(copy, boot=self._boot)
         path = os.path.join(self._root, name)
         columns = list(zip(*(one[1:] for one in entries), strict=True))
-        paths = os.fsencode("\0".join([one.path for one in entries]))
+        paths = os.fsencode("\0".join([one[0] for one in entries]))
         with self._lock:
             try:
                 with open(path + ".new", "wb") as f:
@@ -152,6 +152,12 @@ def settled(copy: KeptCopy, entries: Sequence[Row]) -> Sequence[Row]:
     """The entries of a copy of which a later change would show."""
     limit = copy.taken_ns - _TICK_NS
     return [one for one in entries if one[4] < limit]
+
+
+def settled_content(copy: KeptCopy, entries: Sequence[Row]) -> Sequence[Row]:
+    """The same of entries that clients sent, which tell all but files' content."""
+    limit = copy.taken_ns - _TICK_NS
+    return [one for one in entries if one[4] < limit or not stat.S_ISREG(one[1])]
 
 
 def _name(place: str, wanted: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EMLINK, ENOENT, ENOTDIR, ENOTSUP, EXDEV
+from errno import EMLINK, ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument, PermissionDenied
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from ketch.storage.byte_copy import ByteCopier
+from ketch.storage.contexts.attributes import attributes, set_attributes
 from ketch.storage.contexts.scan import changed, entry
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_LINKED = (EMLINK, ENOENT, ENOTDIR, EXDEV)
-_LEFT_OUT = ("trusted.", "security.selinux")  # overlay's own, and the label of the place where it was
 
 
 class Known:
@@ -114,11 +114,11 @@ class _Filling:
         if entry(one.path, os.fstat(fd)) != one:
             raise changed(one.path)
         os.mkdir(one.path, 0o700, dir_fd=self._root_fd)
-        attributes = _attributes(fd)
-        if attributes:
+        found = attributes(fd)
+        if found:
             target_fd = os.open(one.path, _DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
             try:
-                _set_attributes(target_fd, attributes)
+                set_attributes(target_fd, found.items())
             finally:
                 os.close(target_fd)
 
@@ -176,7 +176,7 @@ class _Filling:
                     raise changed(one.path)
                 if not self._owned:
                     os.fchown(to_fd, 0, 0)
-                _set_attributes(to_fd, _attributes(from_fd))
+                set_attributes(to_fd, attributes(from_fd).items())
                 os.fchmod(to_fd, stat.S_IMODE(one.mode))
                 os.utime(to_fd, ns=(one.mtime_ns, one.mtime_ns))
             finally:
@@ -226,23 +226,3 @@ def _open_file(path: str, name: str, directory_fd: int) -> int:
         raise PermissionDenied(f"open `{path}` in the build context: permission denied") from e
     except OSError as e:
         raise changed(path) from e
-
-
-def _attributes(fd: int) -> dict[str, bytes]:
-    """The extended attributes of an open file that go along with it."""
-    try:
-        names = os.listxattr(fd)
-    except OSError as e:
-        if e.errno != ENOTSUP:
-            raise
-        return {}
-    return {name: os.getxattr(fd, name) for name in names if not name.startswith(_LEFT_OUT)}
-
-
-def _set_attributes(fd: int, attributes: dict[str, bytes]) -> None:
-    for name, value in attributes.items():
-        try:
-            os.setxattr(fd, name, value)
-        except OSError as e:
-            if e.errno != ENOTSUP:  # the file system has no such attributes; BuildKit goes on, too
-                raise

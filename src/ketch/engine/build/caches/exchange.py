@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from ketch.build.cache.exchange import exports, manifests, options
 from ketch.engine.build.caches.layers import LayerBlobs, PlaceLoader
 from ketch.engine.build.caches.places import DirectoryPlace, ImagePlace, RegistryPlace
+from ketch.engine.build.images import session_credentials
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import reference
-from ketch.remote.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ class CacheExchange:
         """The caches at a place, for look-ups; of one that cannot be read this is told, and the build goes on."""
         option = options.cache_import(place.kind, place.attrs)
         try:
-            reader = self._reader(option, place.fd, session)
+            reader = await self._reader(option, place.fd, session)
             return await manifests.imported(reader, PlaceLoader(self._store, reader))
         except KetchError as e:
             tell(f"the cache cannot be read and is not used: {e.message}")
@@ -87,19 +87,14 @@ class CacheExchange:
             return []
         return await manifests.imported(place, PlaceLoader(self._store, place))
 
-    def _reader(self, option: CacheImport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
+    async def _reader(self, option: CacheImport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
         if option.kind == "local":
             return DirectoryPlace(fd, self._store, option.tag, option.digest)
-        return RegistryPlace(self._repository(option.reference, session, push=False), self._layers)
+        return RegistryPlace(await self._repository(option.reference, session, push=False), self._layers)
 
-    def _repository(self, name: str, session: BuildSession, *, push: bool) -> Repository:
+    async def _repository(self, name: str, session: BuildSession, *, push: bool) -> Repository:
         ref = reference.parse(name)
-        given = session.credentials(ref.domain)
-        credentials = None
-        if given is not None:
-            user, secret = given
-            credentials = Credentials(username=user, password=secret) if user else Credentials(identity_token=secret)
-        return self._remotes.repository(ref, credentials, push=push)
+        return self._remotes.repository(ref, await session_credentials(ref.domain, session), push=push)
 
     # -- written -----------------------------------------------------------------------------------
 
@@ -118,16 +113,16 @@ class CacheExchange:
         """Write the cache of a build's results (KetchError); ``tell`` hears of each part that is written."""
         option = options.cache_export(place.kind, place.attrs)
         try:
-            await self._export(option, self._writer(option, place.fd, session), results, lease, tell)
+            await self._export(option, await self._writer(option, place.fd, session), results, lease, tell)
         except KetchError as e:
             if not option.ignore_error:
                 raise
             tell(f"the cache cannot be written, which is ignored: {e.message}")
 
-    def _writer(self, option: CacheExport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
+    async def _writer(self, option: CacheExport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
         if option.kind == "local":
             return DirectoryPlace(fd, self._store, option.tag)
-        return RegistryPlace(self._repository(option.reference, session, push=True), self._layers)
+        return RegistryPlace(await self._repository(option.reference, session, push=True), self._layers)
 
     async def _export(
         self,

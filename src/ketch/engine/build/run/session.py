@@ -48,7 +48,7 @@ class RequestSession:
         fd = self._request.agents.get(name or _DEFAULT_AGENT)
         return None if fd is None else f"/proc/{os.getpid()}/fd/{fd}"
 
-    def credentials(self, host: str) -> tuple[str, str] | None:
+    async def credentials(self, host: str) -> tuple[str, str] | None:
         """User and password, or an empty user and a token, for a registry."""
         found = given_credentials(self._request.credentials, host)
         if found is None:
