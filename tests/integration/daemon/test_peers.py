@@ -1,4 +1,7 @@
-"""``scripts/peers``: the root of the engines that Ketch is compared with, and what is said where it cannot be made."""
+"""Roots made of Debian's packages, and what is said where they cannot be made.
+
+``scripts/peers``: of the engines that Ketch is compared with; ``scripts/bases``: the base image of whole programs.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import subprocess
 import pytest
 
 from tests.support import peers
+from tests.support.projects import base
 
 SCRIPT = peers.SCRIPT
 pytestmark = [
@@ -18,28 +22,34 @@ pytestmark = [
 
 
 def run(*command: str, cache: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({"KETCH_PEERS": cache} if cache else {})}
+    environment = {**os.environ, **({"KETCH_PEERS": cache, "KETCH_BASES": cache} if cache else {})}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
 
 
-@pytest.mark.parametrize("words", [("dir",), ("run", "dockerd"), ("run", "--network", "true")])
+@pytest.mark.parametrize(
+    "words", [(SCRIPT, "dir"), (SCRIPT, "run", "dockerd"), (SCRIPT, "run", "--network", "true"), (base.SCRIPT, "path")]
+)
 def test_a_missing_root_is_reported(tmp_path, words):
-    done = run(SCRIPT, *words, cache=str(tmp_path))
+    done = run(*words, cache=str(tmp_path))
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1 and "what needs it is skipped: " in done.stderr
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("words", [(), ("frobnicate",), ("run",), ("run", "--network")])
+@pytest.mark.parametrize(
+    "words",
+    [(SCRIPT,), (SCRIPT, "frobnicate"), (SCRIPT, "run"), (SCRIPT, "run", "--network"), (base.SCRIPT, "path", "x")],
+)
 def test_usage(words):
-    assert run(SCRIPT, *words).returncode == 2
+    assert run(*words).returncode == 2
 
 
 @pytest.mark.skipif(not shutil.which("apt-get") or not shutil.which("mmdebstrap"), reason="needs apt and mmdebstrap")
-def test_without_an_archive_one_line_says_why_and_nothing_is_left(tmp_path):
+@pytest.mark.parametrize("script", [SCRIPT, base.SCRIPT])
+def test_without_an_archive_one_line_says_why_and_nothing_is_left(tmp_path, script):
     hidden = "mount -t tmpfs none /etc/apt && mount -t tmpfs none /var/lib/apt && mkdir -p /var/lib/apt/lists/partial"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{hidden} && exec "$@"', "sh"]
-    done = run(*command, SCRIPT, "setup", cache=str(tmp_path))
+    done = run(*command, script, "setup", cache=str(tmp_path))
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1 and "no Debian archive" in done.stderr
     assert os.listdir(tmp_path) == ["lock"]

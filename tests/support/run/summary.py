@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support import peers, programs
 from tests.support.clients import places
+from tests.support.projects import base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,12 +19,16 @@ def lines(stats: Stats) -> Iterator[str]:
     reasons = [str(report.longrepr[-1]) for report in stats.get("skipped", ())]
     if peers.MISSING and (skipped := sum(peers.MISSING in reason for reason in reasons)):
         yield f"{skipped} skipped: {peers.MISSING}"
-    for why in sorted({reason.partition("Skipped: ")[2] or reason for reason in reasons if places.SKIPPED in reason}):
+    for why in sorted({reason.partition("Skipped: ")[2] or reason for reason in reasons if _not_made(reason)}):
         yield f"{sum(why in reason for reason in reasons)} skipped: {why}"
     if names := programs.missing(reasons):
         yield f"skipped for want of a program: {', '.join(names)}"
     yield from _crash_matrix(stats)
     yield from _interop_matrix(stats)
+
+
+def _not_made(reason: str) -> bool:
+    return places.SKIPPED in reason or base.SKIPPED in reason
 
 
 def _crash_matrix(stats: Stats) -> Iterator[str]:
