@@ -193,7 +193,6 @@ def _builds(p: Parts, pulls: PullService, pushes: PushService) -> BuildService:
                 pushes=pushes,
                 events=p.events,
                 tasks=p.tasks,
-                host_gateway=p.host_gateway,
                 max_parallelism=p.builds.max_parallelism,
             )
         )

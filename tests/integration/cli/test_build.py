@@ -75,13 +75,14 @@ def test_where_results_go(engine, context, tmp_path):
 
 
 def test_what_steps_are_given(engine, context, tmp_path):
-    """Secrets, an agent, further contexts; what is missing is told before the daemon is asked, or by it."""
+    """Secrets, an agent, further contexts, the host's address; what is missing is told by the client or the daemon."""
     (tmp_path / "token").write_text("of a file")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "file").write_text("more")
     text = (
         b"FROM given\nRUN --mount=type=secret,id=a test $(cat /run/secrets/a | wc -c) = 9\n"
         b"RUN --mount=type=secret,id=b,env=B test $(echo $B | wc -c) = 12\n"
+        b"RUN grep -E '^[0-9.]+[[:space:]]here$' /etc/hosts\n"
         b"RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\nCOPY --from=more file /\nRUN test $(cat /file) = more\n"
     )
     gifts = [
@@ -89,7 +90,11 @@ def test_what_steps_are_given(engine, context, tmp_path):
         "--secret=id=b,env=VALUE",
         "--build-context=given=docker-image://busybox",
     ]
-    gifts += [f"--build-context=more={tmp_path}/more", f"--ssh=default={tmp_path}/agent"]
+    gifts += [
+        f"--build-context=more={tmp_path}/more",
+        f"--ssh=default={tmp_path}/agent",
+        "--add-host=here:host-gateway",
+    ]
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(str(tmp_path / "agent"))
         agent.listen()

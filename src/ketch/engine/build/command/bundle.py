@@ -113,7 +113,8 @@ def etc_files(command: BuildCommand, dns: DnsDefaults, gateway: str) -> Mapping[
     """
     lines = [f"127.0.0.1\tlocalhost {hostname(command)}\n", "::1\tlocalhost ip6-localhost ip6-loopback\n"]
     for name, address in (files.parse_extra_host(f"{name}={address}") for name, address in command.hosts):
-        lines.append(f"{gateway if address == 'host-gateway' else address}\t{name}\n")
+        if known := gateway if address == "host-gateway" else address:
+            lines.append(f"{known}\t{name}\n")
     if command.network == "host":
         resolv = files.host_own_text()
     else:

@@ -57,7 +57,6 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     root: str
     exporter: Exporter
     exchange: CacheExchange
-    host_gateway: str
     tasks: BackgroundTasks
 
     async def lease(self, stack: AsyncExitStack) -> Lease:

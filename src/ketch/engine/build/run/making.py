@@ -42,7 +42,6 @@ class BuilderParts(Struct, frozen=True, kw_only=True, eq=False):
     pushes: PushService
     events: EventBus
     tasks: BackgroundTasks
-    host_gateway: str
     max_parallelism: int
 
 
@@ -68,6 +67,5 @@ def make(p: BuilderParts) -> Builder:
         root=p.root,
         exporter=Exporter(p.store, p.snapshots, p.pushes, p.events),
         exchange=CacheExchange(p.store, p.registries.remotes, p.pulls.layers, p.records),
-        host_gateway=p.host_gateway,
         tasks=p.tasks,
     )

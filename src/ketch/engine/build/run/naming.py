@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, SourceContext
 from ketch.build.llb import ops_pb2 as pb
 from ketch.engine.build.run import contexts
 from ketch.errors import InvalidArgument, Unimplemented
+from ketch.network import files
 from ketch.oci import platform as platforms
 from ketch.oci import reference
 
@@ -48,22 +48,9 @@ def network(text: str) -> int:
     raise InvalidArgument(f'network mode "{text}" not supported by buildkit', hint="use default, host or none")
 
 
-def hosts(written: Iterable[str], gateway: str) -> list[tuple[str, str]]:
-    """Names and addresses of ``--add-host`` (InvalidArgument)."""
-    found = []
-    for text in written:
-        name, colon, address = text.partition("=") if "=" in text else text.partition(":")
-        if not colon or not name:
-            raise InvalidArgument(f"bad format for add-host: {text!r}".replace("'", '"'), hint="write NAME:ADDRESS")
-        address = address.removeprefix("[").removesuffix("]")
-        if address == "host-gateway":
-            address = gateway
-        try:
-            ipaddress.ip_address(address)
-        except ValueError as e:
-            raise InvalidArgument(f'invalid IP address in add-host: "{address}"', hint="write NAME:ADDRESS") from e
-        found.append((name, address))
-    return found
+def hosts(written: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and addresses of ``--add-host`` (InvalidArgument); ``host-gateway`` is one of the executor's."""
+    return [files.parse_extra_host(text) for text in written]
 
 
 def ulimits(given: Iterable[BuildUlimit]) -> list[tuple[str, int, int]]:

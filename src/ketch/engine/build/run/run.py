@@ -154,7 +154,7 @@ class BuildRun:
             no_cache=[] if request.no_cache else stages_of,
             merges=True,
             network=naming.network(request.network),  # type: ignore[arg-type]
-            hosts=naming.hosts(request.hosts, self._builder.host_gateway),
+            hosts=naming.hosts(request.hosts),
             shm_size=request.shm_size,
             ulimits=naming.ulimits(request.ulimits),
             cgroup_parent=request.cgroup_parent,
