@@ -6,19 +6,17 @@ Most look at one project that is up; those that change something have a project 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tests.support.clients import places
+from tests.support.clients.compose_one import Compose, Project
 from tests.support.waiting import patient
 
 pytestmark = pytest.mark.usefixtures("no_images_left")
 
-_SERVER = os.path.normpath(os.path.join(os.path.dirname(__file__), "../../support/clients/compose_server.py"))
 FILE = """
 version: "2.4"
 services:
@@ -75,68 +73,6 @@ services:
 """
 
 
-class Compose:
-    """docker-compose in a process that forks for each command."""
-
-    def __init__(self, engine, place: str) -> None:
-        self.engine = engine
-        self.program = os.path.join(place, "bin/docker-compose")
-        self.environment = {
-            **engine.environment(),
-            "COMPOSE_HTTP_TIMEOUT": str(int(patient(30))),
-            "COMPOSE_DOCKER_CLI_BUILD": "0",  # it builds itself, through the classic API
-        }
-        self._server = subprocess.Popen(
-            [os.path.join(place, "bin/python"), _SERVER],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, directory: Path, args: list[str], stdin: str) -> tuple[int, str, str]:
-        """One command: its status, and what it printed."""
-        files = {name: os.path.join(self.engine.root, f"compose-{name}") for name in ("stdin", "out", "err")}
-        Path(files["stdin"]).write_text(stdin, encoding="utf-8")
-        asked = {"args": ["--ansi", "never", *args], "cwd": str(directory), "env": self.environment, **files}
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        self._server.stdin.flush()
-        code = int(self._server.stdout.readline())
-        out, err = (Path(files[name]).read_text(encoding="utf-8") for name in ("out", "err"))
-        return code, out, err
-
-    def close(self) -> None:
-        """End it."""
-        self._server.stdin.close()
-        self._server.wait(patient(10))
-        self._server.stdout.close()
-
-
-class Project:
-    """A directory with a file, and docker-compose there."""
-
-    def __init__(self, compose: Compose, directory: Path, text: str) -> None:
-        self.compose = compose
-        self.engine = compose.engine
-        self.directory = directory
-        (directory / "web.env").write_text("FROM_FILE=yes\n", encoding="utf-8")
-        self.write(text)
-
-    def write(self, text: str) -> None:
-        """Have another file."""
-        (self.directory / "docker-compose.yml").write_text(text, encoding="utf-8")
-
-    def __call__(self, *args: str, code: int = 0, stdin: str = "") -> str:
-        """What a command printed."""
-        status, out, err = self.compose.run(self.directory, list(args), stdin)
-        assert status == code, out + err
-        return out + (err if code else "")
-
-    def inspect(self, name: str) -> dict:
-        """A container of it."""
-        return self.engine.inspect(f"{self.directory.name}_{name}")
-
-
 @pytest.fixture(scope="module")
 def compose(world):
     """The client."""
@@ -148,7 +84,9 @@ def compose(world):
 @pytest.fixture(scope="module")
 def shop(compose, tmp_path_factory):
     """A project that is up, for tests that only look."""
-    one = Project(compose, tmp_path_factory.mktemp("shop", numbered=False), FILE)
+    directory = tmp_path_factory.mktemp("shop", numbered=False)
+    (directory / "web.env").write_text("FROM_FILE=yes\n", encoding="utf-8")
+    one = Project(compose, directory, FILE)
     one("up", "-d")
     yield one
     one("down", "-v", "--remove-orphans", "-t", "0")
