@@ -50,7 +50,7 @@ def of_image(name: str) -> str:
 
 def load(server: str) -> dict[str, str]:
     """The credentials for a server (a key), as members of ``X-Registry-Auth``; empty without any."""
-    config = _read()
+    config = docker_config()
     if helper := _helper(config, server):
         found = _call(helper, "get", server)
         if not found:
@@ -80,14 +80,14 @@ def header(server: str) -> dict[str, str]:
 
 def known() -> dict[str, dict[str, str]]:
     """All credentials, by server (its key): for a build, whose images may be in any of them."""
-    config = _read()
+    config = docker_config()
     servers = dict.fromkeys(map(key, [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]))
     return {server: found for server in servers if (found := load(server))}
 
 
 def store(server: str, username: str, password: str, identity: str = "") -> str:
     """Store credentials for a server (a key); returns the file's path or the helper's name."""
-    config = _read()
+    config = docker_config()
     if helper := _helper(config, server):
         secret = {
             "ServerURL": server,
@@ -108,7 +108,7 @@ def store(server: str, username: str, password: str, identity: str = "") -> str:
 
 def erase(server: str) -> bool:
     """Delete a server's credentials (a key); False when there are none."""
-    config = _read()
+    config = docker_config()
     known = config.get("auths", {}).pop(server, None) is not None
     if helper := _helper(config, server):
         known = bool(_call(helper, "get", server)) or known
@@ -130,7 +130,8 @@ def _entry(config: DockerConfig, server: str) -> dict[str, str]:
     return {}
 
 
-def _read() -> DockerConfig:
+def docker_config() -> DockerConfig:
+    """The whole file; nothing when there is none (InvalidArgument: it cannot be read)."""
     try:
         with open(path(), encoding="utf-8") as f:
             config = json.load(f)

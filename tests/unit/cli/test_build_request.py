@@ -242,7 +242,7 @@ def test_delivery(tmp_path, monkeypatch):
     words = ["-t", "app", "--build-context", "more=more", "--shm-size=1m", "--ulimit=nofile=1:2", "-o", "out", "."]
     opts, rest = flags.flag_set().parse(words)
     with ExitStack() as stack:
-        asked = Delivery(BuildRequest(opts, rest[0]), stack, by_descriptor=True).request
+        asked = Delivery(BuildRequest(opts, rest[0], ""), stack, by_descriptor=True).request
         for name, path in (("context", tmp_path), ("more", tmp_path / "more")):
             _, fd, device, inode = asked["directories"][name].split(":")
             status = os.fstat(int(fd))
@@ -256,10 +256,10 @@ def test_delivery(tmp_path, monkeypatch):
         assert "memory" not in asked and base64.b64decode(asked["dockerfile"]["ignore"]) == b"more\n"
         json.dumps(asked)
     with ExitStack() as stack:
-        delivery = Delivery(BuildRequest(opts, rest[0]), stack, by_descriptor=False)
+        delivery = Delivery(BuildRequest(opts, rest[0], ""), stack, by_descriptor=False)
         assert delivery.request["directories"] == {"context": "tar:0", "more": "tar:1"}
         assert delivery.request["outputs"] == [{"type": "local", "attrs": {}, "to": "stream"}]
         assert list(entries([b"".join(delivery.body())])) == ["0/.dockerignore", "0/Dockerfile", "0/out"]
         with pytest.raises(Unimplemented, match="not on this machine"):
             opts, _ = flags.flag_set().parse(["--cache-to", "type=local,dest=x", "."])
-            Delivery(BuildRequest(opts, "."), stack, by_descriptor=False)
+            Delivery(BuildRequest(opts, ".", ""), stack, by_descriptor=False)

@@ -72,7 +72,7 @@ def _query(build: BuildRequest, path: str) -> Request:
         "remote": build.place.remote or None,
         "target": opts["target"] or None,
         "platform": next(iter(request.platforms(opts)), None),
-        "buildargs": json.dumps(request.arguments(opts)),
+        "buildargs": json.dumps(build.arguments),
         "labels": json.dumps(values.pairs(opts["label"], "label")),
         "cachefrom": json.dumps([attributes.get("ref") for _, attributes in build.cache_from]),
         "nocache": opts["no-cache"] or None,

@@ -6,7 +6,7 @@ import binascii
 import os
 from typing import TYPE_CHECKING
 
-from ketch.cli import credentials
+from ketch.cli import credentials, proxies
 from ketch.cli.building import gifts, outputs, places, values
 from ketch.cli.errors import UsageError
 from ketch.cli.options import checks, quantities
@@ -25,10 +25,11 @@ _HUB = "docker.io"
 class BuildRequest:
     """One build."""
 
-    def __init__(self, opts: Options, context: str) -> None:
-        """KetchError for what cannot be asked for."""
+    def __init__(self, opts: Options, context: str, host: str) -> None:
+        """``host``: the daemon's address.  KetchError for what cannot be asked for."""
         values.check_attestations(opts)
         self.opts = opts
+        self.arguments = proxies.arguments(values.pairs(opts["build-arg"], "build-arg", inherit=True), host)
         self.method, self.as_json = values.call(opts)
         self.outputs = outputs.parse(opts) if self.method == "build" else []
         self.secrets = gifts.secrets(opts["secret"])
@@ -46,7 +47,7 @@ class BuildRequest:
             "t": opts["tag"],
             "target": opts["target"],
             "platforms": platforms(opts),
-            "buildargs": arguments(opts),
+            "buildargs": self.arguments,
             "labels": values.pairs(opts["label"], "label"),
             "nocache": opts["no-cache"],
             "nocachefilter": values.listed(opts["no-cache-filter"]),
@@ -93,11 +94,6 @@ def _dockerfile(text: places.DockerfileText) -> Request:
         "ignore": None if text.ignore is None else encoded(text.ignore),
         "ignore_name": text.ignore_name,
     }
-
-
-def arguments(opts: Options) -> dict[str, str]:
-    """The build arguments."""
-    return values.pairs(opts["build-arg"], "build-arg", inherit=True)
 
 
 def platforms(opts: Options) -> list[str]:

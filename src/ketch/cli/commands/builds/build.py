@@ -29,7 +29,7 @@ def cmd_build(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     mode = flags.mode(opts)
-    build = BuildRequest(opts, rest[0])
+    build = BuildRequest(opts, rest[0], ctx.host)
     if os.path.isfile(opts["iidfile"]):
         os.unlink(opts["iidfile"])  # of an earlier build, which a failed one must not leave
     if not ctx.is_ketch():

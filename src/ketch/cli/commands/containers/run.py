@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ketch.cli import proxies
 from ketch.cli.commands.containers import wait_healthy
 from ketch.cli.errors import UsageError
 from ketch.cli.options import run_flags, wait_flag
@@ -109,6 +110,8 @@ def _create(ctx: Context, opts: Options, body: ApiObject) -> str:
         from ketch.cli.session import window
 
         body["HostConfig"]["ConsoleSize"] = list(window())
+    if variables := proxies.environment(body.get("Env") or (), ctx.host):
+        body["Env"] = variables
     if opts["secret"]:
         ctx.only_ketch("--secret", "would make the container without it")
     if opts["pull"] == "always":
