@@ -22,6 +22,11 @@ NETWORK_HOST = "network.host"
 SECURITY_INSECURE = "security.insecure"
 
 
+def of_network(name: str) -> str:
+    """The entitlement to run commands in one of the engine's networks, which only the one who builds can name."""
+    return f"network:{name}"
+
+
 def check(result: Edge, allowed: Collection[str]) -> None:
     """Refuse a graph that asks for more than is allowed (SolveError of the vertex, with PermissionDenied)."""
     for vertex in in_order([result.vertex]):
@@ -38,3 +43,5 @@ def _wanted(vertex: Vertex) -> Iterator[str]:
         yield SECURITY_INSECURE
     if vertex.op.exec.network == pb.HOST:
         yield NETWORK_HOST
+    if name := vertex.op.exec.network_name:
+        yield of_network(name)

@@ -110,9 +110,9 @@ class CommandMount(msgspec.Struct, frozen=True, kw_only=True):
 class BuildCommand(msgspec.Struct, frozen=True, kw_only=True):
     """A command in a root of its own: ``root`` is written to and becomes a layer, unless it is ``root_readonly``.
 
-    ``network``: ``default``, ``host`` or ``none``; ``user`` as in a Dockerfile's USER; ``limits`` are (name, soft,
-    hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never kept; ``resources`` have the names of
-    LLB's LinuxResources.
+    ``network``: ``default``, ``host``, ``none``, ``container:NAME``, or a network's name; ``user`` as in a Dockerfile's
+    USER; ``limits`` are (name, soft, hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never
+    kept; ``resources`` have the names of LLB's LinuxResources.
     """
 
     args: Sequence[str]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
 from ketch.engine.build.command.container import CommandContainers
+from ketch.engine.build.command.networks import CommandNetworks
 from ketch.engine.build.executor import BuildExecutor
 from ketch.engine.build.remains import BuildRemains
 from ketch.engine.build.service import BuildService, ServiceParts
@@ -117,7 +118,7 @@ def assemble(p: Parts) -> Engine:
         manifests=ManifestService(p.paths.data_root, p.registries),
         pulls=pulls,
         pushes=pushes,
-        builds=_builds(p, pulls, pushes),
+        builds=_builds(p, base, pulls, pushes),
         system=SystemService(
             engine_id=p.engine_id,
             data_root=p.paths.data_root,
@@ -164,16 +165,23 @@ def assemble(p: Parts) -> Engine:
     )
 
 
-def _builds(p: Parts, pulls: PullService, pushes: PushService) -> BuildService:
+def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService) -> BuildService:
+    networks = CommandNetworks(
+        manager=p.network,
+        thread=p.network_thread,
+        names=base.sandboxes.names,
+        store=p.store,
+        paths=p.paths,
+        defaults=p.dns_defaults,
+        host_gateway=p.host_gateway,
+    )
     executor = BuildExecutor(
         paths=p.paths,
         cgroups=p.cgroups,
         snapshots=p.snapshots,
         layers=p.builds.layers,
-        containers=CommandContainers(p.launcher, p.network, p.network_thread),
+        containers=CommandContainers(p.launcher, networks),
         caches=p.builds.mounts,
-        dns_defaults=p.dns_defaults,
-        host_gateway=p.host_gateway,
         later=p.remover.later,
     )
 

@@ -23,6 +23,7 @@ from ketch.daemon.settings.load import load
 from ketch.engine.build.cache_mounts import CacheMounts
 from ketch.engine.build.command import files as command_files
 from ketch.engine.build.command.container import CommandContainers
+from ketch.engine.build.command.networks import CommandNetworks
 from ketch.engine.build.executor import BuildExecutor
 from ketch.engine.build.snapshots import EngineBuildSnapshots
 from ketch.engine.monitors.launcher import Launcher
@@ -91,10 +92,8 @@ class BuildBox:
             cgroups=parts.cgroups,
             snapshots=parts.snapshots,
             layers=self.layers,
-            containers=CommandContainers(parts.launcher, parts.network, parts.network_thread),
+            containers=CommandContainers(parts.launcher, self._networks()),
             caches=self.caches,
-            dns_defaults=parts.dns_defaults,
-            host_gateway=parts.host_gateway,
             later=parts.remover.later,
         )
         self._stack.push_async_callback(self.executor.close)
@@ -103,6 +102,18 @@ class BuildBox:
             lambda root: shutil.copytree(make_rootfs(root / "made"), root, symlinks=True, dirs_exist_ok=True)
         )
         self._bare()
+
+    def _networks(self) -> CommandNetworks:
+        parts = self.ketch.parts
+        return CommandNetworks(
+            manager=parts.network,
+            thread=parts.network_thread,
+            names=self.ketch.sandboxes.names,
+            store=parts.store,
+            paths=parts.paths,
+            defaults=parts.dns_defaults,
+            host_gateway=parts.host_gateway,
+        )
 
     def _bare(self) -> None:
         [layer] = self.base.layers

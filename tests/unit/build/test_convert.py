@@ -9,6 +9,8 @@ import pathlib
 import msgspec
 import pytest
 
+from ketch.build import entitlements
+from ketch.build.cache.maps import exec_map
 from ketch.build.dockerfile.convert.converter import convert
 from ketch.build.dockerfile.convert.options import (
     ConvertOptions,
@@ -18,6 +20,7 @@ from ketch.build.dockerfile.convert.options import (
     SourceContext,
 )
 from ketch.build.dockerfile.errors import DockerfileError
+from ketch.build.errors import SolveError
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.definition import define, load
 from ketch.build.llb.vertex import Edge, in_order, vertex
@@ -331,3 +334,20 @@ def test_a_secret_with_a_path_and_a_variable_of_the_stage():
         "/run/buildkit/ssh_agent.1",
     ]
     assert [item for item in command.meta.env if "SSH" in item] == ["SSH_AUTH_SOCK=/mine"]
+
+
+def test_a_network_of_the_engines_has_to_be_allowed():
+    """It is another vertex, with the same key; RUN --network=none does without; no graph may name one by itself."""
+    text = "FROM scratch\nRUN one\nRUN --network=none two\n"
+    named = asyncio.run(convert(text, ConvertOptions(build_platform=AMD64, network_name="back"), Images()))
+    plain = asyncio.run(convert(text, ConvertOptions(build_platform=AMD64), Images()))
+    found = [one.op.exec for one in in_order([named.edge.vertex]) if one.kind == "exec"]
+    assert [(one.network, one.network_name) for one in found] == [(pb.UNSET, "back"), (pb.NONE, "")]
+    keys = [
+        [exec_map(one.op, None).digest for one in in_order([result.edge.vertex]) if one.kind == "exec"]
+        for result in (named, plain)
+    ]
+    assert keys[0] == keys[1] and named.edge.vertex.digest != plain.edge.vertex.digest
+    entitlements.check(named.edge, {entitlements.of_network("back")})
+    with pytest.raises(SolveError, match="network:back is not allowed"):
+        entitlements.check(named.edge, {entitlements.of_network("front"), "network.host"})

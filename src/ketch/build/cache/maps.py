@@ -51,6 +51,7 @@ def _command(written: pb.ExecOp) -> pb.ExecOp:
     command = pb.ExecOp()
     command.CopyFrom(written)
     command.meta.ClearField("proxy_env")
+    command.ClearField("network_name")  # as with Docker's old builder: it is found in the cache from any network
     for host in command.meta.extraHosts:
         host.IP = ""
     for mount in command.mounts:

@@ -70,7 +70,7 @@ class ExecOperation:
             root_readonly=root.readonly,
             root_kept=root.output != NOTHING,
             mounts=[mount for mount in mounts if mount is not None],
-            network=_NETWORKS[op.network],
+            network=op.network_name or _NETWORKS[op.network],
             insecure=op.security == pb.INSECURE,
             devices=[device.name for device in op.cdiDevices if not device.optional],
             hostname=meta.hostname,

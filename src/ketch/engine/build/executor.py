@@ -20,7 +20,6 @@ from msgspec import Struct, field
 from ketch.build.dockerfile.convert.gotext import quoted
 from ketch.build.errors import CommandFailed
 from ketch.engine.aio import thread_work
-from ketch.engine.build.command import bundle
 from ketch.engine.build.command.agent_socket import AgentSocket
 from ketch.engine.build.command.files import CommandFiles
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from ketch.engine.build.command.container import CommandContainers
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.paths import ContainerPaths
-    from ketch.engine.spec.etc_files import DnsDefaults
     from ketch.runtime.protocol import StartContainer
     from ketch.storage.content.leases import Lease
     from ketch.storage.snapshots.overlay import Snapshots
@@ -54,8 +52,6 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     layers: BuildSnapshots
     containers: CommandContainers
     caches: CacheMounts
-    dns_defaults: DnsDefaults
-    host_gateway: str = ""
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
 
@@ -89,11 +85,11 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             await thread_work.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
             cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
-            etc = bundle.etc_files(command, self.dns_defaults, self._gateway())
-            await thread_work.run_to_end(files.prepare, cgroup, shown, etc, agents)
+            network = self.containers.networks.find(command)
+            await thread_work.run_to_end(files.prepare, cgroup, network, shown, agents)
             failpoint("build.prepared")
             try:
-                end = await self.containers.run(_message(files, cgroup), command.network, output)
+                end = await self.containers.run(_message(files, cgroup), network, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
             written = await thread_work.run_to_end(files.take, lease)
@@ -115,12 +111,6 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 await agent.listen()
                 found[mount.dest] = agent.path
         return found
-
-    def _gateway(self) -> str:
-        """The address of the host as containers of the default network know it."""
-        record = self.containers.default_network()
-        pool = record.pool(4) if record is not None else None
-        return self.host_gateway or (pool.gateway if pool is not None else "")
 
 
 def _check(command: BuildCommand) -> None:

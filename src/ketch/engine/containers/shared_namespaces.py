@@ -1,14 +1,15 @@
-"""Shared namespaces (``--network container:web``): resolution of the other container's name."""
+"""Shared namespaces (``--network container:web``): the other container, and its namespaces."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, NotFound
+from ketch.engine.model.namespace_mode import ModeKind
+from ketch.errors import Conflict, InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation.namespace_modes import of_container
 
 if TYPE_CHECKING:
-    from ketch.engine.model.records import HostConfig
+    from ketch.engine.model.records import Container, HostConfig
     from ketch.engine.model.store import ContainerStore
 
 
@@ -39,3 +40,27 @@ def _id(ref: str, store: ContainerStore) -> str:
         return store.get(ref).id
     except NotFound as e:
         raise InvalidArgument(e.message) from e
+
+
+def other(store: ContainerStore, ref: str, kind: str) -> Container:
+    """The container that another one joins (UnclassifiedArgument)."""
+    try:
+        return store.get(ref)
+    except NotFound as e:
+        raise UnclassifiedArgument(f"joining {kind} namespace of container: {e.message}", hint=e.hint) from e
+
+
+def path(store: ContainerStore, ref: str, kind: str) -> str:
+    """The path of the namespace of another, running container: ``network``, ``pid`` or ``ipc`` (KetchError)."""
+    found = other(store, ref, kind)
+    if not found.state.running:
+        if kind == "network":
+            state = found.state.status
+            raise Conflict(f"cannot join network namespace of a non running container: container {ref} is {state}")
+        raise Conflict(f"failed to join {kind.upper()} namespace: container {found.id} is not running")
+    if kind == "ipc" and found.host.ipc.kind in (ModeKind.DEFAULT, ModeKind.PRIVATE, ModeKind.NONE):
+        raise InvalidArgument(
+            f"failed to join IPC namespace: container {found.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
+    return f"/proc/{found.state.pid}/ns/{'net' if kind == 'network' else kind}"

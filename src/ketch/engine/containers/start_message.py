@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 from msgspec import Struct
 
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.containers import shared_namespaces
 from ketch.engine.spec import bundle
-from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, KetchError, NotFound, UnclassifiedArgument
+from ketch.errors import FailedPrecondition, KetchError
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -79,8 +80,8 @@ class StartMessages(Struct, frozen=True, eq=False):
             e.message = f"failed to set up container networking: {e.message}"
             raise
         if (other := container.host.network.container) is not None:
-            self._take_names(container, self._other(other, "network"))
-        spec = bundle.build(container, directory, cgroup, self._namespace_of)
+            self._take_names(container, shared_namespaces.other(self.store, other, "network"))
+        spec = bundle.build(container, directory, cgroup, partial(shared_namespaces.path, self.store))
         bundle.add_environment(spec["process"], self.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
@@ -104,26 +105,5 @@ class StartMessages(Struct, frozen=True, eq=False):
     def _pid_namespace(self, mode: NamespaceMode) -> str:
         """``new``, ``host``, or the path of another container's."""
         if mode.container is not None:
-            return self._namespace_of(mode.container, "pid")
+            return shared_namespaces.path(self.store, mode.container, "pid")
         return "host" if mode.is_host else "new"
-
-    def _other(self, ref: str, kind: str) -> Container:
-        try:
-            return self.store.get(ref)
-        except NotFound as e:
-            raise UnclassifiedArgument(f"joining {kind} namespace of container: {e.message}", hint=e.hint) from e
-
-    def _namespace_of(self, ref: str, kind: str) -> str:
-        """Path of the namespace of another, running container (``container:ref`` modes)."""
-        other = self._other(ref, kind)
-        if not other.state.running:
-            if kind == "network":
-                state = other.state.status
-                raise Conflict(f"cannot join network namespace of a non running container: container {ref} is {state}")
-            raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
-        if kind == "ipc" and other.host.ipc.kind in (ModeKind.DEFAULT, ModeKind.PRIVATE, ModeKind.NONE):
-            raise InvalidArgument(
-                f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
-                "(hint: use IpcMode:shareable for the donor container)"
-            )
-        return f"/proc/{other.state.pid}/ns/{'net' if kind == 'network' else kind}"

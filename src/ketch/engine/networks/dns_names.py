@@ -12,7 +12,7 @@ from ketch.network.dns.sockets import DnsSockets, open_sockets
 from ketch.network.dns.upstream import NameServer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ketch.engine.model.records import Container, EndpointSettings
     from ketch.engine.spec.etc_files import DnsDefaults
@@ -30,6 +30,19 @@ def dns_names(container: Container, settings: EndpointSettings) -> Names:
     return list(dict.fromkeys(names))
 
 
+def servers(chosen: Sequence[str], *, leads_outside: bool) -> list[NameServer]:
+    """The upstream servers: those that were chosen, else the host's.
+
+    The host's servers are asked from the host; a container whose networks are all internal has no way outside, and
+    asking on its behalf would be one.
+    """
+    if chosen:
+        return [NameServer(address, inside=True) for address in chosen]
+    if not leads_outside:
+        return []
+    return [NameServer(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
+
+
 class DnsNames:
     """The directory of names and the resolver over it; the thread starts with the first container that needs it.
 
@@ -42,50 +55,41 @@ class DnsNames:
         self._resolver: Resolver | None = None
         self._served: set[str] = set()
 
-    def join(self, container: Container, record: NetworkRecord, endpoint: Endpoint, links: dict[str, str]) -> None:
+    def join(
+        self, record: NetworkRecord, endpoint: Endpoint, names: Sequence[str], links: Mapping[str, str] | None = None
+    ) -> None:
         """Add a container's names on a network; ``links`` are names that only it uses there (alias → name)."""
-        settings = container.networks[record.name]
-        names = [n for n in (settings.dns_names or ()) if n]
         addresses = [a for a in (endpoint.ip, endpoint.ip6) if a]
-        self._directory.join(record.id, record.name, container.id, names, addresses)
-        self._directory.links(record.id, container.id, links)
+        self._directory.join(record.id, record.name, endpoint.container_id, names, addresses)
+        self._directory.links(record.id, endpoint.container_id, links or {})
 
     def leave(self, network_id: str, container_id: str) -> None:
         """Remove a container's names on a network."""
         self._directory.leave(network_id, container_id)
 
     def serve(
-        self, container: Container, netns_fd: int, *, leads_outside: bool, kept: Sequence[int] = ()
+        self, container_id: str, netns_fd: int, servers: Sequence[NameServer], *, kept: Sequence[int] = ()
     ) -> Sequence[int]:
         """Serve DNS in a namespace; returns the sockets' descriptors, for the monitor to keep during our restart.
 
         ``kept`` are those of an earlier daemon; otherwise they are opened.
         """
-        servers = self.servers(container, leads_outside=leads_outside)
-        if container.id in self._served and self._resolver is not None:
-            self._resolver.update(container.id, servers)
+        if container_id in self._served and self._resolver is not None:
+            self._resolver.update(container_id, servers)
             return ()
         if self._resolver is None:
             self._resolver = Resolver(self._directory)
             self._resolver.start()
         sockets = DnsSockets.from_fds(*kept) if kept else open_sockets(netns_fd)
         fds: Sequence[int] = sockets.fds()
-        self._resolver.serve(container.id, sockets, servers=servers, netns_fd=netns_fd)
-        self._served.add(container.id)
+        self._resolver.serve(container_id, sockets, servers=servers, netns_fd=netns_fd)
+        self._served.add(container_id)
         return fds
 
     def servers(self, container: Container, *, leads_outside: bool) -> list[NameServer]:
-        """The upstream servers: the container's, else the daemon's, else the host's.
-
-        The host's servers are asked from the host; a container whose networks are all internal has no way outside,
-        and asking on its behalf would be one.
-        """
+        """The upstream servers: the container's, else the daemon's, else the host's."""
         defaults = self._defaults.servers if container.name_servers is None else container.name_servers
-        if chosen := container.host.dns or defaults:
-            return [NameServer(address, inside=True) for address in chosen]
-        if not leads_outside:
-            return []
-        return [NameServer(address, inside=False) for address in files.parse_resolv(files.host_own_text())[0]]
+        return servers(container.host.dns or defaults, leads_outside=leads_outside)
 
     def begin(self, container: Container) -> None:
         """Fix, at a container's start, the daemon's servers for it until it ends."""

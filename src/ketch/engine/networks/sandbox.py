@@ -307,7 +307,8 @@ class Sandboxes(Struct, frozen=True, eq=False):
         settings = container.networks[record.name]
         settings.dns_names = dns_names(container, settings) if not record.is_default else None
         if not record.is_default:
-            self.names.join(container, record, endpoint, self._links_of(settings))
+            names = [name for name in settings.dns_names or () if name]
+            self.names.join(record, endpoint, names, self._links_of(settings))
         if event:
             self._loop.call_soon_threadsafe(self._event, container, record, "connect")
 
@@ -336,7 +337,8 @@ class Sandboxes(Struct, frozen=True, eq=False):
         if all(record.is_default for record in records) and not kept and not self.names.serves(container.id):
             return []  # (what is open stays open: the monitor has copies, and it may join such a network again)
         outside = any(not record.internal for record in records)
-        return list(self.names.serve(container, netns_fd, leads_outside=outside, kept=kept))
+        servers = self.names.servers(container, leads_outside=outside)
+        return list(self.names.serve(container.id, netns_fd, servers, kept=kept))
 
     def _show(self, container: Container) -> None:
         """Update the record from the endpoints, for inspect and ps."""

@@ -30,18 +30,24 @@ def of_container(
     ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
     """
     host, config = container.host, container.config
-    servers = [RESOLVER] if own_resolver else host.dns or dns.servers
-    options = list(host.dns_options or dns.options)
-    text = files.host_resolv_text()
-    if own_resolver:
-        options = options or files.parse_resolv(text)[2]
-        if not any(o.startswith("ndots:") for o in options):
-            options.append("ndots:0")
+    options = host.dns_options or dns.options
     return {
         "hosts": files.hosts(bundle.hostname(container), config.domainname, "", host.extra_hosts or [], gateway)
         + lines,
-        "resolv.conf": files.resolv(servers, host.dns_search or dns.search, options, text),
+        "resolv.conf": resolv(
+            host.dns or dns.servers, host.dns_search or dns.search, options, own_resolver=own_resolver
+        ),
     }
+
+
+def resolv(servers: Sequence[str], search: Sequence[str], options: Sequence[str], *, own_resolver: bool) -> str:
+    """The text of ``/etc/resolv.conf``, with the resolver at 127.0.0.11 in the place of the servers if it is there."""
+    text = files.host_resolv_text()
+    if own_resolver:
+        servers, options = [RESOLVER], list(options) or files.parse_resolv(text)[2]
+        if not any(o.startswith("ndots:") for o in options):
+            options = [*options, "ndots:0"]
+    return files.resolv(servers, search, options, text)
 
 
 def of_host_network(container: Container, dns: DnsDefaults, gateway: str) -> dict[str, str]:

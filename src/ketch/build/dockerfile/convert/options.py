@@ -77,6 +77,9 @@ class ConvertOptions(msgspec.Struct, kw_only=True):
     """Whether COPY --link is a merge of its own layer; without it is a plain copy."""
 
     network: pb.NetMode = pb.UNSET
+    network_name: str = ""
+    """The network of those steps that ask for none: the name of one of the engine's, or `container:NAME`."""
+
     hosts: Sequence[tuple[str, str]] = ()
     hostname: str = ""
     shm_size: int = 0

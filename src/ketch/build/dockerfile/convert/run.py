@@ -48,6 +48,7 @@ def convert_run(state: StageState, one: Run, mounted: Sources) -> None:
     command = pb.ExecOp(
         meta=meta,
         network=_NETWORKS.get(one.network, options.network),
+        network_name="" if one.network in _NETWORKS else options.network_name,
         security=pb.INSECURE if one.security == "insecure" else pb.SANDBOX,
         secretenv=mounts.secrets,
         cdiDevices=[pb.CDIDevice(name=name, optional=optional) for name, optional in devices],

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from ketch.engine import cgroups
 from ketch.engine.model.records import HostConfig
 from ketch.engine.spec import bundle, limit_support, limits
-from ketch.network import files
 from ketch.runtime import defaults
 from ketch.runtime.rootfs import secrets
 from ketch.runtime.security import seccomp_default
 from ketch.runtime.spec import ANNOTATION_USER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ketch.build.providers import BuildCommand
-    from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.engine.build.command.networks import CommandNetwork
     from ketch.runtime.oci_types import OciConfig, OciMount, OciNamespace
 
-HOSTNAME = "buildkitsandbox"  # BuildKit's: programs may write it into files
 _RESOURCES = {
     "memory": "memory",
     "memorySwap": "memory_swap",
@@ -40,15 +40,20 @@ _RESOURCES = {
 _INFINITY = 2**64 - 1
 
 
-def hostname(command: BuildCommand) -> str:
-    """The host name that a command sees."""
-    return command.hostname or HOSTNAME
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """The surroundings of a command: network, cgroup, the directory that has hosts and resolv.conf.
+
+    ``secret_env`` is a file with variables.
+    """
+
+    network: CommandNetwork
+    directory: str
+    cgroup: str
+    secret_env: str = ""
 
 
-def build(
-    command: BuildCommand, directory: str, cgroup: str, mounts: Sequence[OciMount], secret_env: str = ""
-) -> OciConfig:
-    """The whole ``config.json``; ``directory`` has hosts and resolv.conf, ``secret_env`` is a file with variables."""
+def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount]) -> OciConfig:
+    """The whole ``config.json``."""
     host = _host(command)
     caps = bundle.capabilities(host)
     nodes, _ = bundle.devices(host)
@@ -79,12 +84,12 @@ def build(
             "oomScoreAdj": 0,
         },
         "root": {"path": "rootfs", "readonly": command.root_readonly},
-        "hostname": hostname(command),
-        "mounts": _mounts(command, directory, mounts),
+        "hostname": around.network.hostname,
+        "mounts": _mounts(command, around.directory, mounts),
         "annotations": {ANNOTATION_USER: command.user},
         "linux": {
-            "cgroupsPath": cgroup,
-            "namespaces": _namespaces(command),
+            "cgroupsPath": around.cgroup,
+            "namespaces": _namespaces(command, around.network.namespace),
             "resources": limited,
             "devices": nodes,
             "maskedPaths": [] if command.insecure else list(defaults.MASKED_PATHS),
@@ -93,8 +98,8 @@ def build(
     }
     if not command.insecure:
         spec["linux"]["seccomp"] = seccomp_default.profile(caps)
-    if secret_env:
-        spec["annotations"][secrets.ENVIRONMENT] = secret_env
+    if around.secret_env:
+        spec["annotations"][secrets.ENVIRONMENT] = around.secret_env
     return spec
 
 
@@ -106,22 +111,6 @@ def environment(command: BuildCommand) -> list[str]:
     return variables
 
 
-def etc_files(command: BuildCommand, dns: DnsDefaults, gateway: str) -> Mapping[str, str]:
-    """The texts of the files in /etc that a command sees in the place of its root's own (InvalidArgument).
-
-    Those of BuildKit: a command is no host that others know, and its own name is that of its loopback interface.
-    """
-    lines = [f"127.0.0.1\tlocalhost {hostname(command)}\n", "::1\tlocalhost ip6-localhost ip6-loopback\n"]
-    for name, address in (files.parse_extra_host(f"{name}={address}") for name, address in command.hosts):
-        if known := gateway if address == "host-gateway" else address:
-            lines.append(f"{known}\t{name}\n")
-    if command.network == "host":
-        resolv = files.host_own_text()
-    else:
-        resolv = files.resolv(dns.servers, dns.search, dns.options, files.host_resolv_text())
-    return {"hosts": "".join(lines), "resolv.conf": resolv}
-
-
 def _host(command: BuildCommand) -> HostConfig:
     wanted = {_RESOURCES[name]: value for name, value in command.resources.items() if value}
     host = HostConfig(privileged=command.insecure, **wanted)  # type: ignore[arg-type]
@@ -130,13 +119,16 @@ def _host(command: BuildCommand) -> HostConfig:
     return host
 
 
-def _namespaces(command: BuildCommand) -> list[OciNamespace]:
-    kinds = ["mount", "pid", "ipc", "uts"]
-    if command.network != "host":
-        kinds.append("network")
+def _namespaces(command: BuildCommand, network: str) -> list[OciNamespace]:
+    """Namespaces of its own, and perhaps another container's ``network``."""
+    found: list[OciNamespace] = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts")]
+    if network:
+        found.append({"type": "network", "path": network})
+    elif command.network != "host":
+        found.append({"type": "network"})
     if cgroups.default_namespace() == "private":
-        kinds.append("cgroup")
-    return [{"type": kind} for kind in kinds]
+        found.append({"type": "cgroup"})
+    return found
 
 
 def _mounts(command: BuildCommand, directory: str, mounts: Sequence[OciMount]) -> list[OciMount]:

@@ -23,38 +23,30 @@ from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.engine.monitors.run_directory import written_pid
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
-from ketch.network.connections import EndpointRequest
 from ketch.runtime.cgroups import common
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.build.command.networks import CommandNetwork, CommandNetworks
     from ketch.engine.monitors.launcher import Launcher
-    from ketch.engine.monitors.monitor_client import Created, MonitorClient
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.monitors.run_directory import Exit
-    from ketch.network.manager import NetworkManager
-    from ketch.network.model.record import NetworkRecord
     from ketch.runtime.protocol import StartContainer
 
 log = logging.getLogger(__name__)
 _END_S = 10.0
-_LABEL = "of a build"
 
 
 class CommandContainers(Struct, frozen=True, eq=False):
     """Runs containers from start messages."""
 
     launcher: Launcher
-    network: NetworkManager
-    network_thread: SerialThread
+    networks: CommandNetworks
 
-    async def run(self, message: StartContainer, network: str, output: Callable[[int, bytes], None]) -> Exit:
-        """Run a container to its end, of which nothing is left; cancelled, it is killed (KetchError, OSError).
-
-        ``network``: ``default``, ``host`` or ``none``.
-        """
+    async def run(self, message: StartContainer, network: CommandNetwork, output: Callable[[int, bytes], None]) -> Exit:
+        """Run a container to its end, of which nothing is left; cancelled, it is killed (KetchError, OSError)."""
         name = message["id"]
         async with AsyncUndo() as undo:
             monitor = await self.launcher.start_container(message)
@@ -62,9 +54,9 @@ class CommandContainers(Struct, frozen=True, eq=False):
             failpoint("build.launcher-asked")
             created = await self.launcher.created(monitor)
             try:
-                if created.netns_fd is not None:
-                    undo.push_async_callback(self.network_thread.run, self.network.disconnect, name)
-                    await thread_work.to_the_end(self.network_thread.run(self._wire, name, created, network))
+                if network.record is not None:
+                    undo.push_async_callback(self.networks.release, name)
+                await thread_work.to_the_end(self.networks.connect(name, network, created))
             finally:
                 created.close()
             failpoint("build.wired")
@@ -76,27 +68,6 @@ class CommandContainers(Struct, frozen=True, eq=False):
             await read.ended()
             failpoint("build.ended")
         return end
-
-    def _wire(self, name: str, created: Created, network: str) -> None:
-        """Connect it to the default network, or to nothing; on the network's thread."""
-        assert created.netns_fd is not None
-        record = self.default_network() if network == "default" else None
-        if record is None:
-            self.network.loopback_up(created.rtnl_fd, created.netns_fd)
-            return
-        outside = not record.internal
-        request = EndpointRequest(
-            container_id=name,
-            label=_LABEL,
-            gateway4=outside and record.ipv4,
-            gateway6=outside and record.ipv6,
-            outside6=outside and record.ipv6,
-        )
-        self.network.connect(record.id, request, created.netns_fd, created.rtnl_fd)
-
-    def default_network(self) -> NetworkRecord | None:
-        """The network of containers that ask for none; None: this daemon has no bridge."""
-        return next((one for one in self.network.list() if one.is_default and not one.retired), None)
 
 
 class _Reading:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, CommandMount
+    from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.oci_types import OciMount
     from ketch.storage.content.leases import Lease
@@ -62,11 +63,12 @@ class CommandFiles:
         os.makedirs(self.bundle, mode=0o700)
         os.makedirs(self.run_dir, mode=0o700)
 
-    def prepare(self, cgroup: str, shown: Mapping[str, str], etc: Mapping[str, str], agents: Mapping[str, str]) -> None:
+    def prepare(
+        self, cgroup: str, network: CommandNetwork, shown: Mapping[str, str], agents: Mapping[str, str]
+    ) -> None:
         """Make everything else that a start needs.
 
-        ``shown``: directories of caches by their places, ``etc``: texts of files in /etc, ``agents``: sockets by their
-        places.
+        ``shown``: directories of caches by their places, ``agents``: sockets by their places.
         """
         command = self._command
         if command.platform is not None and emulation.is_foreign(command.platform):
@@ -79,12 +81,13 @@ class CommandFiles:
         ]
         variables = [f"{name}={value}" for name, value in command.secret_env.items()]
         source = self._in_memory(json.dumps(variables).encode()) if variables else ""
-        for name, text in etc.items():
+        for name, text in network.etc.items():
             path = os.path.join(self.directory, name)
             with open(path, "w", encoding="utf-8") as f:
                 os.fchmod(f.fileno(), 0o644)  # for every user of the root, whatever ketchd's umask is or was
                 f.write(text)
-        spec = bundle.build(command, self.directory, cgroup, mounts, source)
+        around = bundle.Surroundings(network=network, directory=self.directory, cgroup=cgroup, secret_env=source)
+        spec = bundle.build(command, around, mounts)
         with open(os.path.join(self.bundle, "config.json"), "wb") as f:
             f.write(_encode(spec))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, SourceContext
 from ketch.build.llb import ops_pb2 as pb
 from ketch.engine.build.run import contexts
-from ketch.errors import InvalidArgument, Unimplemented
+from ketch.errors import InvalidArgument
 from ketch.network import files
 from ketch.oci import platform as platforms
 from ketch.oci import reference
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from ketch.oci.manifest import Platform
 
 _NETWORKS = {"": pb.UNSET, "default": pb.UNSET, "bridge": pb.UNSET, "host": pb.HOST, "none": pb.NONE}
+_CONTAINER = "container:"
 _IMAGE = "docker-image://"
 _LOCAL = "local:"
 
 
 def platforms_of(request: ImageBuild) -> list[Platform | None]:
-    """The platforms that are built for; None: the machine's (InvalidArgument, Unimplemented)."""
+    """The platforms that are built for; None: the machine's (InvalidArgument)."""
     found = [platforms.canonical(platforms.named(text)) for one in request.platforms for text in one.split(",") if text]
     for one in found:
         if one.os != "linux":
@@ -37,15 +38,11 @@ def platforms_of(request: ImageBuild) -> list[Platform | None]:
     return unique or [None]
 
 
-def network(text: str) -> int:
-    """The network of RUN (InvalidArgument, Unimplemented)."""
-    if text in _NETWORKS:
-        return _NETWORKS[text]
-    if text.startswith("container:"):
-        raise Unimplemented(
-            f"build: RUN cannot use the network of another container (`{text}`)", hint="use host or none"
-        )
-    raise InvalidArgument(f'network mode "{text}" not supported by buildkit', hint="use default, host or none")
+def network(text: str) -> tuple[pb.NetMode, str]:
+    """The network of RUN: one that BuildKit has, or the name of one of the engine's (InvalidArgument)."""
+    if text == _CONTAINER:
+        raise InvalidArgument("build: --network container: names no container", hint="write container:NAME")
+    return _NETWORKS.get(text, pb.UNSET), "" if text in _NETWORKS else text
 
 
 def hosts(written: Iterable[str]) -> list[tuple[str, str]]:

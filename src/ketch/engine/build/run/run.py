@@ -111,7 +111,10 @@ class BuildRun:
         Docker's old API has none; who asks for the host's network by it allows it.
         """
         allowed = set(self._request.entitlements)
-        if naming.network(self._request.network) == pb.HOST:
+        mode, name = naming.network(self._request.network)
+        if name:
+            allowed.add(entitlements.of_network(name))
+        if mode == pb.HOST:
             if self._request.classic:
                 allowed.add(entitlements.NETWORK_HOST)
             elif entitlements.NETWORK_HOST not in allowed:
@@ -143,6 +146,7 @@ class BuildRun:
     def _options(self, dockerfile: FoundDockerfile, context: Context, *, many: bool) -> ConvertOptions:
         request = self._request
         stages_of = None if not (request.no_cache or request.no_cache_filter) else list(request.no_cache_filter)
+        network, network_name = naming.network(request.network)
         return ConvertOptions(
             target=request.target,
             args={name: value for name, value in request.args.items() if value is not None},
@@ -153,7 +157,8 @@ class BuildRun:
             resolve_mode="pull" if request.pull else "local",
             no_cache=[] if request.no_cache else stages_of,
             merges=True,
-            network=naming.network(request.network),  # type: ignore[arg-type]
+            network=network,
+            network_name=network_name,
             hosts=naming.hosts(request.hosts),
             shm_size=request.shm_size,
             ulimits=naming.ulimits(request.ulimits),
