@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from ketch import threads
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -25,16 +26,4 @@ async def in_thread(function: Callable[[Callable[[], None]], T]) -> T:
         if cancelled.is_set():
             raise Unavailable("the build was cancelled")
 
-    work = asyncio.ensure_future(asyncio.to_thread(function, check))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        cancelled.set()
-        while not work.done():
-            try:
-                await asyncio.wait([work])
-            except asyncio.CancelledError:
-                continue  # what the thread holds is let go by the thread alone
-        if not work.cancelled():
-            work.exception()  # seen: it is the cancelling's own
-        raise
+    return await threads.to_the_end(asyncio.to_thread(function, check), cancelled.set)

@@ -15,10 +15,12 @@ import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ketch import threads
 from ketch.build.cache.maps import Checkout, git_map
 from ketch.build.sources import git_remote
 from ketch.build.sources.git_program import Git, GitFailed, GitSettings
 from ketch.build.sources.git_remote import GitRemote, is_commit
+from ketch.build.sources.threads import drafted
 from ketch.build.tree import Tree
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from ketch.storage import removal
@@ -79,17 +81,13 @@ class GitSource:
         """Fetch the commit and make a layer of its files."""
         del inputs
         found = await self._resolved(work)
-        draft = await asyncio.to_thread(self._snapshots.begin, work.lease)
-        try:
+        async with drafted(self._snapshots, work.lease) as draft:
             async with self._git(work) as git, self._repositories.of(self._remote, git) as repository:
                 await self._fetch(git, repository, found)
                 await _Checkout(git, repository, found, self._remote, self._temporary).make(
                     draft.directory, self._directory, keep=self._keep, submodules=self._submodules
                 )
-            layer = await asyncio.shield(asyncio.to_thread(draft.commit))
-        except BaseException:
-            await asyncio.shield(asyncio.to_thread(draft.abort))
-            raise
+            layer = await threads.run_to_end(draft.commit)
         return [Tree((layer,))]
 
     @asynccontextmanager

@@ -21,9 +21,11 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 from yarl import URL
 
+from ketch import threads
 from ketch.build.cache.maps import Download, http_map
 from ketch.build.sources.attributes import number
 from ketch.build.sources.remembered import Version
+from ketch.build.sources.threads import drafted
 from ketch.build.tree import Tree
 from ketch.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from ketch.oci import digest as digests
@@ -157,14 +159,10 @@ class HttpSource:
         header = response.headers
         name = _name(self._url, self._asked_name, header.get("Content-Disposition", ""))
         modified, seconds = _modified(header.get("Last-Modified", ""))
-        draft = await asyncio.to_thread(self._snapshots.begin, work.lease)
-        try:
+        async with drafted(self._snapshots, work.lease) as draft:
             path = os.path.join(draft.directory, name)
             checksum = await self._write(work, response, path)
-            layer = await asyncio.shield(asyncio.to_thread(self._finish, draft, path, seconds))
-        except BaseException:
-            await asyncio.shield(asyncio.to_thread(draft.abort))
-            raise
+            layer = await threads.run_to_end(self._finish, draft, path, seconds)
         etag = header.get("ETag", "").removeprefix("W/")
         if etag:
             version = Version(etag=etag, checksum=checksum, modified=modified)
@@ -178,7 +176,7 @@ class HttpSource:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PERM)
         try:
             async for piece in _pieces(response):
-                await asyncio.to_thread(_write, fd, piece)
+                await threads.run_to_end(_write, fd, piece)
                 digest.update(piece)
                 done += len(piece)
                 if time.monotonic() >= next_s:

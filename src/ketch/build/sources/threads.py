@@ -7,14 +7,18 @@ import contextlib
 import functools
 import threading
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from ketch import threads
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from ketch.build.progress import VertexLog
+    from ketch.build.providers import BuildSnapshots, LayerDraft
+    from ketch.storage.content.leases import Lease
 
 T = TypeVar("T")
 _EVERY_S = 0.1
@@ -55,17 +59,22 @@ async def metered(meter: SourceMeter, work: Callable[[], T]) -> T:
 
     It has a thread of its own: a client's file system may stall, and the threads of ``asyncio.to_thread`` are few.
     """
-    running = _begun(work)
-    try:
-        result = await asyncio.shield(running)
-    except asyncio.CancelledError:
-        meter.stop()
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # it has been told to fail
-        raise
+    result = await threads.to_the_end(_begun(work), meter.stop)
     meter.done()
     return result
+
+
+@asynccontextmanager
+async def drafted(snapshots: BuildSnapshots, lease: Lease) -> AsyncIterator[LayerDraft]:
+    """A new layer, whose files come in the event loop; a failure removes it once nothing of it is under way."""
+    made: list[LayerDraft] = []
+    try:
+        await threads.run_to_end(lambda: made.append(snapshots.begin(lease)))
+        yield made[0]
+    except BaseException:
+        for draft in made:
+            await threads.run_to_end(draft.abort)
+        raise
 
 
 def _begun(work: Callable[[], T]) -> asyncio.Future[T]:

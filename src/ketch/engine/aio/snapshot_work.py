@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ketch.engine.aio import thread_work
+from ketch import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,4 +18,4 @@ async def run_to_end(snapshots: Snapshots, work: Callable[..., _Result], *argume
     """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
     if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
         return work(*arguments)
-    return await thread_work.run_to_end(work, *arguments)
+    return await threads.run_to_end(work, *arguments)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ketch import threads
 from ketch.build.dockerfile.convert.gotext import quoted
 from ketch.build.errors import CommandFailed
-from ketch.engine.aio import thread_work
 from ketch.engine.build.command.agent_socket import AgentSocket
 from ketch.engine.build.command.files import CommandFiles
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
@@ -82,17 +82,17 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
             undo.callback(self.later, files.remove)
             undo.callback(files.forget)
-            await thread_work.run_to_end(files.begin)
+            await threads.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
             cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
             network = self.containers.networks.find(command)
-            await thread_work.run_to_end(files.prepare, cgroup, network, shown, agents)
+            await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
             failpoint("build.prepared")
             try:
                 end = await self.containers.run(_message(files, cgroup), network, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
-            written = await thread_work.run_to_end(files.take, lease)
+            written = await threads.run_to_end(files.take, lease)
             failpoint("build.layer-taken")
             if end.code not in (command.valid_exit_codes or (0,)):
                 error = CommandFailed(quoted(words), end.code, "cannot allocate memory" if end.oom else "")

@@ -13,7 +13,7 @@ import pytest
 
 from ketch.build.cache.maps import Download, http_map
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from tests.support.building.sources import SourceBox, SourceWork
+from tests.support.building.sources import FolderDraft, LayerFolders, SourceBox, SourceWork
 
 MODIFIED = "Tue, 05 Mar 2024 10:20:30 GMT"
 SECONDS = 1709634030
@@ -45,6 +45,38 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def test_a_cancelled_download_has_ended_and_left_nothing(server, box):
+    """Also one that is cancelled while its layer is begun, or made."""
+    server.pages["/f"] = 200, {}, b"content"
+    for name in ("begin", "commit"):
+        begun, let = threading.Event(), threading.Event()
+        operation, work = box.operation(f"{server.url}/f"), SourceWork(box.client)
+
+        async def cancelled(name=name, begun=begun, let=let, operation=operation, work=work):
+            with pytest.MonkeyPatch.context() as patch:
+                of = LayerFolders if name == "begin" else FolderDraft
+                plain = getattr(of, name)
+
+                def slow(*arguments):
+                    begun.set()
+                    let.wait()
+                    return plain(*arguments)
+
+                patch.setattr(of, name, slow)
+                task = asyncio.create_task(operation.run(work, ()))
+                await asyncio.to_thread(begun.wait)
+                task.cancel()
+                await asyncio.sleep(0.01)
+                early = task.done()
+                let.set()
+                assert not early
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+        asyncio.run(cancelled())
+        assert [path.name for path in box.layers.root.iterdir() if path.name.startswith("draft")] == []
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ketch.engine.aio import thread_work
+from ketch import threads
 from ketch.engine.build.command.output import CommandOutput
 from ketch.engine.containers.orphans import exists
 from ketch.engine.monitors import process as monitor_process
@@ -56,7 +56,7 @@ class CommandContainers(Struct, frozen=True, eq=False):
             try:
                 if network.record is not None:
                     undo.push_async_callback(self.networks.release, name)
-                await thread_work.to_the_end(self.networks.connect(name, network, created))
+                await threads.to_the_end(self.networks.connect(name, network, created))
             finally:
                 created.close()
             failpoint("build.wired")

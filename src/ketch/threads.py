@@ -1,0 +1,40 @@
+"""Blocking work beside the event loop, which is waited for to its end, also when the caller is cancelled.
+
+A thread cannot be ended from outside: who goes on before it has ended undoes what it is still doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_Result = TypeVar("_Result")
+
+
+async def run_to_end(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Run ``work`` in a thread; cancelled, wait for its end first, so that undoing does not run beside it."""
+    return await to_the_end(asyncio.to_thread(work, *arguments))
+
+
+async def to_the_end(work: Awaitable[_Result], stop: Callable[[], object] | None = None) -> _Result:
+    """Wait for ``work``; cancelled, even more than once, call ``stop`` and wait for its end first.
+
+    The cancellation is what the caller hears of then, not how the work ended.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                continue
+        if not running.cancelled():
+            running.exception()  # seen
+        raise
