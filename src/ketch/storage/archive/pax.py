@@ -8,6 +8,8 @@ Source: POSIX.1-2017 pax §"pax Header Block" and §"ustar Interchange Format".
 from __future__ import annotations
 
 import functools
+import struct
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,8 +24,11 @@ _NAME_MAX = 100
 _NUMBER_END, _LONG_NUMBER_END = 8**7, 8**11
 _MAGIC = b"ustar\x0000"
 _NO_DEVICE = b"0000000\x000000000\x00"
+# Name, numbers, checksum, kind, link, magic, names of owner and group, device, prefix: all filled up with zeros.
+_FIELDS = struct.Struct("100s48s8s1s100s8s64s16s167s")
 _PAX = b"././@PaxHeader"
-_NAMES = (b"path", b"linkpath")
+_BINARY = (b"hdrcharset", b"BINARY")
+_NS = 1_000_000_000
 
 Records = list[tuple[bytes, bytes]]
 
@@ -44,17 +49,15 @@ def header(
     """
     mode, uid, gid, size, mtime_ns = numbers
     records: Records = []
-    seconds, rest = divmod(mtime_ns, 1_000_000_000)
-    if rest or not 0 <= seconds < _LONG_NUMBER_END:
+    seconds = mtime_ns // _NS
+    if mtime_ns % _NS or not 0 <= seconds < _LONG_NUMBER_END:
         records.append((b"mtime", _decimal(mtime_ns)))
         seconds = min(max(seconds, 0), _LONG_NUMBER_END - 1)
     if len(name) > _NAME_MAX or not name.isascii():
-        records.append((b"path", name))
-        name = name[:_NAME_MAX]
-    if len(link) > _NAME_MAX or not link.isascii():
-        records.append((b"linkpath", link))
-        link = link[:_NAME_MAX]
-    if max(uid, gid) >= _NUMBER_END or size >= _LONG_NUMBER_END:
+        name = _cut(records, b"path", name)
+    if link and (len(link) > _NAME_MAX or not link.isascii()):
+        link = _cut(records, b"linkpath", link)
+    if uid >= _NUMBER_END or gid >= _NUMBER_END or size >= _LONG_NUMBER_END:
         uid = _number(records, b"uid", uid, _NUMBER_END)
         gid = _number(records, b"gid", gid, _NUMBER_END)
         size = _number(records, b"size", size, _LONG_NUMBER_END)
@@ -64,6 +67,14 @@ def header(
         records.append((XATTR + key, value))
     block = _block(kind, name, b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, seconds), link, device)
     return _pax(records) + block if records else block
+
+
+def _cut(records: Records, key: bytes, name: bytes) -> bytes:
+    """The beginning of a name that its field cannot hold; all of it goes to the records, and whether it is text."""
+    if not _is_utf8(name) and _BINARY not in records:
+        records.insert(0, _BINARY)
+    records.append((key, name))
+    return name[:_NAME_MAX]
 
 
 def _number(records: Records, key: bytes, value: int, end: int) -> int:
@@ -76,15 +87,13 @@ def _number(records: Records, key: bytes, value: int, end: int) -> int:
 
 def _decimal(ns: int) -> bytes:
     """Nanoseconds as pax writes times: a decimal fraction of seconds, as short as it can be."""
-    seconds, rest = divmod(abs(ns), 1_000_000_000)
+    seconds, rest = divmod(abs(ns), _NS)
     text = (b"%d.%09d" % (seconds, rest)).rstrip(b"0") if rest else b"%d" % seconds
     return b"-" + text if ns < 0 else text
 
 
 def _pax(records: Records) -> bytes:
     """A pax header with its data, padded."""
-    if not all(_is_utf8(value) for key, value in records if key in _NAMES):
-        records.insert(0, (b"hdrcharset", b"BINARY"))
     data = b"".join([_record(key, value) for key, value in records])
     return _pax_block(len(data)) + data.ljust(len(data) + -len(data) % BLOCK, b"\0")
 
@@ -113,23 +122,9 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _block(kind: bytes, name: bytes, numbers: bytes, link: bytes, device: tuple[int, int] | None) -> bytes:
     devices = _NO_DEVICE if device is None else b"%07o\0%07o\0" % device
-    # The checksum counts itself as eight spaces; bytes that are zero do not count.
-    checksum = sum(name + numbers + kind + link + devices, _CONSTANT)
-    return b"".join(
-        (
-            name.ljust(_NAME_MAX, b"\0"),
-            numbers,
-            b"%06o\0 " % checksum,
-            kind,
-            link.ljust(_NAME_MAX, b"\0"),
-            _MAGIC,
-            _NO_NAMES,
-            devices,
-            _NO_PREFIX,
-        )
-    )
+    # The sum of all bytes, with eight spaces for itself; Adler-32 begins with that of its bytes, which is below 2**16.
+    checksum = zlib.adler32(b"".join((name, numbers, kind, link, devices)), _CONSTANT) & 0xFFFF
+    return _FIELDS.pack(name, numbers, b"%06o\0 " % checksum, kind, link, _MAGIC, b"", devices, b"")
 
 
 _CONSTANT = sum(_MAGIC) + 8 * ord(" ")
-_NO_NAMES = bytes(64)  # of owner and group
-_NO_PREFIX = bytes(155 + 12)

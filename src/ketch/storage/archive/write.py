@@ -6,7 +6,6 @@ symbolic link is followed, and a file that grows or shrinks meanwhile keeps the 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from errno import EACCES, ELOOP, ENODATA, ENOTDIR, ENXIO, EPERM
@@ -163,9 +162,11 @@ class TreeWriter:
             for name in at.walk(trees.sorted_names):
                 if name is None:
                     self.left()
-                else:
-                    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                        self._entry(at, name, prefix + at.prefix + name)
+                    continue
+                try:
+                    self._entry(at, name, prefix + at.prefix + name)
+                except FileNotFoundError:
+                    continue  # it went meanwhile
 
     def wanted(self, name: str, path: str) -> bool:
         """Whether to include an entry and everything below it."""
@@ -274,8 +275,11 @@ def _bytes(path: str) -> bytes:
 
 def _xattrs(fd: int) -> Xattrs:
     """The extended attributes of an open file, by name, without those by which overlay keeps a layer."""
+    names = os.listxattr(fd)
+    if not names:
+        return []
     found = []
-    for name in sorted(os.listxattr(fd)):
+    for name in sorted(names):
         if not name.startswith(_OVERLAY):
             try:
                 found.append((_bytes(name), os.getxattr(fd, name)))
