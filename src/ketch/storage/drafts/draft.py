@@ -33,8 +33,11 @@ class Draft:
         self.upper_fd = upper_fd
         self.below = below
         self.merged = LayerStack((upper_fd, *below.fds))
-        self.linked: set[int] = set()
-        """Inodes that have a name in the draft and belong to other layers: a second name would be a hard link."""
+        self.linked: dict[int, object] = {}
+        """Inodes that have a name in the draft and belong to other layers: a second name would be a hard link.
+
+        Only who has linked one, which the value tells, may do so again.
+        """
 
     @contextmanager
     def at(self, path: Sequence[str]) -> Iterator[DraftPlace]:

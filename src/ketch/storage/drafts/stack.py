@@ -147,6 +147,12 @@ class StackDescent:
         """Whether no layer has the present directory."""
         return not self._levels[-1]
 
+    @property
+    def only_layer(self) -> int | None:
+        """The layer that has the present directory; None: several have, or none."""
+        layers = self._levels[-1]
+        return layers[0] if len(layers) == 1 else None
+
     def layer_fd(self, layer: int) -> int:
         """The present directory in a layer that has it."""
         return self._layers[layer].fd

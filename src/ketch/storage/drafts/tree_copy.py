@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EMLINK, EPERM, EXDEV
+from errno import EEXIST, EMLINK, EPERM, EXDEV
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ketch import trees
 from ketch.errors import InvalidArgument
 from ketch.storage.archive.layer import is_whiteout
 from ketch.storage.byte_copy import ByteCopier
@@ -85,7 +86,9 @@ class TreeCopier:
         self._wanted, self._replace = rules.wanted, rules.replace
         self._bytes = ByteCopier(check)
         self._linkable = [rules.link] * len(source.fds)
-        self._known: dict[tuple[int, int], tuple[str, ...] | None] = {}  # hard links: None: linked; else the first copy
+        self._all_stay = rules.link and rules[:4] == _ALL[:4]
+        self._origins = [object() for _ in source.fds]  # of links that this copy makes, by layer
+        self._copied: dict[tuple[int, int], tuple[str, ...]] = {}  # files with several names: the first copy
         self._target: tuple[str, ...] = ()
         self._levels: list[_Level] = []
 
@@ -94,7 +97,8 @@ class TreeCopier:
 
         KetchError: it cannot be; OSError: the system refuses.
         """
-        self._known.clear()
+        self._origins = [object() for _ in self._origins]
+        self._copied.clear()
         self._levels.clear()
         self._target = tuple(target)
         with self._source.walk() as at, DraftPlace(self._draft) as place:
@@ -139,7 +143,7 @@ class TreeCopier:
         """Copy everything in two walks' present directories."""
         levels = self._levels
         if not at.empty:
-            levels[0].entries = iter(at.entries())
+            levels[0].entries = self._entries(at, place)
         while True:
             level = levels[-1]
             item = next(level.entries, None)
@@ -171,11 +175,49 @@ class TreeCopier:
             created = self._enter(place, name, included=included)
             at.enter(name)
             below = _Level(name, created, included=included, path=f"{path}/" if path else "", state=state)
-            below.entries = iter(at.entries())
             self._levels.append(below)
+            below.entries = self._entries(at, place)
         elif included and not is_whiteout(status) and not stat.S_ISSOCK(status.st_mode):
             self._touch()
             self._file(StackEntry(layer, fd, status), name, place, name)
+
+    def _entries(self, at: StackDescent, place: DraftPlace) -> Iterator[tuple[str, int]]:
+        """The entries of a directory that was entered, but for the files that need only be linked: they are."""
+        layer = at.only_layer
+        if layer is None or not self._all_stay or not self._linkable[layer] or not place.bare:
+            return iter(at.entries())
+        return iter(trees.in_order([(name, layer) for name in self._link_files(at.layer_fd(layer), layer, place)]))
+
+    def _link_files(self, fd: int, layer: int, place: DraftPlace) -> list[str]:
+        """Link the files of a directory, and return the names of all that has to be looked at more closely."""
+        files, others = [], []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    files.append((entry.name, entry.inode()))
+                else:
+                    others.append(entry.name)
+        if not files:
+            return others
+        name, inode = files[0]
+        if os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino != inode:  # as an overlay may tell it
+            return [*others, *(name for name, _ in files)]
+        self._touch()
+        target_fd, linked, origin = place.make(), self._draft.linked, self._origins[layer]
+        for name, inode in files:
+            self._check()
+            if inode in linked or (layer, inode) in self._copied:
+                others.append(name)
+                continue
+            try:
+                os.link(name, name, src_dir_fd=fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            except OSError as e:
+                if e.errno not in (EEXIST, *_LINK_REFUSED):
+                    raise
+                others.append(name)
+            else:
+                linked[inode] = origin
+        return others
 
     def _touch(self) -> None:
         """Note that something in the present directory is copied."""
@@ -240,7 +282,7 @@ class TreeCopier:
         if self._linkable[found.layer] and self._stays(status) and self._link(found, name, target_fd, to):
             return
         key = (found.layer, status.st_ino)
-        if status.st_nlink > 1 and (first := self._known.get(key)):
+        if status.st_nlink > 1 and (first := self._copied.get(key)):
             self._link_again(first, target_fd, to)
             return
         if stat.S_ISREG(status.st_mode):
@@ -248,7 +290,7 @@ class TreeCopier:
         else:
             self._copy_special(found, name, target_fd, to)
         if status.st_nlink > 1:
-            self._known[key] = self._path(to)
+            self._copied[key] = self._path(to)
 
     def _stays(self, status: os.stat_result) -> bool:
         """Whether a file can be linked because nothing of it changes."""
@@ -265,14 +307,11 @@ class TreeCopier:
 
     def _link(self, found: StackEntry, name: str, target_fd: int, to: str) -> bool:
         """Make a file a hard link of the layer's; False: it has to be copied."""
-        status = found.status
-        key = (found.layer, status.st_ino)
-        if status.st_nlink > 1:
-            if key not in self._known:
-                if status.st_ino in self._draft.linked:
-                    return False  # the draft has it by another name, of which it is to be no link
-            elif self._known[key]:
-                return False  # its first name was copied
+        inode, origin = found.status.st_ino, self._origins[found.layer]
+        if self._draft.linked.get(inode, origin) is not origin:
+            return False  # the draft has it by another name, of which it is to be no link
+        if (found.layer, inode) in self._copied:
+            return False  # its first name was copied
         try:
             os.link(name, to, src_dir_fd=found.dir_fd, dst_dir_fd=target_fd, follow_symlinks=False)
         except OSError as e:
@@ -280,9 +319,7 @@ class TreeCopier:
                 raise
             self._linkable[found.layer] = e.errno == EMLINK  # of this file alone
             return False
-        if status.st_nlink > 1:
-            self._known[key] = None
-        self._draft.linked.add(status.st_ino)
+        self._draft.linked[inode] = origin
         return True
 
     def _link_again(self, first: Sequence[str], target_fd: int, to: str) -> None:

@@ -108,7 +108,7 @@ class _DraftExtractor(Extractor):
             self._clear(dir_fd, name)
             os.link(source, name, src_dir_fd=found.dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
             if found.layer:
-                self._draft.linked.add(found.status.st_ino)
+                self._draft.linked[found.status.st_ino] = self
         if found.status.st_ino not in self._draft.linked:  # as Docker: what the link says counts for the file
             self._finish_link(member, dir_fd, name, found.status)
 
