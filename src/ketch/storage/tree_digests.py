@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ketch import trees
 from ketch.errors import DataLoss, InvalidArgument
 from ketch.linux.nodes import birth_ns
-from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +126,8 @@ class TreeDigests:
     """Digests within one open tree.  Blocking.
 
     ``check`` is called now and then, also by the threads of ``readers``; what it raises ends the work.
-    ``root_header`` takes the place of the digest of the root directory itself, without its content.
+    ``root_header`` takes the place of the digest of the root directory itself, without its content.  ``directories``
+    has digests of directories by their paths in the tree, which are not looked into, and gets those that are made.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class TreeDigests:
         readers: ThreadPoolExecutor,
         check: Callable[[], None] = lambda: None,
         root_header: str | None = None,
+        directories: dict[str, str] | None = None,
     ) -> None:
         self._root_fd = root_fd
         self._root = os.fstat(root_fd)
@@ -143,6 +145,7 @@ class TreeDigests:
         self._readers = readers
         self._check = check
         self._root_header = root_header
+        self._directories = directories
         self._slots = threading.Semaphore(_READ_AHEAD)
 
     def open(self, path: str, *, follow: bool) -> int | None:
@@ -167,24 +170,42 @@ class TreeDigests:
         finally:
             os.close(fd)
 
-    def whole(self, fd: int) -> str:
-        """The digest of what `open` gave: of a directory with everything in it."""
+    def whole(self, fd: int, path: str) -> str:
+        """The digest of what `open` gave for a path: of a directory with everything in it."""
         status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            return self._directory(fd)
-        return now(self.file(fd, "", status))
+        if not stat.S_ISDIR(status.st_mode):
+            return now(self.file(fd, "", status))
+        inside = path.strip("/")
+        if self._directories is None or not self._is_plain(inside):
+            return self._directory(fd, "", {})
+        return self._directories.get(inside) or self._directory(fd, inside and f"{inside}/", self._directories)
 
-    def _directory(self, fd: int) -> str:
+    def _is_plain(self, path: str) -> bool:
+        """Whether no link is on the way to a path."""
+        resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+        try:
+            os.close(openat2(self._root_fd, path or ".", os.O_PATH, 0, resolve))
+        except OSError as e:
+            if e.errno != ELOOP:
+                raise
+            return False
+        return True
+
+    def _directory(self, fd: int, prefix: str, known: dict[str, str]) -> str:
+        """The digest of a directory; ``known`` are those of others, by paths that begin with ``prefix``."""
         levels = [DigestSequence(b"\0" + self.header(fd).encode())]
         with trees.Descent(fd) as at:
             for name in at.walk(names):
                 if name is None:
-                    inner = levels.pop().digest()
+                    inner = known[prefix + at.prefix[:-1]] = levels.pop().digest()
                     levels[-1].add(b"\0" + os.fsencode(at.name), inner)
                     continue
                 status = os.stat(name, dir_fd=at.fd, follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     self._check()
+                    if (below := known.get(prefix + at.prefix + name)) is not None:
+                        levels[-1].add(b"\0" + os.fsencode(name), below)
+                        continue
                     at.enter(name)
                     levels.append(DigestSequence(b"\0" + self.header(at.fd).encode()))
                 elif not is_whiteout(status):

@@ -108,7 +108,7 @@ class SourceBox:
     def __init__(self, root, images=None, layouts=None):
         self.layers = LayerFolders(root / "layers")
         self.contexts = ContextCopies(str(root / "contexts"))
-        self.seen = []
+        self.seen, self.formers = [], []
         self.client = SourceClient()
         self.sources = Sources(
             snapshots=self.layers,
@@ -116,8 +116,12 @@ class SourceBox:
             layouts=layouts,
             contexts=self.contexts,
             root=str(root / "sources"),
-            from_client=self.seen.append,
+            from_client=self._made,
         )
+
+    def _made(self, tree, former):
+        self.seen.append(tree)
+        self.formers.append(former)
 
     def give(self, name, path, *, private=False):
         """Let the client give a directory."""

@@ -21,7 +21,7 @@ from ketch.oci import digest
 from ketch.storage.tree_digests import NOTHING, FileTable, TreeDigests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ketch.build.providers import BuildSnapshots
     from ketch.build.tree import Tree
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 _MOST_RESULTS = 4096
 _MOST_CLIENTS = 1024
 _MOST_READERS = 4
+_MOST_TREES = 32  # of whose directories the digests are kept
+_MOST_DIRECTORIES = 1 << 16  # in all of them together: some 15 MB
+
+
+class FormerTree(NamedTuple):
+    """An older tree of the same directory, and the paths in it that are not the same, with all that lead to them."""
+
+    tree: Tree
+    changed: Collection[str]
 
 
 class _Question(NamedTuple):
@@ -65,13 +74,29 @@ class ContentDigests:
         self._known: OrderedDict[_Question, str] = OrderedDict()
         self._answers: dict[_Question, _Answer] = {}
         self._clients: OrderedDict[Tree, None] = OrderedDict()
+        self._directories: OrderedDict[Tree, dict[str, str]] = OrderedDict()  # of clients: digests by paths
         self._readers = ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_READERS), "build-hash")
 
-    def from_client(self, tree: Tree) -> None:
-        """Note that a tree is a client's directory: its root's own mode and owner do not count, as with BuildKit."""
+    def from_client(self, tree: Tree, former: FormerTree | None = None) -> None:
+        """Note that a tree is a client's directory: its root's own mode and owner do not count, as with BuildKit.
+
+        What is known of a ``former`` one's directories is known of this one's, as far as nothing in them has changed.
+        """
         self._clients[tree] = None
         if len(self._clients) > _MOST_CLIENTS:
             self._clients.popitem(last=False)
+        if tree in self._directories:
+            return
+        known = self._directories.pop(former.tree, {}) if former is not None else {}
+        changed = former.changed if former is not None else ()
+        self._directories[tree] = {path: found for path, found in known.copy().items() if path not in changed}
+        self._drop_directories()
+
+    def _drop_directories(self) -> None:
+        """Forget what is known of the oldest trees' directories, as far as there are too many."""
+        known = self._directories
+        while len(known) > _MOST_TREES or sum(map(len, known.values())) > _MOST_DIRECTORIES:
+            known.popitem(last=False)
 
     async def digest(self, tree: Tree, selections: Sequence[Selection] = ()) -> str:
         """The digest of parts of a tree; without parts, of all of it (NotFound: a path is not there; DataLoss)."""
@@ -101,6 +126,7 @@ class ContentDigests:
             found = await asyncio.to_thread(self._computed, answer)
         finally:
             self._forget(answer)
+            self._drop_directories()
         self._known[answer.question] = found
         if len(self._known) > _MOST_RESULTS:
             self._known.popitem(last=False)
@@ -117,7 +143,8 @@ class ContentDigests:
             if tree.layers:
                 root_fd = stack.enter_context(self._snapshots.opened(tree))
                 header = NOTHING if of_client else None
-                files = TreeDigests(root_fd, self._table, self._readers, answer.check, header)
+                directories = self._directories.get(tree)
+                files = TreeDigests(root_fd, self._table, self._readers, answer.check, header, directories)
             found = [_selected(files, one) for one in selections]
         return digest.of(b"\0".join(one.encode() for one in found))
 

@@ -36,7 +36,7 @@ def of_path(files: TreeDigests, path: str, *, follow: bool) -> str:
     if fd is None:
         raise NotFound(f'"{path}": not found')
     try:
-        return files.whole(fd)
+        return files.whole(fd, path)
     finally:
         os.close(fd)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ketch.build.cache.contents import FormerTree
 from ketch.build.cache.maps import LocalPatterns, local_map
 from ketch.build.providers import LocalDirectory
 from ketch.build.sources.attributes import texts
@@ -50,7 +51,7 @@ class LocalSource:
         attrs: Mapping[str, str],
         snapshots: BuildSnapshots,
         kept: ContextCopies,
-        from_client: Callable[[Tree], None],
+        from_client: Callable[[Tree, FormerTree | None], None],
     ) -> None:
         """``from_client`` is told each tree that is made (InvalidArgument: the attributes are wrong)."""
         self._name = identifier.removeprefix(SCHEME)
@@ -76,14 +77,14 @@ class LocalSource:
         meter = SourceMeter(work.log, f"transferring {self._name}:")
         taking = _Taking(self._snapshots, self._kept, work.lease, meter.add)
         if isinstance(directory, LocalDirectory):
-            layer = await self._read(taking, meter, directory)
+            taken = await self._read(taking, meter, directory)
         else:
-            layer = await self._receive(taking, meter, directory)
-        tree = Tree((layer,))
-        self._from_client(tree)
+            taken = _Taken(await self._receive(taking, meter, directory))
+        tree = Tree((taken.layer,))
+        self._from_client(tree, taken.former)
         return [tree]
 
-    async def _read(self, taking: _Taking, meter: SourceMeter, directory: LocalDirectory) -> str:
+    async def _read(self, taking: _Taking, meter: SourceMeter, directory: LocalDirectory) -> _Taken:
         """The layer of a directory that is open here."""
         fd = os.dup(directory.fd)  # the session may end before its directory has been read
         try:
@@ -107,7 +108,7 @@ class LocalSource:
         finally:
             await run_uncancellable(receiving.close)
 
-    def _take(self, taking: _Taking, fd: int, private: bool) -> str:
+    def _take(self, taking: _Taking, fd: int, private: bool) -> _Taken:
         """The layer; blocking."""
         include: Sequence[str] | None = self._patterns.include or []
         followed = self._patterns.follow
@@ -118,7 +119,7 @@ class LocalSource:
         started_ns = copies.now_ns()
         entries = scan(fd, selection or None, functools.partial(taking.copied, 0))
         if private:
-            return taking.made(fd, entries, Known(fd, set(entries)))
+            return _Taken(taking.made(fd, entries, Known(fd, set(entries))))
         status = os.fstat(fd)
         place = f"{status.st_dev}:{status.st_ino}:{self._name}"
         return taking.copy(fd, entries, KeptCopy(layer="", place=place, taken_ns=started_ns), repr(self._patterns))
@@ -146,6 +147,13 @@ def _merged(paths: Sequence[str]) -> list[str] | None:
     return found
 
 
+class _Taken(NamedTuple):
+    """A layer that was made or found, and the copy that it was made of."""
+
+    layer: str
+    former: FormerTree | None = None
+
+
 class _Taking(NamedTuple):
     """The making of one layer; blocking."""
 
@@ -154,19 +162,21 @@ class _Taking(NamedTuple):
     lease: Lease
     copied: Callable[[int], None]
 
-    def copy(self, fd: int, entries: list[ScanEntry], new: KeptCopy, wanted: str) -> str:
+    def copy(self, fd: int, entries: list[ScanEntry], new: KeptCopy, wanted: str) -> _Taken:
         """The layer of a directory that its client still has: the last one, if nothing has changed."""
         last = self.last(new.place, wanted)
         if last is None:
-            layer = self.made(fd, entries, Known())
+            taken = _Taken(self.made(fd, entries, Known()))
         else:
             before = self.kept.entries(last)
             settled = copies.settled(last, before)
             if len(settled) == len(before) and entries == before:
-                return last.layer
-            layer = self._changed(fd, entries, last.layer, Known(-1, set(settled)))
-        self.kept.keep(KeptCopy(layer=layer, place=new.place, taken_ns=new.taken_ns), wanted, entries)
-        return layer
+                return _Taken(last.layer)
+            known = set(settled)
+            layer = self._changed(fd, entries, last.layer, Known(-1, known))
+            taken = _Taken(layer, FormerTree(Tree((last.layer,)), copies.changed_paths(entries, before, known)))
+        self.kept.keep(KeptCopy(layer=taken.layer, place=new.place, taken_ns=new.taken_ns), wanted, entries)
+        return taken
 
     def last(self, place: str, wanted: str) -> KeptCopy | None:
         """The last copy whose layer is here, held by the lease."""

@@ -14,6 +14,7 @@ from ketch.storage.contexts import receive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.build.cache.contents import FormerTree
     from ketch.build.llb.vertex import Vertex
     from ketch.build.operation import Operation
     from ketch.build.providers import BuildImages, BuildLayouts, BuildSnapshots
@@ -31,12 +32,12 @@ class Sources:
         images: BuildImages,
         contexts: ContextCopies,
         root: str,
-        from_client: Callable[[Tree], None],
+        from_client: Callable[[Tree, FormerTree | None], None],
         layouts: BuildLayouts | None = None,
     ) -> None:
         """``root``: a directory of their own, on one file system with layers.
 
-        ``from_client`` is told the trees of clients' directories.
+        ``from_client`` is told the trees of clients' directories (`ContentDigests.from_client`).
         """
         self._snapshots, self._images, self._contexts = snapshots, images, contexts
         self._layouts, self._from_client = layouts, from_client

@@ -160,6 +160,17 @@ def settled_content(copy: KeptCopy, entries: Sequence[Row]) -> Sequence[Row]:
     return [one for one in entries if one[4] < limit or not stat.S_ISREG(one[1])]
 
 
+def changed_paths(entries: Sequence[Row], before: Sequence[Row], known: Collection[Row]) -> set[str]:
+    """The paths of entries that are not ``known`` to be as they were ``before``, or are gone, and of all above them."""
+    gone = {one[0] for one in before}.difference([one[0] for one in entries])
+    found: set[str] = set()
+    for path in (*gone, *(one[0] for one in entries if one not in known)):
+        while path and path not in found:
+            found.add(path)
+            path = path.rpartition("/")[0]
+    return found
+
+
 def _name(place: str, wanted: str) -> str:
     return hashlib.sha256(f"{place}\0{wanted}".encode()).hexdigest()[:32]
 

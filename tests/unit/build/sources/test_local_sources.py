@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
+import shutil
+import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ketch.build.cache.contents import ContentDigests
+from ketch.build.cache.selections import Selection
 from ketch.build.sources.attributes import number, texts
 from ketch.build.sources.follow import follow
 from ketch.build.sources.selection import PathSelection
 from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.storage.contexts import copies
 from ketch.storage.contexts.scan import scan
 from tests.support.building.sources import SourceBox, SourceClient, SourceWork
 
@@ -225,3 +234,110 @@ def test_what_changes_meanwhile_leaves_nothing(box, tmp_path):
         asyncio.run(operation.run(work, ()))
     assert list(box.layers.root.iterdir()) == []
     assert box.contexts.layers() == set()
+
+
+class OpenFolders:
+    """The keeper of layers that `ContentDigests` asks; ``opened`` counts nothing and mounts nothing."""
+
+    def __init__(self, folders):
+        self._folders = folders
+
+    @contextlib.contextmanager
+    def opened(self, tree):
+        fd = os.open(self._folders.directory(tree.layers[0]), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+_SIZES = itertools.count(1)
+_PLACES = st.sampled_from(["a", "d/a", "d/e/a", "d/f/a", "g/a", "g/h/i/a"])
+_STEPS = st.lists(st.tuples(st.sampled_from(["write", "remove", "link", "chmod", "drop"]), _PLACES), max_size=3)
+
+
+def change(top, verb, place):
+    """One change of a directory; what cannot be is left."""
+    path = top / place
+    if verb == "drop":
+        shutil.rmtree(path.parent if path.parent != top else path, ignore_errors=True)
+        return
+    with contextlib.suppress(FileExistsError, NotADirectoryError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        return
+    if verb == "chmod":
+        path.parent.chmod(0o700 if path.parent != top and path.parent.stat().st_mode & 0o77 else 0o755)
+        return
+    path.unlink(missing_ok=True)
+    if verb == "write":
+        path.write_bytes(b"x" * next(_SIZES))  # another one each time: the clock may not have moved on
+    elif verb == "link":
+        path.symlink_to("/d")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_STEPS, min_size=2, max_size=4))
+def test_digests_of_what_has_not_changed_are_those_of_a_fresh_look(tmp_path_factory, rounds):
+    """Whatever happens between builds; the paths that links lead along are asked for as well."""
+    root = tmp_path_factory.mktemp("box")
+    box, questions = SourceBox(root), [(), (Selection("/d"),), (Selection("/g/a", follow=True),)]
+    digests = ContentDigests(OpenFolders(box.layers))
+    top = filled(root / "client", "a", "d/a", "d/e/a", "d/f/a", "g/b")
+    box.give("context", top)
+
+    async def digest(one, tree, question):
+        with contextlib.suppress(NotFound):
+            return await one.digest(tree, question)
+
+    async def build():
+        _, (tree,) = await box.both(box.operation("local://context"))
+        digests.from_client(tree, box.formers[-1])
+        fresh = ContentDigests(OpenFolders(box.layers))
+        fresh.from_client(tree)
+        for question in questions:
+            assert await digest(digests, tree, question) == await digest(fresh, tree, question), question
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, "now_ns", lambda: time.time_ns() + 10**9)  # whatever was changed counts as settled
+        asyncio.run(build())
+        for steps in rounds:
+            for verb, place in steps:
+                change(top, verb, place)
+            asyncio.run(build())
+    box.close()
+
+
+def test_directories_that_have_not_changed_are_not_looked_into_again(box, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "now_ns", lambda: time.time_ns() + 10**9)
+    top = filled(tmp_path / "client", "a", "d/a", "d/e/a", "g/h/a")
+    box.give("context", top)
+    digests = ContentDigests(OpenFolders(box.layers))
+
+    def build():
+        _, directory = box.run("local://context")
+        digests.from_client(box.seen[-1], box.formers[-1])
+        return directory
+
+    build()
+    asyncio.run(digests.digest(box.seen[-1]))
+    (top / "d/e/a").write_text("changed")
+    directory = build()
+    assert box.formers[-1].changed == {"d", "d/e", "d/e/a"}
+    expected = asyncio.run(digests.digest(box.seen[-1]))
+    (directory / "g/h/a").unlink()  # nobody would do that
+    digests._known.clear()
+    assert asyncio.run(digests.digest(box.seen[-1])) == expected
+
+
+def test_a_directory_of_which_less_is_taken_is_not_the_same(box, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "now_ns", lambda: time.time_ns() + 10**9)
+    box.give("context", filled(tmp_path / "client", "d/a", "d/b", "e/a"))
+    digests = ContentDigests(OpenFolders(box.layers))
+    found = []
+    for attrs in ({}, {"local_excludepatterns": json.dumps(["d/b"])}):
+        box.run("local://context", **attrs)
+        digests.from_client(box.seen[-1], box.formers[-1])
+        found.append(asyncio.run(digests.digest(box.seen[-1])))
+    assert box.formers[-1].changed == {"d", "d/b"}
+    assert found[0] != found[1]
