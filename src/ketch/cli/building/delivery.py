@@ -121,14 +121,15 @@ class Delivery:
 
     def body(self) -> Iterator[bytes]:
         """The bytes behind the request's line; none where all is handed over."""
-        from ketch.cli.building import context_tar  # here: on a unix socket there is no tar
-
         if self._build.place.archive is not None:
             yield from self._build.place.archive
+        if not self._packed:
+            return
+        from ketch.cli.building import context_tar  # here: on a unix socket there is no tar
+
         for number, (path, rules) in enumerate(self._packed):
             yield from context_tar.pack(path, rules, f"{number}/")
-        if self._packed:
-            yield context_tar.END
+        yield context_tar.END
 
 
 def handed(fd: int) -> str:

@@ -9,8 +9,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.output.build_live import LiveView, columns
-from ketch.cli.output.build_plain import PlainView
 from ketch.cli.output.build_state import text_of
 from ketch.errors import InvalidArgument
 
@@ -114,6 +112,8 @@ class _Lines:
     """The plain view; on a terminal what steps write has no control characters."""
 
     def __init__(self, to: TextIO, headline: str) -> None:
+        from ketch.cli.output.build_plain import PlainView
+
         self._to = to
         self._view = PlainView(self._write, headline)
 
@@ -143,8 +143,11 @@ class _Terminal:
     """The live view, drawn over itself."""
 
     def __init__(self, to: TextIO) -> None:
+        from ketch.cli.output.build_live import LiveView, columns
+
         self._to = to
         self._view = LiveView()
+        self._columns = columns
         self._drawn: list[str] = []
         self._color = "NO_COLOR" not in os.environ
         self._next = 0.0
@@ -190,7 +193,7 @@ class _Terminal:
 
         A terminal that has become narrower has wrapped what was drawn.
         """
-        up = sum(max(1, -(-columns(text) // max(width, 1))) for text in self._drawn)
+        up = sum(max(1, -(-self._columns(text) // max(width, 1))) for text in self._drawn)
         body = "".join(f"{self._styled(line)}\x1b[K\n" for line in lines)
         back = f"\x1b[{up}A\r" if up else "\r"
         self._to.write(f"\x1b[?2026h\x1b[?25l{back}{body}\x1b[J\x1b[?25h\x1b[?2026l")
