@@ -424,7 +424,7 @@ def test_cancel(build_box):
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        build_box.until_gone()
+        await asyncio.to_thread(build_box.until_gone)
 
     descriptors = len(os.listdir("/proc/self/fd"))
     for moment in ("running", "0", "0.001", "0.003", "0.005", "0.008", "0.012"):

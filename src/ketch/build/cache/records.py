@@ -9,6 +9,7 @@ what made them needless.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -292,7 +293,8 @@ class CacheRecords:
                 raise
 
     def _measure(self, results: set[str], size: Callable[[str], int]) -> None:
-        """Note the sizes of the layers of results."""
+        """Note the sizes of the layers of results, of which each is measured once."""
+        size = functools.cache(size)
         for one in sorted(results):
             with self._lock:
                 result = self._index.results.get(one)

@@ -17,49 +17,64 @@ if TYPE_CHECKING:
     from ketch.build.providers import BuildSnapshots
 
 log = logging.getLogger(__name__)
+_SOON_S = 0.2
 
 
 class CacheWriter:
-    """One who writes records, never twice at a time: what comes meanwhile is written together.  In the event loop."""
+    """One who writes records, never twice at a time: what comes meanwhile is written together.  In the event loop.
+
+    Nobody waits for what is added in the middle of a build: it is written a moment later, with what follows.
+    """
 
     def __init__(self, records: CacheRecords, snapshots: BuildSnapshots) -> None:
         self.records = records
         self._snapshots = snapshots
         self._thread = ThreadPoolExecutor(1, "build-cache")
-        self._next: asyncio.Future[None] | None = None
-        self._running = False
+        self._next: asyncio.Future[None] | None = None  # the pass that is still to begin
+        self._timer: asyncio.TimerHandle | None = None
+        self._hurry = self._running = False
         self._held: list[ExitStack] = []  # leases of layers that the next pass writes records of
 
     async def settle(self) -> None:
-        """Hold the layers of what is not written yet, so that a build's lease can end; that is written soon."""
+        """Hold the layers of what is not written yet, so that a build's lease can end; begin to write it."""
         if self.records.unwritten():
             self._held.append(await asyncio.to_thread(self._hold))
-        self.begin()
+        self._begin_now()
 
     def _hold(self) -> ExitStack:
         with ExitStack() as stack:
             stack.enter_context(self._snapshots.lease()).hold(*self.records.unwritten())
             return stack.pop_all()
 
-    def begin(self) -> None:
-        """Begin to write what has changed, unless that waits already."""
+    def begin(self) -> asyncio.Future[None]:
+        """Have what has changed written soon; returns what ends with that."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
             if not self._running:
-                self._start()
+                self._timer = asyncio.get_running_loop().call_later(_SOON_S, self._start)
+        return self._next
+
+    def _begin_now(self) -> asyncio.Future[None]:
+        """Have it written as soon as what is being written has been."""
+        waiting = self.begin()
+        self._hurry = True
+        if not self._running:
+            self._start()
+        return waiting
 
     async def flush(self) -> None:
         """Return when everything is written that had changed before the call.
 
         What cannot be written is forgotten, with a line in the daemon's log: no build fails for its cache.
         """
-        self.begin()
-        if self._next is not None:
-            await asyncio.shield(self._next)
+        await asyncio.shield(self._begin_now())
 
     def _start(self) -> None:
-        waiting, self._next, self._running = self._next, None, True
+        waiting, self._next, self._hurry, self._running = self._next, None, False, True
         held, self._held = self._held, []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._write, held)
 
         def ended(done: asyncio.Future[None]) -> None:
@@ -68,8 +83,10 @@ class CacheWriter:
                 log.error("the build cache could not be written", exc_info=error)
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
-            if self._next is not None:
+            if self._hurry:
                 self._start()
+            elif self._next is not None:
+                self._timer = asyncio.get_running_loop().call_later(_SOON_S, self._start)
 
         work.add_done_callback(ended)
 

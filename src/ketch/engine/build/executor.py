@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Output = Callable[[int, bytes], None]
 
 _NO_LOG = 1 << 20
+_REMOVAL_S = 0.2
 
 
 class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
@@ -54,6 +55,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     caches: CacheMounts
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
+    _needless: list[CommandFiles] = field(default_factory=list)  # to be removed when the next commands have begun
 
     async def run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         """Run a command to its end (see `Executor.run`; KetchError)."""
@@ -73,6 +75,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        self._remove_needless()
 
     async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         words = " ".join(command.args)
@@ -80,10 +83,12 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         async with AsyncUndo() as undo:
             caches = [mount for mount in command.mounts if mount.kind == "cache"]
             shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-            undo.callback(self.later, files.remove)
+            undo.callback(self._remove_later, files)
             undo.callback(files.forget)
-            await threads.run_to_end(files.begin)
-            agents = await self._agents(command, files, undo)
+            agents: dict[str, str] = {}
+            if any(mount.kind == "ssh" for mount in command.mounts):
+                await threads.run_to_end(files.begin)
+                agents = await self._agents(command, files, undo)
             cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
             network = self.containers.networks.find(command)
             await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
@@ -99,6 +104,16 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 error.left = written
                 raise error
         return written
+
+    def _remove_later(self, files: CommandFiles) -> None:
+        """Have files removed in a moment: most commands are followed by others, and nobody waits for this."""
+        if not self._needless:
+            asyncio.get_running_loop().call_later(_REMOVAL_S, self._remove_needless)
+        self._needless.append(files)
+
+    def _remove_needless(self) -> None:
+        while self._needless:
+            self.later(self._needless.pop().remove)
 
     @staticmethod
     async def _agents(command: BuildCommand, files: CommandFiles, undo: AsyncUndo) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ketch import trees
 from ketch.runtime.rootfs import overlay
 from ketch.storage import removal
+from ketch.storage.layers import tars
 from ketch.storage.layers.draft import BuiltLayerDraft
 from ketch.storage.sizes import written_bytes
 
@@ -72,5 +73,7 @@ class EngineBuildSnapshots:
 
     def size(self, layer: str) -> int:
         """The bytes of a layer's files."""
-        known = self._images.layer_sizes().get(layer)
-        return written_bytes(self.directory(layer)) if known is None else known
+        if (known := self._images.layer_sizes().get(layer)) is not None:
+            return known
+        made = tars.known(self._images.layers, layer)
+        return written_bytes(self.directory(layer)) if made is None else made.files

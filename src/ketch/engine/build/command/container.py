@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.build.command.networks import CommandNetwork, CommandNetworks
     from ketch.engine.monitors.launcher import Launcher
-    from ketch.engine.monitors.monitor_client import MonitorClient
+    from ketch.engine.monitors.monitor_client import Created, MonitorClient
     from ketch.engine.monitors.run_directory import Exit
     from ketch.runtime.protocol import StartContainer
 
@@ -53,21 +53,28 @@ class CommandContainers(Struct, frozen=True, eq=False):
             undo.push_async_callback(_end, monitor, message)
             failpoint("build.launcher-asked")
             created = await self.launcher.created(monitor)
+            wiring = asyncio.create_task(self._wired(name, created, network, undo))
             try:
-                if network.record is not None:
-                    undo.push_async_callback(self.networks.release, name)
-                await threads.to_the_end(self.networks.connect(name, network, created))
+                read = await _attached(monitor, output)
+                undo.callback(read.close)
             finally:
-                created.close()
+                await threads.to_the_end(wiring)
             failpoint("build.wired")
-            read = await _attached(monitor, output)
-            undo.callback(read.close)
             await monitor.start()
             failpoint("build.running")
             end = await asyncio.shield(monitor.exited)
             await read.ended()
             failpoint("build.ended")
         return end
+
+    async def _wired(self, name: str, created: Created, network: CommandNetwork, undo: AsyncUndo) -> None:
+        """Connect it to its network; ``undo`` disconnects it."""
+        try:
+            if network.record is not None:
+                undo.push_async_callback(self.networks.release, name)
+            await self.networks.connect(name, network, created)
+        finally:
+            created.close()
 
 
 class _Reading:

@@ -58,18 +58,18 @@ class CommandFiles:
         self._secrets: list[int] = []
 
     def begin(self) -> None:
-        """Make the directories."""
-        os.makedirs(self.directory, mode=0o710)
-        os.makedirs(self.bundle, mode=0o700)
-        os.makedirs(self.run_dir, mode=0o700)
+        """Make the directories, unless they are there."""
+        for path, mode in ((self.directory, 0o710), (self.bundle, 0o700), (self.run_dir, 0o700)):
+            os.makedirs(path, mode=mode, exist_ok=True)
 
     def prepare(
         self, cgroup: str, network: CommandNetwork, shown: Mapping[str, str], agents: Mapping[str, str]
     ) -> None:
-        """Make everything else that a start needs.
+        """Make everything that a start needs.
 
         ``shown``: directories of caches by their places, ``agents``: sockets by their places.
         """
+        self.begin()
         command = self._command
         if command.platform is not None and emulation.is_foreign(command.platform):
             with self._layers.opened(command.root) as root_fd:
