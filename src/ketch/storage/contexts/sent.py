@@ -53,7 +53,7 @@ def _digest(link: str, device: int, attributes: tuple[tuple[str, bytes], ...]) -
     for piece in (
         os.fsencode(link),
         b"%d" % device,
-        *(part for name, value in attributes for part in (name.encode(), value)),
+        *(part for name, value in attributes for part in (os.fsencode(name), value)),
     ):
         found.update(b"%d:" % len(piece))
         found.update(piece)
