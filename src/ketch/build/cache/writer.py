@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ketch.build.providers import BuildSnapshots
 
 log = logging.getLogger(__name__)
-_SOON_S = 0.2
+_SOON_S = 1.0
 
 
 class CacheWriter:
@@ -36,15 +36,25 @@ class CacheWriter:
         self._held: list[ExitStack] = []  # leases of layers that the next pass writes records of
 
     async def settle(self) -> None:
-        """Hold the layers of what is not written yet, so that a build's lease can end; begin to write it."""
+        """Hold the layers of what is not written yet, so that a build's lease can end; begin to bring them to the disk.
+
+        Their sizes are measured when the image is made of them, or else by `flush`.
+        """
         if self.records.unwritten():
-            self._held.append(await asyncio.to_thread(self._hold))
-        self._begin_now()
+            held = await asyncio.to_thread(self._hold)
+            self._held.append(held)
+            asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
+        self.begin()
 
     def _hold(self) -> ExitStack:
         with ExitStack() as stack:
             stack.enter_context(self._snapshots.lease()).hold(*self.records.unwritten())
             return stack.pop_all()
+
+    def _sync(self) -> None:
+        """Bring layers to the disk that are to be recorded; what fails is found out again by who records them."""
+        with suppress(KetchError, OSError):
+            self._snapshots.sync(self.records.unwritten())
 
     def begin(self) -> asyncio.Future[None]:
         """Have what has changed written soon; returns what ends with that."""
@@ -54,20 +64,16 @@ class CacheWriter:
                 self._timer = asyncio.get_running_loop().call_later(_SOON_S, self._start)
         return self._next
 
-    def _begin_now(self) -> asyncio.Future[None]:
-        """Have it written as soon as what is being written has been."""
-        waiting = self.begin()
-        self._hurry = True
-        if not self._running:
-            self._start()
-        return waiting
-
     async def flush(self) -> None:
         """Return when everything is written that had changed before the call.
 
         What cannot be written is forgotten, with a line in the daemon's log: no build fails for its cache.
         """
-        await asyncio.shield(self._begin_now())
+        waiting = self.begin()
+        self._hurry = True
+        if not self._running:
+            self._start()
+        await asyncio.shield(waiting)
 
     def _start(self) -> None:
         waiting, self._next, self._hurry, self._running = self._next, None, False, True
