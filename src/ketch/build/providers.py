@@ -12,7 +12,7 @@ import msgspec
 from ketch.build.tree import EMPTY, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ketch.oci.config import ImageConfig
@@ -296,4 +296,8 @@ class BuildSession(Protocol):
 
     async def credentials(self, host: str) -> tuple[str, str] | None:
         """User and password, or an empty user and a token, for a registry and for no other."""
+        ...
+
+    def uploaded(self, host: str, path: str) -> AsyncIterator[bytes]:
+        """The bytes that the client keeps at a path of a host of its own, once (NotFound)."""
         ...

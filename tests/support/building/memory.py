@@ -194,6 +194,9 @@ class MemorySession:
     async def credentials(self, host: str) -> tuple[str, str] | None:
         return None
 
+    def uploaded(self, host: str, path: str) -> Any:
+        raise NotFound(path)
+
 
 class World:
     """A solver with all that it needs; `again` is the same after the daemon's restart."""

@@ -57,7 +57,7 @@ class SourceClient:
 
     def __init__(self, name="client-1"):
         self.id = name
-        self.directories, self.secrets, self.agents, self.passwords = {}, {}, {}, {}
+        self.directories, self.secrets, self.agents, self.passwords, self.uploads = {}, {}, {}, {}, {}
 
     async def directory(self, name):
         if name not in self.directories:
@@ -72,6 +72,12 @@ class SourceClient:
 
     async def credentials(self, host):
         return self.passwords.get(host)
+
+    async def uploaded(self, host, path):
+        if path not in self.uploads:
+            raise NotFound(f"nothing at http://{host}{path}")
+        for piece in self.uploads.pop(path):
+            yield piece
 
 
 class HoldingLease:

@@ -45,7 +45,7 @@ class Receiver:
             sync.finish()
         finally:
             sync.close()
-        rows = sync.rows
+        rows, self.changed = sync.rows, sync.changed_paths()
         if self.last is not None:
             os.close(self.last.fd)
         fd = os.open(self.layer, os.O_RDONLY | os.O_DIRECTORY)
@@ -114,6 +114,7 @@ def test_only_what_changed_is_asked_for(receiver, tmp_path):
     asked, unchanged = receiver.receive(top)
     assert (asked, unchanged) == (["empty"], False)
     assert everything(receiver.layer) == everything(top)
+    assert receiver.changed == {"empty", "a-b", "z-second"}
     for path in ("a-b", "a/b/file", "link", "pipe"):
         assert os.lstat(receiver.layer / path).st_ino == os.lstat(first / path).st_ino
     assert (first / "empty").read_bytes() == b""
@@ -144,6 +145,15 @@ def test_every_change_is_seen(receiver, tmp_path, change):
     change(top)
     assert not receiver.receive(top)[1]
     assert everything(receiver.layer) == everything(top)
+
+
+def test_a_hard_link_changes_with_its_file(receiver, tmp_path):
+    top = varied(tmp_path / "client")
+    receiver.receive(top)
+    (top / "a/b/file").write_text("another")
+    receiver.receive(top)
+    assert receiver.changed >= {"a", "a/b", "a/b/file", "z-second"}
+    assert (receiver.layer / "z-second").read_text() == "another"
 
 
 def test_what_may_have_changed_unseen_is_asked_for_again(receiver, tmp_path):

@@ -1,7 +1,8 @@
 """Files of the web (``http://…``, ``https://…``), as the one file of a layer.
 
 A file counts by its content.  What a server said of it last time (its ETag) is kept, so that one that has not changed
-is not downloaded again as long as its result is in the cache.
+is not downloaded again as long as its result is in the cache.  What is at the host ``buildkit-session`` a client of the
+build has: an archive that it was given on its standard input, for instance.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ketch.build.providers import BuildSnapshots, LayerDraft
     from ketch.build.sources.remembered import Versions
 
+UPLOADS = "buildkit-session"  # the host of what a client keeps for its builds
 _BUFFER = 1 << 20
 _PERM = 0o600
 _CONNECT_S, _STALL_S = 30, 120
@@ -71,6 +73,7 @@ class HttpSource:
             name: attrs[f"http.header.{name.lower()}"] for name in _HEADERS if f"http.header.{name.lower()}" in attrs
         }
         self._snapshots, self._versions = snapshots, versions
+        self._uploaded = identifier.partition("://")[2].partition("/")[0] == UPLOADS
         self._saved: _Saved | None = None
         self._promised = ""
 
@@ -78,6 +81,9 @@ class HttpSource:
         """The map, by the file's content: as the source promises it, or the server."""
         if self._checksum:
             return [http_map(self._file(_name(self._url, self._asked_name, ""), self._checksum, ""))]
+        if self._uploaded:
+            self._saved = await self._receive(work)
+            return [http_map(self._saved.file)]
         known = await asyncio.to_thread(self._versions.known, self._key())
         async with self._answer(work, known) as response:
             version = _same(response, known)
@@ -94,8 +100,11 @@ class HttpSource:
         """Download the file, if that is not done yet (InvalidArgument: it is not what the source promises)."""
         del inputs
         if self._saved is None:
-            async with self._answer(work, ()) as response:
-                self._saved = await self._save(work, response)
+            if self._uploaded:
+                self._saved = await self._receive(work)
+            else:
+                async with self._answer(work, ()) as response:
+                    self._saved = await self._save(work, response)
         found = self._saved.file.checksum
         if self._checksum and found != self._checksum:
             raise InvalidArgument(f"digest mismatch {found}: {self._checksum}", hint=f"it is of {self._shown()}")
@@ -157,25 +166,40 @@ class HttpSource:
     async def _save(self, work: Work, response: aiohttp.ClientResponse) -> _Saved:
         """Write the body to a new layer, and keep what the server says of it."""
         header = response.headers
+        saved = await self._written(work, _pieces(response), header)
+        etag = header.get("ETag", "").removeprefix("W/")
+        if etag:
+            version = Version(etag=etag, checksum=saved.file.checksum, modified=saved.file.modified)
+            await asyncio.to_thread(self._versions.keep, self._key(), version)
+        return saved
+
+    async def _receive(self, work: Work) -> _Saved:
+        """Write what a client keeps for the build to a new layer (NotFound: no client has it)."""
+        url = urlsplit(self._url)
+        missing: NotFound | None = None
+        for session in work.sessions:
+            try:
+                return await self._written(work, session.uploaded(url.netloc, url.path), {})
+            except NotFound as e:
+                missing = missing or e
+        raise missing or NotFound(f"no client keeps {self._url}")
+
+    async def _written(self, work: Work, pieces: AsyncIterator[bytes], header: Mapping[str, str]) -> _Saved:
+        """Write pieces to the file of a new layer, which is called and dated as the header says."""
         name = _name(self._url, self._asked_name, header.get("Content-Disposition", ""))
         modified, seconds = _modified(header.get("Last-Modified", ""))
         async with drafted(self._snapshots, work.lease) as draft:
             path = os.path.join(draft.directory, name)
-            checksum = await self._write(work, response, path)
+            checksum = await self._write(work, pieces, int(header.get("Content-Length") or 0), path)
             layer = await threads.run_to_end(self._finish, draft, path, seconds)
-        etag = header.get("ETag", "").removeprefix("W/")
-        if etag:
-            version = Version(etag=etag, checksum=checksum, modified=modified)
-            await asyncio.to_thread(self._versions.keep, self._key(), version)
         return _Saved(layer, self._file(name, checksum, modified))
 
-    async def _write(self, work: Work, response: aiohttp.ClientResponse, path: str) -> str:
-        """Write the body to a file; returns its digest."""
-        total = int(response.headers.get("Content-Length") or 0)
+    async def _write(self, work: Work, pieces: AsyncIterator[bytes], total: int, path: str) -> str:
+        """Write pieces to a file; returns its digest."""
         digest, done, next_s = hashlib.sha256(), 0, time.monotonic()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PERM)
         try:
-            async for piece in _pieces(response):
+            async for piece in pieces:
                 await threads.run_to_end(_write, fd, piece)
                 digest.update(piece)
                 done += len(piece)

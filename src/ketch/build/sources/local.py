@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from ketch import threads
 from ketch.build.cache.contents import FormerTree
 from ketch.build.cache.maps import LocalPatterns, local_map
 from ketch.build.providers import LocalDirectory
@@ -22,7 +23,6 @@ from ketch.build.sources.selection import PathSelection
 from ketch.build.sources.threads import SourceMeter, metered
 from ketch.build.tree import Tree
 from ketch.errors import DataLoss, NotFound
-from ketch.images.single_flight import run_uncancellable
 from ketch.storage.contexts import copies
 from ketch.storage.contexts.copies import KeptCopy
 from ketch.storage.contexts.fill import Known, fill
@@ -79,7 +79,7 @@ class LocalSource:
         if isinstance(directory, LocalDirectory):
             taken = await self._read(taking, meter, directory)
         else:
-            taken = _Taken(await self._receive(taking, meter, directory))
+            taken = await self._receive(taking, meter, directory)
         tree = Tree((taken.layer,))
         self._from_client(tree, taken.former)
         return [tree]
@@ -92,21 +92,21 @@ class LocalSource:
         finally:
             os.close(fd)
 
-    async def _receive(self, taking: _Taking, meter: SourceMeter, directory: SentDirectory) -> str:
+    async def _receive(self, taking: _Taking, meter: SourceMeter, directory: SentDirectory) -> _Taken:
         """The layer of a directory that its client sends."""
         patterns = self._patterns
         kept = self._compared and directory.key
         place = f"sent:{directory.key}:{self._hint}:{self._name}" if kept else ""
         receiving = _Receiving(taking, place, repr(patterns))
         try:
-            await run_uncancellable(receiving.open)
+            await threads.run_to_end(receiving.open)
             await directory.send(patterns.include or (), patterns.exclude or (), patterns.follow or (), receiving)
             return await metered(meter, receiving.commit)
         except DataLoss:
             receiving.forget()
             raise
         finally:
-            await run_uncancellable(receiving.close)
+            await threads.run_to_end(receiving.close)
 
     def _take(self, taking: _Taking, fd: int, private: bool) -> _Taken:
         """The layer; blocking."""
@@ -236,16 +236,19 @@ class _Receiving:
         self._undo.callback(self._draft.abort)
         return self._draft.directory
 
-    def commit(self) -> str:
+    def commit(self) -> _Taken:
         """The layer, when everything has come (KetchError)."""
-        self._sync.finish()
-        if self._last is not None and self._sync.unchanged:
-            return self._last.layer
+        sync, last = self._sync, self._last
+        sync.finish()
+        if last is not None and sync.unchanged:
+            return _Taken(last.layer)
         assert self._draft is not None
         layer = self._draft.commit()
         if self._new.place:
-            self._taking.kept.keep(msgspec.structs.replace(self._new, layer=layer), self._wanted, self._sync.rows)
-        return layer
+            self._taking.kept.keep(msgspec.structs.replace(self._new, layer=layer), self._wanted, sync.rows)
+        if last is None:
+            return _Taken(layer)
+        return _Taken(layer, FormerTree(Tree((last.layer,)), sync.changed_paths()))
 
     def forget(self) -> None:
         """Forget the last copy, which is damaged."""

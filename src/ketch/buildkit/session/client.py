@@ -110,8 +110,8 @@ class ClientSession:
         if not self.serves(UploadService.Pull):
             raise NotFound(f"the client keeps nothing at http://{host}{path}")
         async with self.channel.stream(UploadService.Pull, {"urlpath": [path], "urlhost": [host]}) as call:
-            async for piece in call:
-                yield piece.data
+            while messages := await call.receive_many():
+                yield b"".join([one.data for one in messages])
 
     # -- what builds give ----------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from ketch.threads import to_the_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -27,11 +29,4 @@ class Worker:
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """The result of work, which has ended when this returns, even cancelled."""
-        running = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            if not running.cancelled():
-                running.exception()  # nobody waits for it any more
-            raise
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments))

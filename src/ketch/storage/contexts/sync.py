@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ketch.errors import Conflict, DataLoss, InvalidArgument, ResourceExhausted
 from ketch.storage.archive.limits import Reserve
 from ketch.storage.contexts.attributes import attributes, set_attributes
+from ketch.storage.contexts.copies import changed_paths
 from ketch.storage.contexts.sent import SentEntry, SentOrder
 from ketch.storage.tree_copy import Copier
 
@@ -65,6 +66,17 @@ class DirectorySync:
     def unchanged(self) -> bool:
         """Whether nothing was written: after `finish`, that the last copy is the result."""
         return self._writing is None
+
+    def changed_paths(self) -> set[str]:
+        """The paths of what is not as in the last copy, and of all above them.
+
+        Files with something beside their content count among them: a hard link changes with the file that it names.
+        """
+        last = self._last
+        if last is None:
+            return {row[0] for row in self.rows}
+        known = {row for row in last.settled if not (row[6] and stat.S_ISREG(row[1]))}
+        return changed_paths(self.rows, last.rows, known)
 
     def entry(self, one: SentEntry) -> bool:
         """Take the next entry; True: its content is asked for (KetchError)."""

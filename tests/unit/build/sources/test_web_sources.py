@@ -13,7 +13,7 @@ import pytest
 
 from ketch.build.cache.maps import Download, http_map
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from tests.support.building.sources import FolderDraft, LayerFolders, SourceBox, SourceWork
+from tests.support.building.sources import FolderDraft, LayerFolders, SourceBox, SourceClient, SourceWork
 
 MODIFIED = "Tue, 05 Mar 2024 10:20:30 GMT"
 SECONDS = 1709634030
@@ -216,3 +216,17 @@ def test_passwords_in_addresses_are_used_and_not_shown(box, server):
     with pytest.raises(NotFound) as caught:
         box.run(f"{address}/none")
     assert "secret" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_what_a_client_keeps_is_a_source(tmp_path):
+    box = SourceBox(tmp_path)
+    content = b"x" * 3_000_000
+    box.client.uploads["/id"] = [content[:10], content[10:]]
+    other = SourceClient("other")
+    maps, top = box.run("http://buildkit-session/id", SourceWork(other, box.client), http_filename="context")
+    assert (top / "context").read_bytes() == content
+    box.client.uploads["/id2"] = [content]
+    assert box.run("http://buildkit-session/id2", http_filename="context")[0] == maps
+    with pytest.raises(NotFound, match="nothing at http://buildkit-session/id"):
+        box.run("http://buildkit-session/id")
+    box.close()

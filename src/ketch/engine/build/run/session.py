@@ -10,7 +10,7 @@ from ketch.build.providers import LocalDirectory
 from ketch.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.remote.credentials import Credentials
@@ -55,6 +55,10 @@ class RequestSession:
             return None
         token = found.registry_token or found.identity_token
         return ("", token) if token else (found.username, found.password)
+
+    def uploaded(self, host: str, path: str) -> AsyncIterator[bytes]:
+        """Nothing (NotFound)."""
+        raise NotFound(f"the client keeps nothing at http://{host}{path}")
 
 
 def given_credentials(credentials: Mapping[str, Credentials], host: str) -> Credentials | None:
