@@ -12,11 +12,11 @@ import msgspec
 from ketch.build.tree import EMPTY, Tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ketch.oci.config import ImageConfig
-    from ketch.oci.manifest import Platform
+    from ketch.oci.manifest import Descriptor, Platform
     from ketch.storage.content.leases import Lease
     from ketch.storage.contexts.sent import SentEntry
 
@@ -217,14 +217,46 @@ class BuildImages(Protocol):
         ...
 
 
-class BuildLayouts(Protocol):
-    """One who finds images in OCI layouts that clients have in directories."""
+class BuildLayout(Protocol):
+    """An OCI image-layout of a client's.  Blocking, in threads (KetchError)."""
 
-    async def find(self, layout: LocalDirectory, digest: str, platform: Platform) -> FoundImage:
+    def described(self, digest: str) -> Descriptor:
+        """A descriptor of a blob by what is there; its media type is not known (NotFound)."""
+        ...
+
+    def named(self, tag: str, digest: str) -> Descriptor:
+        """The descriptor of a manifest by its name, or by its digest where that is given (NotFound)."""
+        ...
+
+    def has(self, descriptor: Descriptor) -> bool:
+        """Whether a blob of that name and size is there."""
+        ...
+
+    def read(self, descriptor: Descriptor, limit: int) -> bytes:
+        """A small blob, verified."""
+        ...
+
+    def copy(self, descriptor: Descriptor, write: Callable[[bytes], object]) -> None:
+        """Write a blob to somebody who verifies it."""
+        ...
+
+    def put(self, descriptor: Descriptor, pieces: Iterable[bytes]) -> None:
+        """Write a blob, unless it is there."""
+        ...
+
+    def name(self, manifest: Descriptor, tag: str) -> None:
+        """Give a manifest that is there a name."""
+        ...
+
+
+class BuildLayouts(Protocol):
+    """One who finds images in OCI layouts of clients."""
+
+    async def find(self, layout: BuildLayout, digest: str, platform: Platform) -> FoundImage:
         """An image by the digest of its manifest or of an index (KetchError)."""
         ...
 
-    async def fetch(self, layout: LocalDirectory, digest: str, platform: Platform, lease: Lease) -> Tree:
+    async def fetch(self, layout: BuildLayout, digest: str, platform: Platform, lease: Lease) -> Tree:
         """Bring its layers here (KetchError)."""
         ...
 
@@ -284,6 +316,10 @@ class BuildSession(Protocol):
 
     async def directory(self, name: str) -> LocalDirectory | SentDirectory:
         """A directory by the name that sources give it (NotFound)."""
+        ...
+
+    async def layout(self, name: str) -> BuildLayout:
+        """An OCI layout by the name that sources and caches give it (NotFound)."""
         ...
 
     async def secret(self, name: str) -> bytes | None:

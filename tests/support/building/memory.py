@@ -185,6 +185,9 @@ class MemorySession:
     async def directory(self, name: str) -> Any:
         raise NotFound(name)
 
+    async def layout(self, name: str) -> Any:
+        raise NotFound(name)
+
     async def secret(self, name: str) -> bytes | None:
         return None
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 import stat
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from ketch.buildkit.services.content import ContentService
 from ketch.buildkit.services.credentials import AuthService, SecretsService, SSHService
 from ketch.buildkit.services.files import FileSendService, FileSyncService, UploadService
 from ketch.buildkit.wire.credentials import auth_pb2, secrets_pb2, ssh_pb2
+from ketch.buildkit.wire.files import content_pb2
 from ketch.buildkit.wire.files.filesync_pb2 import BytesMessage
 from ketch.buildkit.wire.files.packet_pb2 import Packet
 from ketch.buildkit.wire.files.stat_pb2 import Stat, Xattr
@@ -53,7 +56,9 @@ def told(one):
 class SessionClient:
     """One client; what is not given to it, it does not serve."""
 
-    def __init__(self, *, directories=None, secrets=None, logins=None, agents=None, uploads=None, exports=False):
+    def __init__(
+        self, *, directories=None, secrets=None, logins=None, agents=None, uploads=None, blobs=None, exports=False
+    ):
         self.directories = directories or {}
         self.secrets, self.logins, self.agents, self.uploads = secrets, logins, agents, uploads
         self.script = None  # what is done with a call of filesync instead
@@ -68,6 +73,10 @@ class SessionClient:
         self._add(SSHService.CheckAgent, unary(self._check_agent), agents is not None)
         self._add(SSHService.ForwardAgent, self._forward, agents is not None)
         self._add(UploadService.Pull, self._pull, uploads is not None)
+        self.blobs = blobs  # of each store, by digest
+        self._add(ContentService.Info, unary(self._info), blobs is not None)
+        self._add(ContentService.Read, self._read, blobs is not None)
+        self._add(ContentService.Write, self._write, blobs is not None)
         self._add(FileSendService.DiffCopy, self._receive, exports is True)
         self._add(SEND_PACKETS, self._receive_tree, exports == "trees")
 
@@ -165,6 +174,41 @@ class SessionClient:
             raise RpcError(Code.UNKNOWN, f"no http response from session for {path}")
         for piece in self.uploads.pop(path):
             await call.send(BytesMessage(data=piece))
+
+    def _store(self, metadata, digest=""):
+        store = metadata["buildkit-attachable-store-id"][0]
+        if store not in self.blobs or (digest and digest not in self.blobs[store]):
+            raise RpcError(Code.NOT_FOUND, f"content {digest} of {store}: not found")
+        return self.blobs[store]
+
+    async def _info(self, request, metadata):
+        size = len(self._store(metadata, request.digest)[request.digest])
+        return content_pb2.InfoResponse(info=content_pb2.Info(digest=request.digest, size=size))
+
+    async def _read(self, call):
+        request = await call.receive()
+        data = self._store(call.metadata, request.digest)[request.digest]
+        end = request.offset + request.size if request.size else len(data)
+        for at in range(request.offset, end, 1 << 20):
+            piece = data[at : min(at + (1 << 20), end)]
+            await call.send(content_pb2.ReadContentResponse(offset=at, data=piece))
+
+    async def _write(self, call):
+        """Write a blob, as containerd's server does: each request is answered, and the last one commits."""
+        store, written = self._store(call.metadata), b""
+        async for request in call:
+            if request.action == content_pb2.STAT and request.expected in store:
+                raise RpcError(Code.ALREADY_EXISTS, f"content {request.expected}: already exists")
+            assert request.action == content_pb2.STAT or request.offset == len(written)
+            written += request.data
+            if request.action == content_pb2.COMMIT:
+                digest = "sha256:" + hashlib.sha256(written).hexdigest()
+                if digest != request.expected or len(written) != request.total:
+                    raise RpcError(Code.FAILED_PRECONDITION, f"unexpected commit digest {digest}")
+                store[digest] = written
+            await call.send(content_pb2.WriteContentResponse(action=request.action, offset=len(written)))
+            if request.action == content_pb2.COMMIT:
+                return
 
     async def _receive(self, call):
         found = b""

@@ -12,6 +12,7 @@ from ketch.build.llb.operations import source
 from ketch.build.providers import LocalDirectory
 from ketch.build.sources.sources import Sources
 from ketch.errors import NotFound
+from ketch.storage.content.layout_directory import LayoutDirectory
 from ketch.storage.contexts.copies import ContextCopies
 
 
@@ -63,6 +64,9 @@ class SourceClient:
         if name not in self.directories:
             raise NotFound(f"no local directory {name}")
         return self.directories[name]
+
+    async def layout(self, name):
+        return LayoutDirectory((await self.directory(name)).fd)
 
     async def secret(self, name):
         return self.secrets.get(name)

@@ -11,7 +11,7 @@ import typing
 import pytest
 
 import ketch
-from ketch.buildkit.services import control, credentials, files, gateway
+from ketch.buildkit.services import content, control, credentials, files, gateway
 from ketch.buildkit.wire.control import control_pb2
 from ketch.rpc import health
 from ketch.rpc.method import Service
@@ -24,6 +24,7 @@ SERVICES = {
     "/moby.filesync.v1.FileSync/": files.FileSyncService,
     "/moby.filesync.v1.FileSend/": files.FileSendService,
     "/moby.upload.v1.Upload/": files.UploadService,
+    "/containerd.services.content.v1.Content/": content.ContentService,
     "/moby.exporter.v1.Exporter/": files.ExporterService,
     "/moby.filesync.v1.Auth/": credentials.AuthService,
     "/moby.buildkit.secrets.v1.Secrets/": credentials.SecretsService,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.build.cache.maps import image_maps
-from ketch.build.providers import LocalDirectory
 from ketch.build.sources.attributes import layer_limit
 from ketch.build.sources.image import platform_message, read_platform
-from ketch.build.sources.local import given_directory
 from ketch.build.tree import Tree
-from ketch.errors import InvalidArgument, Unimplemented
+from ketch.errors import InvalidArgument, NotFound
 from ketch.oci import digest as digests
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.build.llb import ops_pb2 as pb
     from ketch.build.operation import CacheMap, Work
-    from ketch.build.providers import BuildLayouts
+    from ketch.build.providers import BuildLayout, BuildLayouts, BuildSession
 
 SCHEME = "oci-layout://"
 
@@ -43,7 +41,7 @@ class LayoutSource:
 
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         """The maps: by the digest, and by the layers."""
-        layout = await self._layout(work)
+        layout = await self._found(work.sessions)
         found = await self._layouts.find(layout, self._digest, self._platform)
         diff_ids = found.config.rootfs.diff_ids
         return image_maps(self._digest, platform_message(self._platform), diff_ids, self._limit)
@@ -51,15 +49,16 @@ class LayoutSource:
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Bring the layers here."""
         del inputs
-        layout = await self._layout(work)
+        layout = await self._found(work.sessions)
         tree = await self._layouts.fetch(layout, self._digest, self._platform, work.lease)
         return [Tree(tree.layers[: self._limit or None])]
 
-    async def _layout(self, work: Work) -> LocalDirectory:
-        """The client's directory (NotFound; Unimplemented: it cannot be opened here)."""
-        found = await given_directory(work.sessions, self._directory, self._session)
-        if not isinstance(found, LocalDirectory):
-            raise Unimplemented(
-                f"the OCI layout {self._directory} is not on this machine", hint="push the image instead"
-            )
-        return found
+    async def _found(self, sessions: Sequence[BuildSession]) -> BuildLayout:
+        """The client's layout: of the session that the source names, else of any that has it (NotFound)."""
+        missing: NotFound | None = None
+        for session in sorted(sessions, key=lambda one: one.id != self._session):
+            try:
+                return await session.layout(self._directory)
+            except NotFound as e:
+                missing = missing or e
+        raise missing or NotFound(f"no client gives the OCI layout {self._directory}")

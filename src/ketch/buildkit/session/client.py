@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from ketch.buildkit.services.content import ContentService
 from ketch.buildkit.services.credentials import AuthService, SecretsService, SSHService
 from ketch.buildkit.services.files import FileSendService, FileSyncService, UploadService
 from ketch.buildkit.session import transfers
 from ketch.buildkit.session.agents import ForwardedAgent
+from ketch.buildkit.session.content import ClientLayout
 from ketch.buildkit.session.sending import SendingEnd
 from ketch.buildkit.wire.credentials import auth_pb2, secrets_pb2, ssh_pb2
 from ketch.errors import NotFound, Unavailable
@@ -62,6 +64,12 @@ class ClientSession:
         if not self.serves(FileSyncService.DiffCopy):
             raise NotFound("no local sources enabled", hint=f"the client was asked for the directory `{name}`")
         return ClientDirectory(self.channel, name, self.shared_key)
+
+    async def layout(self, name: str) -> ClientLayout:
+        """An OCI layout that the client reads and writes (NotFound: it keeps none)."""
+        if not self.serves(ContentService.Info):
+            raise NotFound(f"the client keeps no layouts, and none named `{name}`")
+        return ClientLayout(self.channel, name)
 
     async def secret(self, name: str) -> bytes | None:
         """A secret; None: the client has none of that name."""

@@ -1,4 +1,4 @@
-"""Images in OCI layouts that clients of builds have in directories: found by digest, copied here when needed."""
+"""Images in OCI layouts of builds' clients: found by digest, copied here when needed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from ketch.images.unpack import unpack_blob
 from ketch.oci import digest as digests
 from ketch.oci.reference import Reference
 from ketch.remote.repository import LARGEST_MANIFEST, Fetched, manifest_type
-from ketch.storage.content.layout_directory import LayoutDirectory
 
 if TYPE_CHECKING:
-    from ketch.build.providers import LocalDirectory
+    from ketch.build.providers import BuildLayout
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.images.transfer.layers import Layer
@@ -42,36 +41,35 @@ class EngineBuildLayouts:
     def __init__(self, store: ImageStore) -> None:
         self._store = store
 
-    async def find(self, layout: LocalDirectory, digest: str, platform: Platform) -> FoundImage:
+    async def find(self, layout: BuildLayout, digest: str, platform: Platform) -> FoundImage:
         """An image by the digest of its manifest or of an index (NotFound, InvalidArgument, DataLoss)."""
-        found = await _read(LayoutDirectory(layout.fd), digest, platform)
+        found = await _read(layout, digest, platform)
         return FoundImage(reference=_reference(digest), manifest=found.fetched.descriptor.digest, config=found.config)
 
-    async def fetch(self, layout: LocalDirectory, digest: str, platform: Platform, lease: Lease) -> Tree:
+    async def fetch(self, layout: BuildLayout, digest: str, platform: Platform, lease: Lease) -> Tree:
         """Copy what is missing of an image, and unpack its layers, which the lease holds."""
-        directory = LayoutDirectory(layout.fd)
-        found = await _read(directory, digest, platform)
+        found = await _read(layout, digest, platform)
         chains = [layer.chain_id for layer in found.layers]
         lease.hold(*chains, *(layer.descriptor.digest for layer in found.layers), found.manifest.config.digest)
-        sizes = [await run_uncancellable(self._bring, directory, layer) for layer in found.layers]
-        image = await run_uncancellable(self._assembled, directory, found, sizes, lease)
+        sizes = [await run_uncancellable(self._bring, layout, layer) for layer in found.layers]
+        image = await run_uncancellable(self._assembled, layout, found, sizes, lease)
         await run_uncancellable(self._store.keep_base, image)
         return Tree(tuple(chains))
 
-    def _bring(self, directory: LayoutDirectory, layer: Layer) -> int:
+    def _bring(self, layout: BuildLayout, layer: Layer) -> int:
         """Have a layer and its blob here; returns the bytes of its files."""
         digest = layer.descriptor.digest
         if not self._store.content.exists(digest):
             with self._store.content.ingest(digest, durable=False) as ingest:
-                directory.copy(layer.descriptor, ingest.write)
+                layout.copy(layer.descriptor, ingest.write)
         known = self._store.layer_sizes().get(layer.chain_id)
         if known is not None and self._store.layers.exists(layer.chain_id):
             return known
         return unpack_blob(self._store, digest, layer.diff_id, layer.chain_id)
 
-    def _assembled(self, directory: LayoutDirectory, found: _InLayout, sizes: list[int], lease: Lease) -> Image:
+    def _assembled(self, layout: BuildLayout, found: _InLayout, sizes: list[int], lease: Lease) -> Image:
         content, described = self._store.content, found.manifest.config
-        content.put(directory.read(described, choice.LARGEST_CONFIG), hold=lease.hold, durable=False)
+        content.put(layout.read(described, choice.LARGEST_CONFIG), hold=lease.hold, durable=False)
         manifest = content.put(found.fetched.data, hold=lease.hold, durable=False)
         blobs = [layer.descriptor.digest for layer in found.layers]
         return make_image(described.digest, manifest, found.config, blobs, sizes)
@@ -80,30 +78,30 @@ class EngineBuildLayouts:
 class _Manifests:
     """The manifests of a layout (`choose.Manifests`)."""
 
-    def __init__(self, directory: LayoutDirectory) -> None:
-        self._directory = directory
+    def __init__(self, layout: BuildLayout) -> None:
+        self._layout = layout
 
     async def manifest(self, digest: str, /) -> Fetched:
         """A manifest by its digest."""
         return await asyncio.to_thread(self._read, digests.check(digest))
 
     def _read(self, digest: str) -> Fetched:
-        descriptor = self._directory.described(digest)
-        data = self._directory.read(descriptor, LARGEST_MANIFEST)
+        descriptor = self._layout.described(digest)
+        data = self._layout.read(descriptor, LARGEST_MANIFEST)
         descriptor.media_type = manifest_type(data, "", digest)
         return Fetched(descriptor, data)
 
 
-async def _read(directory: LayoutDirectory, digest: str, platform: Platform) -> _InLayout:
+async def _read(layout: BuildLayout, digest: str, platform: Platform) -> _InLayout:
     """The image for a platform (NotFound, InvalidArgument, DataLoss)."""
 
     async def seen(_fetched: Fetched) -> None:
         pass
 
-    manifests, ref = _Manifests(directory), _named(digest)
+    manifests, ref = _Manifests(layout), _named(digest)
     fetched = await choice.choose(manifests, await manifests.manifest(digest), platform, ref, seen)
     manifest = choice.image_manifest(fetched, ref)
-    data = await asyncio.to_thread(directory.read, manifest.config, choice.LARGEST_CONFIG)
+    data = await asyncio.to_thread(layout.read, manifest.config, choice.LARGEST_CONFIG)
     config = choice.image_config(data, manifest.config.digest)
     return _InLayout(fetched, manifest, config, choice.image_layers(manifest, config, ref))
 

@@ -82,6 +82,13 @@ class LayoutDirectory:
         with self._opened(_path(digest)) as fd:
             return oci.Descriptor(media_type="", digest=digest, size=os.fstat(fd).st_size)
 
+    def named(self, tag: str, digest: str) -> oci.Descriptor:
+        """The descriptor of a manifest by its name, or by its digest where that is given (NotFound)."""
+        for one in self.index().manifests:
+            if one.digest == digest or (not digest and (one.annotations or {}).get(NAME) == tag):
+                return one
+        raise NotFound(f"the directory has nothing named {digest or tag}")
+
     def has(self, descriptor: oci.Descriptor) -> bool:
         """Whether a blob of that name and size is here."""
         try:

@@ -14,6 +14,7 @@ from ketch.images.single_flight import run_uncancellable
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import reference
+from ketch.storage.content.layout_directory import LayoutDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ketch.build.cache.exchange.options import CacheExport, CacheImport
     from ketch.build.cache.records import CacheRecords
     from ketch.build.cache.schema import CacheResult
-    from ketch.build.providers import BuildSession
+    from ketch.build.providers import BuildLayout, BuildSession
     from ketch.engine.model.building.builds import CachePlace
     from ketch.images.store import ImageStore
     from ketch.images.transfer.layers import LayerService
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     BuildResults = Sequence[tuple[Sequence[str], Sequence[str]]]
     """Of each result of a build, the keys of its last step and its layers."""
+
+_LOCAL = "local:"  # before a directory's path: a client's name of it
 
 
 def check(cache_from: Sequence[CachePlace], cache_to: Sequence[CachePlace]) -> None:
@@ -73,7 +76,7 @@ class CacheExchange:
         """The caches at a place, for look-ups; of one that cannot be read this is told, and the build goes on."""
         option = options.cache_import(place.kind, place.attrs)
         try:
-            reader = await self._reader(option, place.fd, session)
+            reader = await self._reader(option, place, session)
             return await manifests.imported(reader, PlaceLoader(self._store, reader))
         except KetchError as e:
             tell(f"the cache cannot be read and is not used: {e.message}")
@@ -87,9 +90,11 @@ class CacheExchange:
             return []
         return await manifests.imported(place, PlaceLoader(self._store, place))
 
-    async def _reader(self, option: CacheImport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
+    async def _reader(
+        self, option: CacheImport, place: CachePlace, session: BuildSession
+    ) -> RegistryPlace | DirectoryPlace:
         if option.kind == "local":
-            return DirectoryPlace(fd, self._store, option.tag, option.digest)
+            return DirectoryPlace(await _layout(place, "src", session), self._store, option.tag, option.digest)
         return RegistryPlace(await self._repository(option.reference, session, push=False), self._layers)
 
     async def _repository(self, name: str, session: BuildSession, *, push: bool) -> Repository:
@@ -109,19 +114,25 @@ class CacheExchange:
         session: BuildSession,
         lease: Lease,
         tell: Callable[[str], None],
-    ) -> None:
-        """Write the cache of a build's results (KetchError); ``tell`` hears of each part that is written."""
+    ) -> oci.Descriptor | None:
+        """Write the cache of a build's results (KetchError); ``tell`` hears of each part that is written.
+
+        Returns the manifest that was written, by which clients find it in directories of theirs.
+        """
         option = options.cache_export(place.kind, place.attrs)
         try:
-            await self._export(option, await self._writer(option, place.fd, session), results, lease, tell)
+            return await self._export(option, await self._writer(option, place, session), results, lease, tell)
         except KetchError as e:
             if not option.ignore_error:
                 raise
             tell(f"the cache cannot be written, which is ignored: {e.message}")
+            return None
 
-    async def _writer(self, option: CacheExport, fd: int, session: BuildSession) -> RegistryPlace | DirectoryPlace:
+    async def _writer(
+        self, option: CacheExport, place: CachePlace, session: BuildSession
+    ) -> RegistryPlace | DirectoryPlace:
         if option.kind == "local":
-            return DirectoryPlace(fd, self._store, option.tag)
+            return DirectoryPlace(await _layout(place, "dest", session), self._store, option.tag)
         return RegistryPlace(await self._repository(option.reference, session, push=True), self._layers)
 
     async def _export(
@@ -131,13 +142,14 @@ class CacheExchange:
         results: BuildResults,
         lease: Lease,
         tell: Callable[[str], None],
-    ) -> None:
+    ) -> oci.Descriptor | None:
         wanted = _all if option.everything else _part_of([layers for _, layers in results])
         keys = exports.keys_of(self._records, [key for found, _ in results for key in found], wanted)
         blobs = LayerBlobs(self._store, lease, compressed=option.compressed)
         layers = list(dict.fromkeys(layer for key in keys for layer in key.layers))
         if not layers:
-            return tell("there is nothing that others could use")
+            tell("there is nothing that others could use")
+            return None
         found = await run_uncancellable(blobs.of, layers)
         manifest = manifests.written(
             exports.config_of(keys, found),
@@ -155,6 +167,14 @@ class CacheExchange:
         )
         await writer.finish(described, manifest.data)
         tell(f"writing cache manifest {described.digest}")
+        return described
+
+
+async def _layout(place: CachePlace, name: str, session: BuildSession) -> BuildLayout:
+    """The directory of a cache: open here, or the client's (NotFound)."""
+    if place.fd >= 0:
+        return LayoutDirectory(place.fd)
+    return await session.layout(f"{_LOCAL}{place.attrs.get(name, '')}")
 
 
 def _all(_result: CacheResult) -> bool:

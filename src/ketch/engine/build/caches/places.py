@@ -7,17 +7,17 @@ import contextlib
 from typing import IO, TYPE_CHECKING, Protocol
 
 from ketch.engine.os_errors import explained
-from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.errors import DataLoss, InvalidArgument
 from ketch.images.single_flight import run_uncancellable
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote.upload import Upload
-from ketch.storage.content.layout_directory import NAME, LayoutDirectory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from ketch.build.cache.exchange.imports import CachedLayer
+    from ketch.build.providers import BuildLayout
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.images.transfer.layers import LayerService
@@ -102,10 +102,10 @@ class RegistryPlace:
 
 
 class DirectoryPlace:
-    """A name within an image-layout in a client's directory."""
+    """A name within an image-layout of a client's."""
 
-    def __init__(self, fd: int, store: ImageStore, tag: str, digest: str = "") -> None:
-        self._layout = LayoutDirectory(fd)
+    def __init__(self, layout: BuildLayout, store: ImageStore, tag: str, digest: str = "") -> None:
+        self._layout = layout
         self._store = store
         self._tag, self._digest = tag, digest
 
@@ -115,10 +115,7 @@ class DirectoryPlace:
             return await asyncio.to_thread(self._manifest)
 
     def _manifest(self) -> bytes:
-        for one in self._layout.index().manifests:
-            if one.digest == self._digest or (not self._digest and (one.annotations or {}).get(NAME) == self._tag):
-                return self._layout.read(one, _LARGEST_MANIFEST)
-        raise NotFound(f"the directory has no cache named {self._digest or self._tag}")
+        return self._layout.read(self._layout.named(self._tag, self._digest), _LARGEST_MANIFEST)
 
     async def read(self, descriptor: oci.Descriptor, limit: int) -> bytes:
         """A small blob or manifest, verified."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build.providers import LocalDirectory
 from ketch.errors import NotFound
+from ketch.storage.content.layout_directory import LayoutDirectory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -38,6 +39,10 @@ class RequestSession:
         if name in self._request.directories:
             return LocalDirectory(fd=self._request.directories[name], private=False)
         raise NotFound(f"the client has given no directory `{name}`")
+
+    async def layout(self, name: str) -> LayoutDirectory:
+        """An OCI layout in a directory that the request has opened (NotFound)."""
+        return LayoutDirectory((await self.directory(name)).fd)
 
     async def secret(self, name: str) -> bytes | None:
         """A secret; None: the client has none of that name."""
