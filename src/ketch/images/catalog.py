@@ -33,13 +33,19 @@ class Named(NamedTuple):
     target: str
 
 
-class Catalog:
-    """Images by id, names, and the indexes among the names' targets."""
+class Indexes(NamedTuple):
+    """Indexes by digest, and of each the attestation manifests that are here: digest → blobs."""
 
-    def __init__(
-        self, images: Mapping[str, Image], names: Mapping[str, Named], indexes: Mapping[str, oci.Index]
-    ) -> None:
-        self.images, self.names, self.indexes = images, names, indexes
+    found: Mapping[str, oci.Index]
+    attested: Mapping[str, Mapping[str, frozenset[str]]]
+
+
+class Catalog:
+    """Images by id, names, and the indexes among the names' targets, with the attestations that are here."""
+
+    def __init__(self, images: Mapping[str, Image], names: Mapping[str, Named], indexes: Indexes) -> None:
+        self.images, self.names = images, names
+        self.indexes, self.attested = indexes
         self._by_manifest = {m: image for image in images.values() for m in (image.manifest, *image.forms)}
         self._of: dict[str, list[str]] = {}
         for name, named in sorted(names.items()):
@@ -116,6 +122,10 @@ class Catalog:
             return [self.images[named.id]]
         found = (self._by_manifest.get(descriptor.digest) for descriptor in index.manifests)
         return [image for image in found if image is not None]
+
+    def attestations(self, target: str) -> set[str]:
+        """The blobs of the attestations in an index."""
+        return {blob for blobs in self.attested.get(target, {}).values() for blob in blobs}
 
     def by_manifest(self, digest: str) -> Image | None:
         """The image with that manifest."""

@@ -108,7 +108,8 @@ class GarbageCollector:
         catalog = self._repository.catalog
         kept = (image.parts() for image in catalog.images.values() if image.id not in without)
         targets = {named.target for named in catalog.names.values()}
-        return candidates - self._leases.held().union(targets, self._others(), *kept)
+        attested = map(catalog.attestations, catalog.attested)
+        return candidates - self._leases.held().union(targets, self._others(), *attested, *kept)
 
     def _forget_bases(self) -> set[str]:
         """Delete the rows of base images that builds do not need any more; returns their blobs and layers."""

@@ -9,7 +9,7 @@ import msgspec
 
 from ketch.errors import InvalidArgument
 from ketch.images import layoutindex, recover, schema
-from ketch.images.catalog import Catalog, Named
+from ketch.images.catalog import Catalog, Indexes, Named
 from ketch.oci import reference
 from ketch.storage.database.records import Records
 
@@ -42,7 +42,7 @@ class ImageRepository:
         )
         rows = db.query("SELECT name, id, target FROM image_names")
         names = {r["name"]: Named(r["id"], r["target"] or images[r["id"]].manifest) for r in rows if r["id"] in images}
-        self.catalog = Catalog({}, {}, {})
+        self.catalog = Catalog({}, {}, Indexes({}, {}))
         self.show(images, names)
 
     # -- writing -------------------------------------------------------------------------------
@@ -86,15 +86,18 @@ class ImageRepository:
 
     # -- looking -------------------------------------------------------------------------------
 
-    def indexes(self, images: Mapping[str, Image], names: Mapping[str, Named]) -> dict[str, oci.Index]:
+    def indexes(self, images: Mapping[str, Image], names: Mapping[str, Named]) -> Indexes:
         """The indexes among the names' targets."""
         single = {m for image in images.values() for m in (image.manifest, *image.forms)}
-        found = {}
+        found: dict[str, oci.Index] = {}
+        attested: dict[str, Mapping[str, frozenset[str]]] = {}
         for target in {named.target for named in names.values()} - single:
             index = self.catalog.indexes.get(target) or layoutindex.read(self._content, target)
             if index is not None:
                 found[target] = index
-        return found
+                # Those of an index that was pulled may come later, with an archive.
+                attested[target] = self.catalog.attested.get(target) or layoutindex.attested(self._content, index)
+        return Indexes(found, attested)
 
     def name_of(self, ref: str) -> str | None:
         """The normalized name of ``ref``; None when it is an id."""

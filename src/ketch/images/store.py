@@ -199,6 +199,7 @@ class ImageStore:
             if targets:
                 catalog = Catalog(images, names, repository.indexes(images, names))
                 names.update({n: Named(catalog.choose(target, names[n].id), target) for n, target in targets.items()})
+            replaced |= self._left(names)
             written = {image.id for image, _ in added} | {names[name].id for name in targets}
             images.update({i: msgspec.structs.replace(images[i], hidden=False, base=False) for i in written})
             with repository.transaction() as tx:
@@ -214,6 +215,12 @@ class ImageStore:
         if replaced:
             self._garbage.collect(replaced)
         return found
+
+    def _left(self, names: Mapping[str, Named]) -> set[str]:
+        """The indexes that names stand for now, and will not when these are the names; with their attestations."""
+        catalog = self.catalog
+        left = catalog.indexes.keys() - {named.target for named in names.values()}
+        return left.union(*map(catalog.attestations, left))
 
     def _forms(self, known: Image, new: Image, names: Mapping[str, Named]) -> dict[str, Strings]:
         """The manifests of an image that is added again, as far as names or indexes refer to them."""
@@ -262,12 +269,16 @@ class ImageStore:
             tagged = msgspec.structs.replace(image, last_tagged=time.time_ns(), hidden=False, base=False)
             source = self._repository.name_of(ref)
             named = catalog.names[source] if source else Named(image.id, image.manifest)
+            names = {**catalog.names, str(parsed): named}
+            left = self._left(names)
             with self._repository.transaction() as tx:
                 self._repository.write(tx, tagged)
                 self._repository.write_name(tx, str(parsed), named)
+                self._garbage.mark_for_removal(tx, left)
             failpoint("image.tagged")
-            self._repository.show({**catalog.images, image.id: tagged}, {**catalog.names, str(parsed): named})
+            self._repository.show({**catalog.images, image.id: tagged}, names)
         self._repository.sync()
+        self._garbage.collect(left)
 
     def remove(
         self, ref: str, force: bool, in_use: InUse, dry_run: removal.DryRun | None = None, *, prune: bool = True
@@ -289,6 +300,7 @@ class ImageStore:
                 dry_run.lost.update(image.id for image in plan.lost)
                 return _answer(plan, self._garbage.unneeded(parts, dry_run.images))
             parts |= {self.catalog.names[name].target for name in plan.names}
+            parts |= self._left({name: at for name, at in self.catalog.names.items() if name not in plan.names})
             self._carry_out(plan, parts)
         self._repository.sync()
         return _answer(plan, self._garbage.collect(parts))

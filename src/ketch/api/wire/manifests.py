@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import InvalidArgument
+from ketch.oci import attestation as attestations
 from ketch.oci import manifest as oci
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ketch.engine.engine import Engine
     from ketch.images.model import Image
     from ketch.notation.api_objects import ApiObject
 
 SINCE = (1, 48)
-_KIND, _FOR = "vnd.docker.reference.type", "vnd.docker.reference.digest"
 
 
 def complete(engine: Engine, answer: ApiObject, *, detailed: bool) -> None:
@@ -30,7 +32,8 @@ def complete(engine: Engine, answer: ApiObject, *, detailed: bool) -> None:
         single = _descriptor(engine, target, image, None)
         answer["Manifests"] = [_of_image(engine, single, image)]
     else:
-        answer["Manifests"] = [_summary(engine, descriptor) for descriptor in index.manifests]
+        attested = engine.images.store.catalog.attested[target]
+        answer["Manifests"] = [_summary(engine, one, attested.get(one.digest, ())) for one in index.manifests]
 
 
 def _target(engine: Engine, image: Image, tags: list[str]) -> str:
@@ -55,23 +58,25 @@ def _descriptor(engine: Engine, target: str, image: Image, index: oci.Index | No
     )
 
 
-def _summary(engine: Engine, descriptor: oci.Descriptor) -> ApiObject:
-    image = engine.images.store.catalog.by_manifest(descriptor.digest)
+def _summary(engine: Engine, descriptor: oci.Descriptor, blobs: Collection[str]) -> ApiObject:
+    """A manifest of an index; ``blobs``: those of an attestation manifest that is here."""
+    store = engine.images.store
+    image = store.catalog.by_manifest(descriptor.digest)
     if image is not None:
         return _of_image(engine, descriptor, image)
-    notes = descriptor.annotations or {}
-    missing: ApiObject = {
+    size = sum(map(store.content.size, blobs))
+    found: ApiObject = {
         "ID": descriptor.digest,
         "Descriptor": msgspec.to_builtins(descriptor),
-        "Available": False,
-        "Size": {"Content": 0, "Total": 0},
+        "Available": bool(blobs),
+        "Size": {"Content": size, "Total": size},
     }
-    if notes.get(_KIND) == "attestation-manifest":
-        return missing | {"Kind": "attestation", "AttestationData": {"For": notes.get(_FOR, "")}}
+    if attestations.is_attestation(descriptor):
+        return found | {"Kind": "attestation", "AttestationData": {"For": attestations.about(descriptor)}}
     platform = descriptor.platform
     if platform is None or platform.architecture == "unknown":
-        return missing | {"Kind": "unknown"}
-    return missing | {"Kind": "image", "ImageData": _data(msgspec.to_builtins(platform), [], 0)}
+        return found | {"Kind": "unknown"}
+    return found | {"Kind": "image", "ImageData": _data(msgspec.to_builtins(platform), [], 0)}
 
 
 def _of_image(engine: Engine, descriptor: oci.Descriptor, image: Image) -> ApiObject:

@@ -8,13 +8,14 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ketch.errors import InvalidArgument
+from ketch.images import layoutindex
 from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.made.blobs import ImageBlobs
 from ketch.oci import digest, reference
 from ketch.oci import manifest as oci
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
@@ -23,11 +24,16 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 class _Chosen(NamedTuple):
-    """One entry of the archive: a name ("" for none), its target, and the target's images to be saved."""
+    """One entry of the archive: a name ("" for none), the images to be saved, and the index that they are in, if any.
+
+    ``target``: its digest; ``attested``: the blobs of the attestations in the index.
+    """
 
     name: str
-    target: str
     images: list[Image]
+    target: str = ""
+    listed: oci.Index | None = None
+    attested: Sequence[str] = ()
 
 
 def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
@@ -41,15 +47,24 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
         entries = [_choose(store, name, ref, platforms) for name, ref in chosen]
         for entry in entries:
             lease.hold(*filter(None, [entry.target]), *(part for image in entry.images for part in image.parts()))
+            lease.hold(*entry.attested)
             for image in entry.images:
                 store.resolve(image.id)  # it may have gone before it was held (NotFound)
         _write_whole(store, target, entries)
 
 
-def save_as(store: ImageStore, images: Sequence[Image], names: Sequence[str], target: IO[bytes]) -> None:
-    """Write images, which the caller holds, under names that they need not have here; without any, unnamed."""
+def save_as(
+    store: ImageStore, images: Sequence[Image], names: Sequence[str], target: IO[bytes], index: str = ""
+) -> None:
+    """Write images, which the caller holds, under names that they need not have here; without any, unnamed.
+
+    ``index``: the digest of the one that they are in, which the caller holds with its attestations.
+    """
     full = [str(reference.parse(name)) for name in names]
-    _write_whole(store, target, [_Chosen(name, "", list(images)) for name in full or [""]])
+    found = layoutindex.read(store.content, index) if index else None
+    attested = _blobs(layoutindex.attested(store.content, found)) if found is not None else []
+    one = _Chosen("", list(images), index, found, attested)
+    _write_whole(store, target, [one._replace(name=name) for name in full or [""]])
 
 
 def _write_whole(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None:
@@ -68,11 +83,19 @@ def _choose(store: ImageStore, name: str, ref: str, platforms: Sequence[str]) ->
     images = [store.resolve(ref, platform) for platform in platforms] or [store.resolve(ref)]
     full = catalog.name_of(name) if name else None
     if full is None:
-        return _Chosen("", "", images)
+        return _Chosen("", images)
+    if platforms:
+        return _Chosen(full, images)
     target = catalog.names[full].target
-    if not platforms:
-        images = list({image.id: image for image in (*images, *catalog.variants(full))}.values())
-    return _Chosen(full, target if target in catalog.indexes and not platforms else "", images)
+    images = list({image.id: image for image in (*images, *catalog.variants(full))}.values())
+    index = catalog.indexes.get(target)
+    if index is None:
+        return _Chosen(full, images)
+    return _Chosen(full, images, target, index, _blobs(catalog.attested[target]))
+
+
+def _blobs(attested: Mapping[str, Collection[str]]) -> list[str]:
+    return sorted({blob for blobs in attested.values() for blob in blobs})
 
 
 def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
@@ -80,10 +103,10 @@ def _check_whole(store: ImageStore, entries: list[_Chosen]) -> None:
     content = store.content
     for entry in entries:
         blobs = ImageBlobs(store, entry.images)
-        if entry.target:
-            content.size(entry.target)
+        for blob in (entry.target, *entry.attested) if entry.target else ():
+            content.size(blob)
         for image in entry.images:
-            digest_of = _manifest(store, entry, image)
+            digest_of = _manifest(entry, image)
             manifest = msgspec.json.decode(content.read(digest_of), type=oci.Manifest)
             for descriptor in (manifest.config, *manifest.layers):
                 descriptor.check_size(blobs.size(descriptor.digest))
@@ -98,26 +121,26 @@ def _write(store: ImageStore, target: IO[bytes], entries: list[_Chosen]) -> None
     for entry in entries:
         blobs = ImageBlobs(store, entry.images)
         for image in entry.images:
-            manifest = _manifest(store, entry, image)
+            manifest = _manifest(entry, image)
             for blob in (image.id, *image.blobs_of(manifest), manifest):
                 if blob not in written:
                     written.add(blob)
                     _add_blob(blobs, target, blob, image.created if blob != manifest else 0)
-        if entry.target and entry.target not in written:
-            written.add(entry.target)
-            _add_blob(blobs, target, entry.target)
+        for blob in (*entry.attested, entry.target) if entry.target else ():
+            if blob not in written:
+                written.add(blob)
+                _add_blob(blobs, target, blob)
     _add(target, "index.json", oci.encode(_index(store, entries)))
     _add(target, "manifest.json", msgspec.json.encode(_docker_entries(store, entries)))
     if repositories := _repositories(entries):
         _add(target, "repositories", msgspec.json.encode(repositories))
 
 
-def _manifest(store: ImageStore, entry: _Chosen, image: Image) -> str:
+def _manifest(entry: _Chosen, image: Image) -> str:
     """The image's manifest in the archive: that of its index, if any."""
-    if entry.target:
-        for descriptor in store.catalog.indexes[entry.target].manifests:
-            if descriptor.digest in (image.manifest, *image.forms):
-                return descriptor.digest
+    for descriptor in entry.listed.manifests if entry.listed is not None else ():
+        if descriptor.digest in (image.manifest, *image.forms):
+            return descriptor.digest
     return image.manifest
 
 
@@ -146,8 +169,8 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
         tag = reference.parse(entry.name).tag or entry.name if entry.name else ""
         named = {"io.containerd.image.name": entry.name, "org.opencontainers.image.ref.name": tag}
         annotations = named if entry.name else None
-        if entry.target:
-            kind = store.catalog.indexes[entry.target].media_type or oci.INDEX
+        if entry.listed is not None:
+            kind = entry.listed.media_type or oci.INDEX
             size = store.content.size(entry.target)
             found.append(oci.Descriptor(media_type=kind, digest=entry.target, size=size, annotations=annotations))
             continue
@@ -169,7 +192,7 @@ def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[DockerEnt
     tags: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         for number, image in enumerate(entry.images):
-            found = tags.setdefault((image.id, _manifest(store, entry, image)), [])
+            found = tags.setdefault((image.id, _manifest(entry, image)), [])
             if entry.name and not number:
                 found.append(reference.parse(entry.name).familiar)
     return [

@@ -9,7 +9,6 @@ then on.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from ketch.errors import NotFound
 from ketch.images.archives.compressed import compressed
+from ketch.images.made.attestations import in_other_form
 from ketch.images.made.blobs import ImageBlobs
 from ketch.images.progress import Meter, short, status
 from ketch.images.single_flight import run_uncancellable
@@ -70,8 +70,14 @@ class Pusher(Struct):
             tag = reference.parse(name).tag
             index = None if platform else self.store.catalog.indexes.get(named.target)
             if index is not None:
-                images = {d.digest: self.store.catalog.by_manifest(d.digest) for d in index.manifests}
+                attested = self.store.catalog.attested[named.target]
+                images = {
+                    d.digest: self.store.catalog.by_manifest(d.digest)
+                    for d in index.manifests
+                    if d.digest not in attested
+                }
                 lease.hold(*(part for image in images.values() if image is not None for part in image.parts()))
+                lease.hold(*self.store.catalog.attestations(named.target))
                 if all(image is not None for image in images.values()):
                     named, index = await self._compressed_index(lease, name, named, index)
                     pushed = await self._index(name, named, index)
@@ -126,26 +132,21 @@ class Pusher(Struct):
     ) -> tuple[Named, oci.Index]:
         """The index, which the name stands for from then on, of images that were compressed.
 
-        Only one whose images have layers without blobs, for that was made here; others go as they are.
+        Only one whose images have layers without blobs, for that was made here; others go as they are.  Attestations
+        are about the images in their new form.
         """
-        found: list[tuple[Image, list[str]]] = []
-        manifests: list[oci.Descriptor] = []
+        found: dict[str, Image] = {}
         for descriptor in index.manifests:
             image = self.store.catalog.by_manifest(descriptor.digest)
-            better = None
             if image is not None and not all(map(self.store.content.exists, image.blobs_of(descriptor.digest))):
                 arguments = self.store, lease, image, descriptor.digest, self._from_thread()
                 better = await run_uncancellable(compressed, *arguments)
-            if better is not None:
-                size = self.store.content.size(better.manifest)
-                descriptor = msgspec.structs.replace(descriptor, digest=better.manifest, size=size)
-                found.append((better, [name]))
-            manifests.append(descriptor)
+                if better is not None:
+                    found[descriptor.digest] = better
         if not found:
             return named, index
-        data = oci.encode(msgspec.structs.replace(index, manifests=manifests))
-        target = await run_uncancellable(functools.partial(self.store.content.put, data, hold=lease.hold))
-        await run_uncancellable(self.store.add, found, {name: target})
+        target = await run_uncancellable(in_other_form, self.store.content, lease, index, found)
+        await run_uncancellable(self.store.add, [(one, [name]) for one in found.values()], {name: target})
         return self.store.catalog.names[name], self.store.catalog.indexes[target]
 
     def _from_thread(self) -> Report:
