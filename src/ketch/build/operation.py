@@ -50,6 +50,10 @@ class Work(Protocol):
         """The clients of the builds that need it, the first first; at least one."""
         ...
 
+    def pin(self, found: str) -> None:
+        """Tell what a source stands for now: a commit, the digest of a file or of an image."""
+        ...
+
     @property
     def log(self) -> VertexLog:
         """The sink of its output and its progress."""

@@ -79,11 +79,28 @@ def test_evaluations_and_displays(monkeypatch):
             flags.mode(parsed(*words))
 
 
-def test_attestations():
-    values.check_attestations(parsed("--provenance=false", "--sbom=0", "--attest", "type=sbom,disabled=true"))
-    for words in (["--provenance=true"], ["--sbom=max"], ["--attest", "type=provenance"]):
-        with pytest.raises(UsageError, match="makes no attestations"):
-            values.check_attestations(parsed(*words))
+def attested(*words: str) -> dict[str, str]:
+    return values.attestations(parsed(*words), by_default=True)
+
+
+def test_attestations(monkeypatch):
+    monkeypatch.delenv("BUILDX_NO_DEFAULT_ATTESTATIONS", raising=False)
+    default = {"provenance": "mode=min,inline-only=true"}
+    assert attested() == default
+    assert values.attestations(parsed(), by_default=False) == {}
+    assert attested("--provenance=false", "--attest", "type=sbom,disabled=true") == {}
+    assert attested("--provenance=mode=max", "--sbom=true") == {"provenance": "mode=max", "sbom": ""}
+    assert attested("--attest", "type=sbom,generator=a:1,EXTRA=x") == {**default, "sbom": "generator=a:1,EXTRA=x"}
+    assert attested("--attest", 'type=provenance,"builder-id=a,b"') == {"provenance": '"builder-id=a,b"'}
+    monkeypatch.setenv("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")
+    assert attested() == {}
+    for words, message in (
+        (["--attest", "mode=max"], "type not specified"),
+        (["--attest", "type=sbom", "--sbom=true"], "duplicate attestation field sbom"),
+        (["--attest", "type=sbom,disabled=perhaps"], "disabled is true or false"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            attested(*words)
 
 
 def test_caches():

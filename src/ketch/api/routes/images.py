@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ketch.api import dry_run, jsontext, platforms, query, versions
 from ketch.api.errors import INTERNAL, body_of, from_registry, message_of, prefixed
 from ketch.api.streams import while_connected
+from ketch.api.wire import attestations as wire_attestations
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
@@ -73,6 +74,16 @@ async def inspect(call: Call) -> web.StreamResponse:
     if call.version >= manifests.SINCE:
         manifests.complete(call.engine, answer, detailed=detailed)
     return call.json(versions.shown_image(answer, call.version))
+
+
+async def attestations(call: Call) -> web.StreamResponse:
+    """The statements about an image that are here."""
+    if len(call.query.getall("platform", [])) > 1:
+        raise InvalidArgument("only one platform can be specified", hint="ask for one after the other")
+    kinds, whole = call.query.getall("type", []), query.flag(call.query, "statement")
+    return call.json(
+        wire_attestations.statements(call.engine, call.path["name"], platforms.one(call.query), kinds, whole=whole)
+    )
 
 
 async def history(call: Call) -> web.StreamResponse:
@@ -232,6 +243,7 @@ ROUTES = (
     ("GET", "/images/{name:path}/get", save),
     ("GET", "/images/{name:path}/json", inspect),
     ("GET", "/images/{name:path}/history", history),
+    ("GET", "/images/{name:path}/attestations", attestations),
     ("POST", "/images/{name:path}/tag", tag),
     ("POST", "/images/{name:path}/push", push),
     ("DELETE", "/images/{name:path}", remove),

@@ -70,8 +70,12 @@ def _source(found: Captured, vertex: Vertex, pin: str) -> None:
     kind, _, rest = op.source.identifier.partition("://")
     if kind == _LOCAL:
         found.directories[rest] = None
-    elif kind in (_IMAGE, _LAYOUT):
+    elif kind == _IMAGE:
         _image(found, rest, _platform(op), pin)
+    elif kind == _LAYOUT:
+        name, _, digest = rest.rpartition("@")
+        algorithm, _, figures = digest.partition(":")
+        found.images[Material(purl.package("oci", name, digest), (algorithm, figures))] = None
     elif not pin:
         found.incomplete = True
     elif kind == _GIT:

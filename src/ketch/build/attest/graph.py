@@ -72,7 +72,9 @@ def _operation(op: pb.Op) -> dict[str, Any]:
     """An operation without its inputs, which are told beside it."""
     found: dict[str, Any] = {}
     kind = op.WhichOneof("op")
-    found["Op"] = {kind: _plain(getattr(op, kind))} if kind else None
+    if not kind:  # the one that names the result
+        return {"Op": {}}
+    found["Op"] = {kind: _plain(getattr(op, kind))}
     if op.HasField("platform"):
         found["platform"] = _plain(op.platform)
     if op.HasField("constraints"):

@@ -24,7 +24,7 @@ _OLD_PREFIX = "build-arg:BUILDKIT_ATTEST_"
 MIN, MAX = "min", "max"
 V1, V02 = "v1", "v0.2"
 _MODES = {"": MAX, "full": MAX, MAX: MAX, MIN: MIN}
-_OF_SBOM = ("generator", "inline-only", "filename", "disabled")
+_OF_SBOM = ("type", "generator", "inline-only", "filename", "disabled")
 
 
 class ProvenanceOptions(Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def read(attrs: Mapping[str, str]) -> AttestOptions:
             params = {key: one for key, one in fields.items() if key not in _OF_SBOM}
             sbom = SbomOptions(generator=fields.get("generator", ""), params=params)
         else:
-            raise InvalidArgument(f"unknown attestation type {kind!r}", hint="there are provenance and sbom")
+            raise InvalidArgument(f'unknown attestation type "{kind}"', hint="there are provenance and sbom")
     return AttestOptions(provenance=provenance, sbom=sbom)
 
 

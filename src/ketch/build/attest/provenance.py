@@ -36,7 +36,8 @@ _NOT_IN_MIN = ("build-arg:", "label:")
 class BuildFacts(Struct, frozen=True, kw_only=True):
     """The facts of one build: its front end with its attributes, which tell what was asked for, and when it began.
 
-    ``started`` in ns since 1970; ``machine``: the platform that it was built on.
+    ``started`` in ns since 1970; ``machine``: the platform that it was built on; ``directories``: those of the client
+    that were read beside what the graph takes.
     """
 
     ref: str
@@ -44,6 +45,7 @@ class BuildFacts(Struct, frozen=True, kw_only=True):
     machine: Platform
     frontend: str = "dockerfile.v0"
     attrs: Mapping[str, str] = {}
+    directories: Sequence[str] = ()
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ class _Told:
 
     def __init__(self, about: Provenance, finished: int, layers: Mapping[Edge, Sequence[Sequence[Descriptor]]]) -> None:
         self._about, self._captured, facts = about, about.captured, about.facts
+        self._directories = {*facts.directories, *about.captured.directories}
         self._started, self._finished = times.rfc3339(facts.started), times.rfc3339(finished)
         attrs = {name: value for name, value in facts.attrs.items() if not _left_out(name)}
         self._vcs = {n.removeprefix(_VCS): attrs.pop(n) for n in list(attrs) if n.startswith(_VCS)}
@@ -106,7 +109,7 @@ class _Told:
     @property
     def _complete(self) -> bool:
         """Whether all materials are known: what is in clients' directories is not."""
-        return not (self._captured.incomplete or self._captured.directories)
+        return not (self._captured.incomplete or self._directories)
 
     @property
     def _hermetic(self) -> bool:
@@ -120,7 +123,7 @@ class _Told:
                     {"id": one, "optional": True} if optional else {"id": one}
                     for one, optional in sorted(found.items())
                 ]
-        request["locals"] = [{"name": name} for name in sorted(self._captured.directories)]
+        request["locals"] = [{"name": name} for name in sorted(self._directories)]
         return {name: value for name, value in request.items() if value}
 
     def _config_source(self, path: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from ketch.oci.attestation import Subject
 
-PROVENANCE_V1 = "https://slsa.dev/provenance/v1"
-PROVENANCE_V02 = "https://slsa.dev/provenance/v0.2"
+PROVENANCE = "https://slsa.dev/provenance/"
+PROVENANCE_V1, PROVENANCE_V02 = f"{PROVENANCE}v1", f"{PROVENANCE}v0.2"
 SPDX = "https://spdx.dev/Document"
 
 

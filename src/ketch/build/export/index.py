@@ -23,9 +23,16 @@ class _Typed(msgspec.Struct, rename="camel"):
 
 
 def write(
-    store: ImageStore, lease: Lease, images: Sequence[Image], annotations: Mapping[str, str] | None = None
+    store: ImageStore,
+    lease: Lease,
+    images: Sequence[Image],
+    annotations: Mapping[str, str] | None = None,
+    attested: Sequence[oci.Descriptor] = (),
 ) -> str:
-    """Write the index of images whose manifests are in place, held by the lease; returns its digest.  Blocking."""
+    """Write the index of images whose manifests are in place, held by the lease; returns its digest.  Blocking.
+
+    ``attested``: the attestation manifests about them.
+    """
     found = oci.Index(
         media_type=oci.INDEX,
         annotations=dict(annotations) if annotations else None,
@@ -37,7 +44,8 @@ def write(
                 platform=image.platform,
             )
             for image in images
-        ],
+        ]
+        + list(attested),
     )
     return store.content.put(oci.encode(found), hold=lease.hold, durable=False)
 

@@ -30,8 +30,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class Job:
     """One build; what it needs is held by ``lease``, which ends after the last solve of it.
 
-    ``listener`` is called in the event loop.  After a solve, ``keys`` has the cache keys of each solved edge, and with
-    ``explain``, ``explanations`` tells of each vertex that ran.
+    ``listener`` is called in the event loop.  After a solve, ``keys`` has the cache keys of each solved edge, ``pins``
+    what sources stood for, by their digests, and with ``explain``, ``explanations`` tells of each vertex that ran.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Job:
         self.explain = explain
         self.imports = imports
         self.keys: dict[Edge, Sequence[str]] = {}
+        self.pins: dict[str, str] = {}
         self.explanations: list[Explanation] = []
         self.solves = 0  # under way
         self.used: list[str] = []  # results out of the cache, as long as it is under way

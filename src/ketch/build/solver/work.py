@@ -81,6 +81,7 @@ class VertexWork:
         "_members",
         "_mirrors",
         "_operation",
+        "_pin",
         "_run",
         "_statuses",
         "anew",
@@ -103,6 +104,7 @@ class VertexWork:
         self._statuses: dict[str, VertexStatus] = {}
         self._began: str | None = None
         self._ended: tuple[str, str] | None = None
+        self._pin = ""
         self.maps: Sequence[CacheMap] | None = None
         self._maps: Errand[Sequence[CacheMap]] = Errand()
         self._contents: dict[tuple[int, int, Tree], Flight[str]] = {}
@@ -167,6 +169,12 @@ class VertexWork:
         for mirror in self._mirrors:
             mirror.warn(text)
 
+    def pin(self, found: str) -> None:
+        """Tell all builds what a source stands for."""
+        self._pin = found
+        for job in self._members:
+            job.pins[self._digest] = found
+
     # -- builds ------------------------------------------------------------------------------------
 
     def join(self, job: Job) -> bool:
@@ -175,6 +183,8 @@ class VertexWork:
         if self._members[job] > 1:
             return False
         self._tell_again(job.report)
+        if self._pin:
+            job.pins[self._digest] = self._pin
         if self._lease.names:
             return True
         self._lease.join(job.lease)

@@ -75,6 +75,7 @@ class GitSource:
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         """The map, by the commit."""
         found = await self._resolved(work)
+        work.pin(found.commit)
         return [git_map(Checkout(found.commit, self._directory, self._keep, found.reference, self._submodules))]
 
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:

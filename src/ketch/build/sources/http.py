@@ -80,6 +80,7 @@ class HttpSource:
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         """The map, by the file's content: as the source promises it, or the server."""
         if self._checksum:
+            work.pin(self._checksum)
             return [http_map(self._file(_name(self._url, self._asked_name, ""), self._checksum, ""))]
         if self._uploaded:
             self._saved = await self._receive(work)
@@ -94,6 +95,7 @@ class HttpSource:
                 name = _name(self._url, self._asked_name, response.headers.get("Content-Disposition", ""))
                 file = self._file(name, version.checksum, version.modified)
         self._promised = file.checksum
+        work.pin(file.checksum)
         return [http_map(file)]
 
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:

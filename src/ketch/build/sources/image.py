@@ -44,6 +44,7 @@ class ImageSource:
         """The maps: by the digest in its reference, if it has one, and by its layers."""
         found = await self._find(work)
         ref = references.parse(found.reference)
+        work.pin(ref.digest or found.manifest)
         maps = image_maps(
             ref.digest or found.manifest, platform_message(self._platform), found.config.rootfs.diff_ids, self._limit
         )

@@ -31,6 +31,7 @@ def check(build: BuildRequest) -> None:
         "--output": any(output.comes_here or output.attributes for output in build.outputs),
         "--explain": build.opts["explain"],
         "--shell-on-failure": build.opts["shell-on-failure"],
+        "--attest": bool(values.attestations(build.opts, by_default=False)),
         "several --platform": len(request.platforms(build.opts)) > 1,
         "--no-cache-filter": bool(build.opts["no-cache-filter"]),
     }

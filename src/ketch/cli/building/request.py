@@ -27,11 +27,17 @@ class BuildRequest:
 
     def __init__(self, opts: Options, context: str, host: str) -> None:
         """``host``: the daemon's address.  KetchError for what cannot be asked for."""
-        values.check_attestations(opts)
         self.opts = opts
         self.arguments = proxies.arguments(values.pairs(opts["build-arg"], "build-arg", inherit=True), host)
         self.method, self.as_json = values.call(opts)
         self.outputs = outputs.parse(opts) if self.method == "build" else []
+        images = all(output.kind == "image" or not output.comes_here for output in self.outputs)
+        self.attestations = values.attestations(opts, by_default=images and self.method == "build")
+        if self.attestations and any(one.kind == "docker" and one.comes_here for one in self.outputs):
+            raise UsageError(
+                "docker exporter does not support exporting manifest lists, use the oci exporter instead",
+                hint="attestations are part of such a list",
+            )
         self.secrets = gifts.secrets(opts["secret"])
         self.agents = gifts.agents(opts["ssh"])
         self.contexts = gifts.contexts(opts["build-context"])
@@ -58,6 +64,7 @@ class BuildRequest:
             "call": self.method,
             "explain": opts["explain"],
             "keepfailed": opts["shell-on-failure"],
+            "attests": self.attestations,
             "dockerfile": text and _dockerfile(text),
             "dockerfile_path": self.place.dockerfile_path,
             "remote": self.place.remote,

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
 _SCOPED = re.compile(r"(manifest|manifest-descriptor|index|index-descriptor)(\[[^\]]*\])?:(.*)\Z", re.DOTALL)
-_DISABLED = "Ketch makes no attestations"
+_DEFAULT_PROVENANCE = "mode=min,inline-only=true"
 
 
-def fields(text: str, flag: str) -> dict[str, str]:
-    """``type=local,"dest=a,b"`` → names, in lower case, and values (UsageError)."""
+def fields(text: str, flag: str, *, as_written: bool = False) -> dict[str, str]:
+    """``type=local,"dest=a,b"`` → names, in lower case unless ``as_written``, and values (UsageError)."""
     import csv
 
     try:
@@ -29,7 +29,7 @@ def fields(text: str, flag: str) -> dict[str, str]:
         name, equals, value = cell.partition("=")
         if not equals:
             raise UsageError(f"invalid --{flag} `{text}`: `{cell}` has no value", hint="write NAME=VALUE,…")
-        found[name.strip().lower()] = value
+        found[name.strip() if as_written else name.strip().lower()] = value
     return found
 
 
@@ -52,15 +52,48 @@ def listed(items: list[str]) -> list[str]:
     return [part.strip() for item in items for part in item.split(",") if part.strip()]
 
 
-def check_attestations(opts: Options) -> None:
-    """UsageError unless all attestations are turned off."""
-    for flag in ("provenance", "sbom"):
-        if flag in opts.given and booleans.parse(opts[flag]) is not False:
-            raise UsageError(f"--{flag} {opts[flag]}: {_DISABLED}", hint=f"leave it out, or use --{flag}=false")
-    for text in opts["attest"]:
-        wanted = fields(text, "attest")
-        if booleans.parse(wanted.get("disabled", "false")) is not True:
-            raise UsageError(f"--attest {text}: {_DISABLED}", hint="leave it out, or add disabled=true")
+def attestations(opts: Options, *, by_default: bool) -> dict[str, str]:
+    """The attestations that the flags ask for: options by type (UsageError).
+
+    ``by_default``: images get a provenance that tells nothing of arguments, unless BUILDX_NO_DEFAULT_ATTESTATIONS says
+    otherwise.
+    """
+    found: dict[str, str | None] = {}
+    for text in [*opts["attest"], *_short(opts)]:
+        cells = fields(text, "attest", as_written=True)
+        kind, disabled = cells.pop("type", ""), booleans.parse(cells.pop("disabled", "false"))
+        if not kind:
+            raise UsageError(f"invalid --attest `{text}`: attestation type not specified", hint="write type=provenance")
+        if disabled is None:
+            raise UsageError(f"invalid --attest `{text}`: disabled is true or false")
+        if kind in found:
+            raise UsageError(f"duplicate attestation field {kind}", hint="give each type once")
+        found[kind] = None if disabled else _joined(cells)
+    without = booleans.parse(os.environ.get("BUILDX_NO_DEFAULT_ATTESTATIONS", "")) is True
+    if by_default and not without and "provenance" not in found:
+        found["provenance"] = _DEFAULT_PROVENANCE
+    return {kind: text for kind, text in found.items() if text is not None}
+
+
+def _short(opts: Options) -> list[str]:
+    """``--provenance`` and ``--sbom``, as ``--attest`` has them."""
+    found = []
+    for kind in ("provenance", "sbom"):
+        if kind in opts.given and opts[kind]:
+            wanted = booleans.parse(opts[kind])
+            rest = opts[kind] if wanted is None else f"disabled={booleans.write(not wanted)}"
+            found.append(f"type={kind},{rest}")
+    return found
+
+
+def _joined(cells: dict[str, str]) -> str:
+    """Names and values as one line of CSV."""
+    import csv
+    import io
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([f"{name}={value}" for name, value in cells.items()])
+    return line.getvalue() if cells else ""
 
 
 def annotation_attributes(items: list[str]) -> dict[str, str]:

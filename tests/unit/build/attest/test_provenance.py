@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,9 +13,11 @@ from ketch.build.attest.graph import steps
 from ketch.build.attest.provenance import BuildFacts, Provenance
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, MountInput, execute, files, output_at, source
-from ketch.build.llb.vertex import Edge
 from ketch.errors import InvalidArgument
 from ketch.oci.manifest import Descriptor, Platform
+
+if TYPE_CHECKING:
+    from ketch.build.llb.vertex import Edge
 
 AMD64 = pb.Platform(OS="linux", Architecture="amd64")
 MACHINE = Platform(os="linux", architecture="amd64")
@@ -169,7 +171,7 @@ def test_max_tells_steps_lines_and_layers():
     assert [row["id"] for row in config["llbDefinition"]] == ["step0", "step1", "step2"]
     assert config["llbDefinition"][1]["inputs"] == ["step0:0"]
     assert config["llbDefinition"][1]["op"]["Op"]["exec"]["meta"]["args"] == ["/bin/sh", "-c", "make"]
-    assert config["llbDefinition"][2] == {"id": "step2", "op": {"Op": None}, "inputs": ["step1:0"]}
+    assert config["llbDefinition"][2] == {"id": "step2", "op": {"Op": {}}, "inputs": ["step1:0"]}
     assert config["digestMapping"][edge.vertex.digest] == "step1"
     extra = found["runDetails"]["metadata"]["buildkit_metadata"]
     assert extra["layers"] == {"step1:0": [[{"mediaType": layer.media_type, "digest": DIGEST, "size": 3}]]}

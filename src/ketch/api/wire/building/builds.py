@@ -191,6 +191,7 @@ class _Line(msgspec.Struct, kw_only=True):
     call: str = "build"
     explain: bool = False
     keepfailed: bool = False
+    attests: dict[str, str] = {}
     dockerfile: _Dockerfile | None = None
     dockerfile_path: str = "Dockerfile"
     remote: str = ""
@@ -262,6 +263,7 @@ def _request(line: _Line, reader: _Descriptors) -> ImageBuild:
         call=line.call or "build",
         explain=line.explain,
         keep_failed=line.keepfailed,
+        attests=line.attests,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from contextlib import aclosing
 from typing import IO, TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ketch.build.export import attestations, index
 from ketch.build.export import image as images
-from ketch.build.export import index
 from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.outputs import Output
 from ketch.engine.build.exports.sinks import NamedTree
@@ -85,8 +86,9 @@ class _Export:
         self._to, self._order, self._products, self._lease = to, order, products, lease
         self._images: list[Image] = []
         self._kept: list[str] = []
-        self._here = ""
+        self._here = self._index = ""
         self._metadata: dict[str, str] = {}
+        self._finished = time.time_ns()
 
     def result(self) -> Exported:
         """The result."""
@@ -100,7 +102,7 @@ class _Export:
         if kind in outputs.FILES:
             with phase("exporting to client tarball" if kind == "tar" else "copying files", self._order.tell):
                 if sink is not None:
-                    await sink.files(self._trees())
+                    await sink.files(await asyncio.to_thread(self._trees))
             return
         with phase(
             "exporting to image" if sink is None else f"exporting to {kind} image format", self._order.tell
@@ -108,16 +110,20 @@ class _Export:
             names = outputs.tags([*self._order.names, *output.request.attrs.get("name", "").split(",")])
             made = await self._make(names, step, output.request, keep=sink is None)
             if sink is not None:
-                await sink.archive(lambda file: self._save(names, file), made)
+                index_digest = self._index if kind != "docker" else ""
+                await sink.archive(lambda file: self._save(names, file, index_digest), made)
             elif outputs.asked(output.request, "push"):
                 for name in names:
                     await self._push(name, step)
 
     def _trees(self) -> list[NamedTree]:
-        """The files; those of several platforms each in a directory of its own."""
+        """The files, and what is said of them; those of several platforms each in a directory of its own.  Blocking."""
         many = len(self._products) > 1
-        named = platforms.text
-        return [NamedTree(named(one.platform).replace("/", "_") if many else "", one.tree) for one in self._products]
+        found = []
+        for one in self._products:
+            tree = attestations.beside_files(self._to.snapshots, self._lease, one, self._finished)
+            found.append(NamedTree(platforms.text(one.platform).replace("/", "_") if many else "", tree))
+        return found
 
     # -- images ----------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class _Export:
         Returns what is told of them.
         """
         shown = [reference.parse(name).familiar for name in names]
-        self._images, top = await asyncio.to_thread(self._add, names if keep else (), output)
+        self._images, top = await asyncio.to_thread(self._add, names, output, keep=keep)
         told = {"containerimage.config.digest": self._images[0].id}
         if top is not None:
             told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
@@ -144,23 +150,30 @@ class _Export:
         self._metadata |= told
         return told
 
-    def _add(self, names: Sequence[str], output: OutputRequest) -> tuple[list[Image], oci.Descriptor | None]:
-        """The images, and what names mean: the index of several, or the manifest of one.  Blocking."""
+    def _add(
+        self, names: Sequence[str], output: OutputRequest, *, keep: bool
+    ) -> tuple[list[Image], oci.Descriptor | None]:
+        """The images, and what names mean: the index of several, or the manifest of one.  Blocking.
+
+        With attestations one image has an index, too.
+        """
         store, lease = self._to.store, self._lease
-        notes = outputs.annotations_of(output, many=len(self._products) > 1)
-        made = []
+        listed = len(self._products) > 1 or attestations.asked(self._products)
+        notes = outputs.annotations_of(output, many=listed)
+        made, attested = [], []
         for one in self._products:
             product = images.with_its_time(store, lease, one) if outputs.asked(output, "rewrite-timestamp") else one
             image = images.make(store, self._to.snapshots, lease, product)
             if notes.of_manifests:
                 images.annotated(store, lease, image, notes.of_manifests)
             made.append(image)
-        if len(made) == 1:
-            added = store.add([(made[0], list(names))])
-            return added, index.described(store, made[0].manifest)
-        target = index.write(store, lease, made, notes.of_index)
-        wanted = [(image, list(names) if number == 0 else []) for number, image in enumerate(made)]
-        return store.add(wanted, dict.fromkeys(names, target)), index.described(store, target)
+            attested += attestations.of_image(store, lease, one, image, names, self._finished)
+        kept = list(names) if keep else []
+        if not listed:
+            return store.add([(made[0], kept)]), index.described(store, made[0].manifest)
+        self._index = index.write(store, lease, made, notes.of_index, attested)
+        wanted = [(image, kept if number == 0 else []) for number, image in enumerate(made)]
+        return store.add(wanted, dict.fromkeys(kept, self._index)), index.described(store, self._index)
 
     async def _push(self, name: str, step: Phase) -> None:
         """Push a name (KetchError)."""
@@ -173,6 +186,6 @@ class _Export:
                 if aux := item.get("aux"):
                     self._metadata["containerimage.digest"] = str(aux.get("Digest"))
 
-    def _save(self, names: Sequence[str], file: IO[bytes]) -> None:
+    def _save(self, names: Sequence[str], file: IO[bytes], index_digest: str) -> None:
         """Write an archive of the images."""
-        save_as(self._to.store, self._images, names, file)
+        save_as(self._to.store, self._images, names, file, index_digest)

@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 class SolveExtras(Struct, kw_only=True, eq=False):
     """More that goes into a solution and comes out of it.
 
-    ``imports``: caches to look up in; ``explanations`` gets why steps were not cached, ``keys`` the keys of the result.
+    ``imports``: caches to look up in; ``explanations`` gets why steps were not cached, ``keys`` the keys of the result,
+    ``pins`` what sources stood for, by their digests.
     """
 
     imports: Sequence[CacheSource] = ()
     explanations: list[Explanation] | None = None
     keys: list[str] = field(default_factory=list)
+    pins: dict[str, str] = field(default_factory=dict)
 
 
 class Builder(Struct, frozen=True, kw_only=True, eq=False):
@@ -84,6 +86,7 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
             if extras.explanations is not None:
                 extras.explanations += job.explanations
             extras.keys += job.keys.get(edge, ())
+            extras.pins |= job.pins
 
     def find_in_tree(self, tree: Tree, request: ImageBuild) -> FoundDockerfile:
         """The Dockerfile in a tree (InvalidArgument).  Blocking."""

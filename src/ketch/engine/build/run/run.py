@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.build import entitlements
+from ketch.build.attest.options import AttestOptions
 from ketch.build.dockerfile import parser, stages
 from ketch.build.dockerfile.convert.converter import convert
 from ketch.build.dockerfile.convert.options import ConvertOptions, LocalContext
@@ -17,6 +18,9 @@ from ketch.build.export.product import Product
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
+from ketch.engine.build.attests import facts
+from ketch.engine.build.attests.attester import Attester, ResultGraph
+from ketch.engine.build.attests.sbom import SbomMaker
 from ketch.engine.build.caches import exchange
 from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.exporter import ExportOrder
@@ -39,8 +43,10 @@ if TYPE_CHECKING:
     from ketch.build.cache.sources import CacheSource
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.dockerfile.convert.options import Context
+    from ketch.build.llb.vertex import Edge
     from ketch.build.progress import SolveStatus
     from ketch.build.solver.job import Explanation
+    from ketch.build.tree import Tree
     from ketch.engine.build.exports.exporter import Exported
     from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
@@ -73,7 +79,8 @@ class BuildRun:
         names = outputs.tags(self._request.tags)
         wanted = naming.platforms_of(self._request)
         self._allowed()
-        outputs.check(self._request.outputs, many=len(wanted) > 1)
+        attests = facts.asked(self._request)
+        outputs.check(self._request.outputs, many=len(wanted) > 1 or attests != AttestOptions())
         exchange.check(self._request.cache_from, self._request.cache_to)
         builder = self._builder
         async with AsyncExitStack() as stack:
@@ -86,9 +93,11 @@ class BuildRun:
             if self._request.call != "build":
                 return calls.answer(self._request, dockerfile)
             self._imports = await self._imported()
+            told = facts.of_request(self._request, self._record.ref, dockerfile.name)
+            attester = Attester(options=attests, facts=told, sboms=self._sboms(lease))
             options = self._options(dockerfile, context, many=len(wanted) > 1)
             try:
-                products = await _all([self._product(dockerfile, options, one, lease) for one in wanted])
+                products = await _all([self._product(dockerfile, options, one, lease, attester) for one in wanted])
             except SolveError as e:
                 await self._failures.keep(builder.store, e, lease)
                 raise
@@ -169,7 +178,12 @@ class BuildRun:
     # -- building --------------------------------------------------------------------------------
 
     async def _product(
-        self, dockerfile: FoundDockerfile, options: ConvertOptions, platform: Platform | None, lease: Lease
+        self,
+        dockerfile: FoundDockerfile,
+        options: ConvertOptions,
+        platform: Platform | None,
+        lease: Lease,
+        attester: Attester,
     ) -> Product:
         options = msgspec.structs.replace(options, platform=platform)
         mode, named = options.resolve_mode, self._request.classic
@@ -192,13 +206,31 @@ class BuildRun:
         cache = None
         if exchange.inline_asked(self._request.cache_to):
             cache = self._builder.exchange.inline(extras.keys, tree.layers)
-        return Product(
+        product = Product(
             platform=platform or platforms.host(),
             config=conversion.image,
             tree=tree,
             epoch=conversion.epoch,
             keys=extras.keys,
             cache=cache,
+        )
+        lines = None
+        if conversion.edge is not None and attester.tells_steps:
+            text = dockerfile.text.encode("utf-8", "surrogateescape")
+            lines = conversion.places.message(conversion.edge, dockerfile.name, text)
+        graph = ResultGraph(result=conversion.edge, pins=extras.pins, source=lines)
+        return await attester.attested(product, graph)
+
+    def _sboms(self, lease: Lease) -> SbomMaker:
+        """The maker of lists of packages."""
+        builder, session = self._builder, self._session
+
+        async def solve(edge: Edge) -> Tree:
+            entitlements.check(edge, self._allowed())
+            return await builder.solve(edge, session, lease, self._status)
+
+        return SbomMaker(
+            images=builder.images, snapshots=builder.snapshots, session=session, solve=solve, tell=self._status
         )
 
     # -- results ---------------------------------------------------------------------------------

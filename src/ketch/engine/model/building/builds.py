@@ -74,7 +74,7 @@ class ImageBuild(Struct, kw_only=True):
     ``directories``: open directories, which are closed at the build's end; ``uploads``: directories in the request's
     tar, by their place in it (`ARCHIVE`: all of it).  ``id``: the name by which it is cancelled.  ``classic``: it came
     by Docker's API.  ``name`` and ``place``: of the build and of its context, for the history.  ``keep_failed``: what a
-    failed command left is to become an image.
+    failed command left is to become an image.  ``attests``: options of attestations, by their types.
     """
 
     id: str = ""
@@ -111,6 +111,7 @@ class ImageBuild(Struct, kw_only=True):
     call: str = "build"
     explain: bool = False
     keep_failed: bool = False
+    attests: Texts = field(default_factory=dict)
 
     def descriptors(self) -> list[int]:
         """The descriptors that belong to the request."""
