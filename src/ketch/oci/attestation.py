@@ -47,7 +47,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     digest: dict[str, str]
 
 
-class Statement(Struct, kw_only=True):
+class InTotoStatement(Struct, kw_only=True):
     """A statement; its predicate is kept byte for byte."""
 
     type: str = msgspec.field(name="_type", default=_V01)
@@ -68,7 +68,7 @@ def of_other_form(data: bytes, manifests: Mapping[str, str], layers: Mapping[str
     Subjects that are one of ``manifests`` (old digest → new) are the new one; where the predicate has the descriptor
     of one of ``layers`` (old digest → new descriptor) it has the new one.
     """
-    found = msgspec.json.decode(data, type=Statement)
+    found = msgspec.json.decode(data, type=InTotoStatement)
     found.subject = [
         Subject(name=one.name, digest={kind: _renamed(kind, text, manifests) for kind, text in one.digest.items()})
         for one in found.subject

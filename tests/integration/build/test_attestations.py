@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import tarfile
 import urllib.parse
+import urllib.request
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.support.rawapi import Api
 from tests.support.registries.registries import registry
 
 pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 PROVENANCE, SPDX = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
 STATUS = "Package: tool\nStatus: install ok installed\nVersion: 1.2-3\nArchitecture: amd64\nMaintainer: Me <me@x>\n"
 METADATA = "Metadata-Version: 2.1\nName: Some_Thing\nVersion: 4.5\nLicense: MIT\n"
@@ -150,24 +153,21 @@ def test_read_from_a_registry_by_others(engine, context):
         engine.ketch("rmi", name)
 
 
-def manifest_of(there, name: str, digest: str) -> dict:
-    import urllib.request
-
+def fetched(there, name: str, what: str) -> dict:
     path = name.partition("/")[2].partition(":")[0]
-    with urllib.request.urlopen(f"http://{there.host}/v2/{path}/manifests/{digest}") as answer:
+    wanted = urllib.request.Request(f"http://{there.host}/v2/{path}/{what}", headers={"Accept": MANIFEST})
+    with urllib.request.urlopen(wanted) as answer:
         return json.load(answer)
+
+
+def manifest_of(there, name: str, digest: str) -> dict:
+    return fetched(there, name, f"manifests/{digest}")
 
 
 def statements_of(there, name: str, attested: dict) -> list[dict]:
     """The subjects of all statements of an attestation manifest in a registry."""
-    import urllib.request
-
-    path = name.partition("/")[2].partition(":")[0]
-    found = []
-    for layer in manifest_of(there, name, attested["digest"])["layers"]:
-        with urllib.request.urlopen(f"http://{there.host}/v2/{path}/blobs/{layer['digest']}") as answer:
-            found += json.load(answer)["subject"]
-    return found
+    layers = manifest_of(there, name, attested["digest"])["layers"]
+    return [one for layer in layers for one in fetched(there, name, f"blobs/{layer['digest']}")["subject"]]
 
 
 def test_in_archives_and_beside_files(engine, context, tmp_path):
@@ -239,8 +239,6 @@ def test_copied_whole_by_others(engine, context, tmp_path):
     output = tmp_path / "image.tar"
     engine.ketch("build", "-t", "said:6", "--attest=type=provenance", f"-o=type=oci,dest={output}", str(context))
     copied = tmp_path / "copied"
-    import subprocess
-
     subprocess.run(
         peers.command("skopeo", "copy", "--all", f"oci-archive:{output}", f"oci:{copied}"), check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""What a graph takes from elsewhere: images, repositories, files of the web, clients' directories, secrets, agents.
+"""Things that a graph takes from elsewhere: images, repositories, files, clients' directories, secrets, agents.
 
 Which commit or which bytes a source stood for is known to the solver alone (`pins`, by a vertex's digest).
 """
@@ -52,7 +52,7 @@ class Captured(Struct, kw_only=True):
 
 
 def capture(result: Edge | None, pins: Mapping[str, str]) -> Captured:
-    """What a result's graph takes from elsewhere."""
+    """All that a result's graph takes from elsewhere."""
     found = Captured()
     for vertex in in_order([result.vertex] if result is not None else []):
         match vertex.kind:

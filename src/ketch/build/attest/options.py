@@ -28,7 +28,7 @@ _OF_SBOM = ("type", "generator", "inline-only", "filename", "disabled")
 
 
 class ProvenanceOptions(Struct, frozen=True, kw_only=True):
-    """What a provenance is to say, and where it is to be: ``inline_only`` in images, and not beside files."""
+    """Options of a provenance: what it says, and where it is (``inline_only``: in images, and not beside files)."""
 
     mode: str = MAX
     version: str = V1
@@ -39,7 +39,7 @@ class ProvenanceOptions(Struct, frozen=True, kw_only=True):
 
 
 class SbomOptions(Struct, frozen=True, kw_only=True):
-    """Who is to list the packages: an image, or (empty) Ketch itself; ``params`` is what the image is told."""
+    """Options of lists of packages: the image that makes them, or (empty) Ketch itself; what the image is told."""
 
     generator: str = ""
     params: Mapping[str, str] = {}

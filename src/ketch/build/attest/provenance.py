@@ -90,7 +90,7 @@ class _Told:
         self._extra = self._metadata(layers)
 
     def _metadata(self, layers: Mapping[Edge, Sequence[Sequence[Descriptor]]]) -> dict[str, Any]:
-        """What BuildKit tells beyond SLSA."""
+        """BuildKit's own metadata, beyond SLSA."""
         extra: dict[str, Any] = {}
         if vcs := {name: value for name, value in self._vcs.items() if value}:
             extra["vcs"] = dict(sorted(vcs.items()))
@@ -127,7 +127,7 @@ class _Told:
         return {name: value for name, value in request.items() if value}
 
     def _config_source(self, path: str) -> dict[str, Any]:
-        """Where the build's definition came from: an address, if any, and the file's ``path`` there."""
+        """The origin of the build's definition: an address, if any, and the file's name there, by the key ``path``."""
         found: dict[str, Any] = {}
         if self._address:
             found["uri"] = self._address

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ketch.oci.attestation import Statement
+from ketch.oci.attestation import InTotoStatement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ class Attestation(Struct, frozen=True, kw_only=True):
 
     def statement(self, subjects: Iterable[Subject]) -> bytes:
         """The statement about a result that is these ``subjects``."""
-        found = Statement(
+        found = InTotoStatement(
             predicate_type=self.predicate_type,
             subject=list(self.subjects or subjects),
             predicate=msgspec.Raw(self.predicate),

@@ -10,13 +10,13 @@ from ketch.build.attest.sbom.packages import Package
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.build.attest.sbom.packages import Distribution
+    from ketch.build.attest.sbom.packages import OsRelease
 
 DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _PACKAGE, _VERSION, _ARCH, _LICENSE, _SUMMARY, _HOMEPAGE, _ORIGIN, _MAINTAINER = "PVALTUom"
 
 
-def read(text: str, path: str, system: Distribution) -> Iterator[Package]:
+def read(text: str, path: str, system: OsRelease) -> Iterator[Package]:
     """The packages of a database: a letter and a value a line, an empty line behind each package."""
     for paragraph in re.split(r"\n[ \t]*\n", text):
         found: dict[str, str] = {}

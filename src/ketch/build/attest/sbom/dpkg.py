@@ -10,14 +10,14 @@ from ketch.build.attest.sbom.packages import Package, fields
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.build.attest.sbom.packages import Distribution
+    from ketch.build.attest.sbom.packages import OsRelease
 
 STATUS = "var/lib/dpkg/status"
 PARTS = "var/lib/dpkg/status.d/"  # of images without dpkg: a file for each package
 _INSTALLED = ("installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
 
 
-def read(text: str, path: str, system: Distribution) -> Iterator[Package]:
+def read(text: str, path: str, system: OsRelease) -> Iterator[Package]:
     """The packages of a status file; what was removed and has only its settings left is none."""
     for paragraph in re.split(r"\n[ \t]*\n", text):
         one = fields(paragraph.strip("\n"))

@@ -32,7 +32,7 @@ class Package(Struct, frozen=True, kw_only=True, order=True):
         return purl.package(self.kind, self.name, self.version, space=self.space, qualifiers=dict(self.qualifiers))
 
 
-class Distribution(Struct, frozen=True, kw_only=True):
+class OsRelease(Struct, frozen=True, kw_only=True):
     """The system that a tree is of (os-release(5)); empty where it does not say."""
 
     id: str = ""
@@ -44,14 +44,14 @@ class Distribution(Struct, frozen=True, kw_only=True):
         return tuple(sorted((name, value) for name, value in {**more, "distro": distro}.items() if value))
 
 
-def distribution(text: str) -> Distribution:
+def distribution(text: str) -> OsRelease:
     """The system by its os-release."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith("#"):
             found[name] = value.strip().strip("\"'")
-    return Distribution(id=found.get("ID", ""), version=found.get("VERSION_ID", ""))
+    return OsRelease(id=found.get("ID", ""), version=found.get("VERSION_ID", ""))
 
 
 def fields(text: str) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from ketch.trees import Descent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ketch.build.attest.sbom.packages import Distribution, Package
+    from ketch.build.attest.sbom.packages import OsRelease, Package
 
 _LARGEST = 64 << 20  # bytes of a package manager's database
 _LARGEST_FILE = 1 << 20  # of the metadata of one package
@@ -56,13 +56,13 @@ def _entries(fd: int, files: list[str]) -> list[str]:
     return directories
 
 
-def _system(root_fd: int) -> Distribution:
+def _system(root_fd: int) -> OsRelease:
     """The system that the tree is of."""
     for path in _RELEASES:
         text = _beneath(root_fd, path)
         if text is not None:
             return packages.distribution(text)
-    return packages.Distribution()
+    return packages.OsRelease()
 
 
 def _beneath(root_fd: int, path: str) -> str | None:
@@ -77,7 +77,7 @@ def _beneath(root_fd: int, path: str) -> str | None:
         return _read(at.fd, name, _LARGEST_FILE)
 
 
-def _packages(fd: int, prefix: str, name: str, system: Distribution) -> Iterable[Package]:
+def _packages(fd: int, prefix: str, name: str, system: OsRelease) -> Iterable[Package]:
     """The packages that a file in the directory at ``prefix`` (with a slash at its end) tells of."""
     path = _shown(prefix + name)
     if path == dpkg.STATUS or (prefix == dpkg.PARTS and not name.endswith(".md5sums")):

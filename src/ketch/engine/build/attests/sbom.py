@@ -31,7 +31,7 @@ from ketch.errors import InvalidArgument
 from ketch.notation import times
 from ketch.oci import platform as platforms
 from ketch.oci import reference
-from ketch.oci.attestation import Statement
+from ketch.oci.attestation import InTotoStatement
 from ketch.trees import Descent, sorted_names
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _statement(dir_fd: int, name: str) -> Attestation:
     if len(data) > _LARGEST:
         raise InvalidArgument(f"sbom: {name} exceeds {_LARGEST} bytes")
     try:
-        found = msgspec.json.decode(data, type=Statement)
+        found = msgspec.json.decode(data, type=InTotoStatement)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise InvalidArgument(f"sbom: {name}: cannot decode in-toto statement: {e}") from e
     if found.predicate_type.startswith(PROVENANCE):
