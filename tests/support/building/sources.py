@@ -99,7 +99,10 @@ class SourceWork:
 
     def __init__(self, *sessions):
         self.sessions, self.lease, self.log = sessions, HoldingLease(), self
-        self.statuses, self.output = [], b""
+        self.statuses, self.output, self.pinned = [], b"", ""
+
+    def pin(self, found):
+        self.pinned = found
 
     def write(self, stream, data):
         del stream

@@ -44,7 +44,7 @@ class OsRelease(Struct, frozen=True, kw_only=True):
         return tuple(sorted((name, value) for name, value in {**more, "distro": distro}.items() if value))
 
 
-def distribution(text: str) -> OsRelease:
+def os_release(text: str) -> OsRelease:
     """The system by its os-release."""
     found: dict[str, str] = {}
     for line in text.splitlines():

@@ -61,7 +61,7 @@ def _system(root_fd: int) -> OsRelease:
     for path in _RELEASES:
         text = _beneath(root_fd, path)
         if text is not None:
-            return packages.distribution(text)
+            return packages.os_release(text)
     return packages.OsRelease()
 
 
