@@ -27,6 +27,7 @@ COPY --from=one /sum /some /
 COPY --from=two /w/t* /two/
 COPY --link f l /linked/
 """
+ZSTD = "zstd", ",mode=max,compression=zstd,compression-level=5,force-compression=true"
 STEPS = ("RUN", "COPY", "WORKDIR", "LINK")
 FILES = {"a": "aa", "b.txt": "b", "f": "f", "l": "aa", "sum": "one\naa", "two": "two\n"}
 """The regular files of the result by their base names; ``l`` is a link in the context."""
@@ -101,12 +102,13 @@ def test_caches_that_buildkit_wrote(buildkit, ketch, context, tmp_path):
     image = tmp_path / "image.tar"
     output = f"type=oci,dest={image},name=x:latest"
     local = f"type=local,dest={tmp_path}"
-    for cache in (f"{local}/new,mode=max", f"{local}/old,mode=max,image-manifest=false", "type=inline"):
+    written = [f"{local}/{name},mode=max{more}" for name, more in (("new", ""), ("old", ",image-manifest=false"), ZSTD)]
+    for cache in (*written, "type=inline"):
         words = ["--provenance=false", "--cache-to", cache, "-o", output]
         buildkit.docker("buildx", "build", *words, str(context), timeout=120)
     with tarfile.open(image) as tar:
         tar.extractall(tmp_path / "image", filter="data")
-    for place in ("new", "old", "image"):
+    for place in ("new", "old", "zstd", "image"):
         cached, others = built(ketch, context, "--cache-from", f"type=local,src={tmp_path / place}")
         assert others == set(), place
         assert len(cached) >= 8, place
@@ -125,7 +127,7 @@ def test_caches_that_buildkit_wrote(buildkit, ketch, context, tmp_path):
 
 def test_caches_that_buildkit_reads(buildkit, ketch, context, tmp_path):
     buildkit.docker("builder", "prune", "-af")
-    for place, more in (("max", ",mode=max"), ("min", ""), ("index", ",mode=max,image-manifest=false")):
+    for place, more in (("max", ",mode=max"), ("min", ""), ("index", ",mode=max,image-manifest=false"), ZSTD):
         cache = tmp_path / place
         built(ketch, context, "--cache-to", f"type=local,dest={cache}{more}")
         words = ["--progress=rawjson", "--cache-from", f"type=local,src={cache}"]

@@ -12,9 +12,10 @@ import tarfile
 import pytest
 
 from ketch import failpoints
+from ketch.engine.build.caches.layers import LayerBlobs
 from ketch.errors import DataLoss
 from ketch.images import recover
-from ketch.images.archives.compressed import compressed
+from ketch.images.archives.compressed import LayerCompression, compressed
 from ketch.images.archives.importer import import_rootfs
 from ketch.images.archives.load import load
 from ketch.images.archives.save import save
@@ -30,6 +31,8 @@ from ketch.oci import manifest as oci
 from ketch.oci.config import ImageConfig
 from ketch.remote.client import Remotes
 from ketch.remote.settings import Settings
+from ketch.storage.archive import compression
+from ketch.storage.archive.packing import Compression
 from ketch.storage.database.db import Database
 from ketch.storage.layers import tars
 from ketch.storage.layers.draft import BuiltLayerDraft
@@ -279,3 +282,56 @@ async def test_an_index_of_images_made_here_is_pushed_compressed(store):
             manifest = json.loads(made.got(there.host, "several", one["digest"]))
             assert manifest["layers"][0]["mediaType"] == oci.LAYER_GZIP
     assert [i.id for i in store.catalog.variants(name)] == [i.id for i in images]
+
+
+def test_layers_for_a_cache_are_compressed_once(store, monkeypatch):
+    """Their digests are known afterwards; the bytes are made again where a place lacks them."""
+    image = built(store)
+    packed: list[str] = []
+    plain = Compression.packer
+    monkeypatch.setattr(Compression, "packer", lambda self, write: packed.append(self.kind) or plain(self, write))
+    layers = [store.layers.target(chain) or chain for chain in image.chain_ids]
+    for kind in ("gzip", "zstd"):
+        first: dict[str, str] = {}
+        for number in range(3):
+            with store.lease() as lease:
+                lease.hold(*image.parts())
+                blobs = LayerBlobs(store, lease, Compression(kind))
+                found = blobs.of(layers)
+                digests = {layer: one.descriptor.digest for layer, one in found.items()}
+                if number == 0:
+                    first = digests
+                    assert packed == [kind] * 2
+                assert digests == first
+                if number == 1:
+                    assert packed == [kind] * 2
+                    for one in found.values():
+                        with blobs.opener(one.descriptor)() as file:
+                            assert digest.of(file.read()) == one.descriptor.digest
+                    assert packed == [kind] * 4
+            assert {one for one in first.values() if store.content.exists(one)} == {image.blobs[0]}
+        packed.clear()
+
+
+def test_an_image_in_another_compression(store):
+    """Of what has none, or with force of all; with the same one once more nothing is done."""
+    image = built(store)
+    with store.lease() as lease:
+        lease.hold(*image.parts())
+        report = lambda _item: None  # noqa: E731
+        zstd = LayerCompression(Compression("zstd"))
+        some = compressed(store, lease, image, image.manifest, report, zstd)
+        assert [kind_of(store, blob) for blob in some.blobs] == ["gzip", "zstd", "zstd", "zstd"]
+        assert compressed(store, lease, some, some.manifest, report, zstd) is None
+        every = LayerCompression(Compression("zstd"), force=True)
+        all_of_it = compressed(store, lease, some, some.manifest, report, every)
+        assert [kind_of(store, blob) for blob in all_of_it.blobs] == ["zstd"] * 4
+        assert all_of_it.blobs[1:] == some.blobs[1:]
+        bare = LayerCompression(Compression("uncompressed"), force=True)
+        plain = compressed(store, lease, all_of_it, all_of_it.manifest, report, bare)
+        assert plain.blobs == image.diff_ids
+
+
+def kind_of(store: ImageStore, blob: str) -> str:
+    with store.content.open(blob) as f:
+        return compression.kind(f.read(6))

@@ -283,7 +283,8 @@ def test_options():
         ("registry", {}, "ref is required"),
         ("local", {"mode": "most"}, "unsupported cache export mode: most"),
         ("local", {"ignore-error": "maybe"}, "invalid non-bool value 'maybe' for ignore-error"),
-        ("local", {"compression": "zstd"}, "compression zstd is not supported"),
+        ("local", {"compression": "lz4"}, "unsupported compression type lz4"),
+        ("local", {"compression-level": "10"}, "at most 9"),
         ("local", {"image-manifest": "1", "oci-mediatypes": "0"}, "requires oci-mediatypes=true"),
     ],
 )

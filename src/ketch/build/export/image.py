@@ -12,6 +12,7 @@ from ketch.build.dockerfile.convert.state import rfc3339
 from ketch.build.export.times import dated
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument
+from ketch.images.archives.compressed import compressed
 from ketch.images.assembly import write_manifest
 from ketch.images.made.image import built_image
 from ketch.images.made.times import rewritten
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ketch.build.export.product import Product
     from ketch.build.providers import BuildSnapshots
+    from ketch.images.archives.compressed import LayerCompression
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
@@ -53,6 +55,11 @@ def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mappin
     """Give an image that is not in the store yet a manifest with annotations.  Blocking."""
     found = msgspec.json.decode(store.content.read(image.manifest), type=oci.Manifest)
     image.manifest = write_manifest(store.content, lease, image.id, found.layers, dict(annotations))
+
+
+def in_form(store: ImageStore, lease: Lease, image: Image, how: LayerCompression) -> Image:
+    """An image that is not in the store yet, with its layers compressed as asked for.  Blocking."""
+    return compressed(store, lease, image, image.manifest, lambda _item: None, how) or image
 
 
 def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, product: Product) -> Image:

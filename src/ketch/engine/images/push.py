@@ -32,11 +32,18 @@ class PushService:
         self._slots = asyncio.Semaphore(registries.max_uploads)
 
     def push(
-        self, name: str, tag: str = "", platform: str = "", credentials: Credentials | None = None
+        self,
+        name: str,
+        tag: str = "",
+        platform: str = "",
+        credentials: Credentials | None = None,
+        *,
+        compress: bool = True,
     ) -> AsyncGenerator[ProgressItem, None]:
         """Push a tag of a repository, or, without one, all that are here; without any, progress ends in NotFound.
 
-        PlatformMismatch: the image is for another platform than asked for.
+        Plain layers go as they are unless ``compress``.  PlatformMismatch: the image is for another platform than asked
+        for.
         """
         ref = parse(name, tag)
         here = sorted(self._store.names_in(ref.repository))
@@ -54,7 +61,7 @@ class PushService:
                 raise InvalidArgument("cannot push a digest reference")
             if not set(names) & set(here):
                 raise NotFound(f"tag does not exist: {ref.familiar}")
-            pusher = Pusher(self._store, repository, self._uploads, self._slots, report)
+            pusher = Pusher(self._store, repository, self._uploads, self._slots, report, compress)
             for name in names:
                 tag = name.rpartition(":")[2]
                 pushed = await pusher.push(name, platform)

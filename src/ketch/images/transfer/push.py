@@ -49,13 +49,17 @@ class Pushed(NamedTuple):
 
 
 class Pusher(Struct):
-    """One push to one repository; ``uploads`` and ``slots`` are shared by all of the daemon's."""
+    """One push to one repository; ``uploads`` and ``slots`` are shared by all of the daemon's.
+
+    ``compress``: plain layers before they go, and the image has that form from then on.
+    """
 
     store: ImageStore
     repository: Repository
     uploads: SingleFlight[str]
     slots: asyncio.Semaphore
     report: Report
+    compress: bool = True
 
     async def push(self, name: str, platform: str = "") -> Pushed:
         """Push a (normalized) tag's target: its index if complete here, else the image.
@@ -79,7 +83,8 @@ class Pusher(Struct):
                 lease.hold(*(part for image in images.values() if image is not None for part in image.parts()))
                 lease.hold(*self.store.catalog.attestations(named.target))
                 if all(image is not None for image in images.values()):
-                    named, index = await self._compressed_index(lease, name, named, index)
+                    if self.compress:
+                        named, index = await self._compressed_index(lease, name, named, index)
                     pushed = await self._index(name, named, index)
                     return await self._noted(name, named.id, pushed)
                 self._report_single_manifest(named, index)
@@ -121,6 +126,8 @@ class Pusher(Struct):
         """The image, compressed if need be, and its manifest."""
         own = named.target in (image.manifest, *image.forms)
         target = named.target if own else image.manifest
+        if not self.compress:
+            return image, target
         better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
             return image, target

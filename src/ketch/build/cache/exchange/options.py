@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import InvalidArgument, Unimplemented
+from ketch.storage.archive.packing import GZIP, Compression, compression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 _KINDS = ("inline", "registry", "local")
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
-_COMPRESSIONS = ("", "gzip", "uncompressed")
 
 
 class CacheImport(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,8 @@ class CacheExport(msgspec.Struct, frozen=True, kw_only=True):
     everything: bool = False
     image_manifest: bool = True
     oci_types: bool = True
-    compressed: bool = True
+    compression: Compression = Compression()
+    force_compression: bool = False
     ignore_error: bool = False
 
 
@@ -60,13 +61,9 @@ def cache_import(kind: str, attrs: Mapping[str, str]) -> CacheImport:
 def cache_export(kind: str, attrs: Mapping[str, str]) -> CacheExport:
     """A ``--cache-to`` (InvalidArgument, Unimplemented)."""
     _check_kind(kind, "exporter")
-    mode, compression = attrs.get("mode") or "min", attrs.get("compression", "")
+    mode = attrs.get("mode") or "min"
     if mode.lower() not in ("min", "max"):
         raise InvalidArgument(f"unsupported cache export mode: {mode}", hint="the modes are min and max")
-    if compression not in _COMPRESSIONS:
-        raise InvalidArgument(
-            f"cache export: compression {compression} is not supported", hint="the layers can be gzip or uncompressed"
-        )
     oci_types = _switch(attrs, "oci-mediatypes", True)
     found = CacheExport(
         kind=kind,
@@ -75,7 +72,8 @@ def cache_export(kind: str, attrs: Mapping[str, str]) -> CacheExport:
         everything=mode.lower() == "max",
         image_manifest=_switch(attrs, "image-manifest", oci_types),
         oci_types=oci_types,
-        compressed=compression != "uncompressed",
+        compression=compression(attrs.get("compression") or GZIP, attrs.get("compression-level", "")),
+        force_compression=_switch(attrs, "force-compression", False),
         ignore_error=_switch(attrs, "ignore-error", False),
     )
     if found.image_manifest and not found.oci_types:

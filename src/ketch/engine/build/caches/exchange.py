@@ -145,7 +145,7 @@ class CacheExchange:
     ) -> oci.Descriptor | None:
         wanted = _all if option.everything else _part_of([layers for _, layers in results])
         keys = exports.keys_of(self._records, [key for found, _ in results for key in found], wanted)
-        blobs = LayerBlobs(self._store, lease, compressed=option.compressed)
+        blobs = LayerBlobs(self._store, lease, option.compression, force=option.force_compression)
         layers = list(dict.fromkeys(layer for key in keys for layer in key.layers))
         if not layers:
             tell("there is nothing that others could use")

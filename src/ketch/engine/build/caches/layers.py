@@ -10,8 +10,8 @@ from ketch.build.tree import Tree
 from ketch.images.made.image import layer_facts
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
-from ketch.storage.archive.gzipwriter import GzipWriter
-from ketch.storage.layers import tars
+from ketch.storage.archive import compression
+from ketch.storage.layers import packed, tars
 from ketch.storage.snapshots.overlay import check_depth
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ketch.engine.build.caches.places import CachePlaceReader
     from ketch.images.made.image import ImageLayer
     from ketch.images.store import ImageStore
+    from ketch.storage.archive.packing import Compression, Write
     from ketch.storage.content.leases import Lease
+
+_CHUNK = 1 << 20
 
 
 class PlaceLoader:
@@ -54,51 +57,62 @@ class PlaceLoader:
 
 
 class LayerBlobs:
-    """The blobs of layers of this machine, compressed where they are not, which a lease holds.  Blocking."""
+    """The blobs of layers of this machine, which a lease holds.  Blocking.
 
-    def __init__(self, store: ImageStore, lease: Lease, *, compressed: bool = True) -> None:
-        self._store, self._lease, self._compressed = store, lease, compressed
+    Layers that have none are compressed; with ``force`` those that have one in another compression, too.  What has been
+    compressed once is known by its digest, and compressed again only for a place that lacks it.
+    """
+
+    def __init__(self, store: ImageStore, lease: Lease, compression: Compression, *, force: bool = False) -> None:
+        self._store, self._lease, self._compression, self._force = store, lease, compression, force
         self._found: dict[str, CachedLayer] = {}
-        self._plain: dict[str, str] = {}  # layers by the digests of their tars
+        self._sources: dict[str, tuple[str, ImageLayer]] = {}  # by digests of blobs to be made: what they are made of
 
     def of(self, layers: Sequence[str]) -> dict[str, CachedLayer]:
         """Layers as blobs, by their ids (DataLoss: one is gone)."""
         self._lease.hold(*layers)
         fresh = [layer for layer in layers if layer not in self._found]
         for layer, facts in zip(fresh, layer_facts(self._store, self._lease, fresh), strict=True):
-            self._found[layer] = self._cached(layer, facts)
+            self._found[layer] = CachedLayer(self._described(layer, facts), facts.diff_id)
         return {layer: self._found[layer] for layer in layers}
 
     def opener(self, descriptor: oci.Descriptor) -> Callable[[], IO[bytes]]:
-        """A function that opens a blob that `of` gave."""
-        layer = self._plain.get(descriptor.digest)
-        if layer is None or self._store.content.exists(descriptor.digest):
-            return lambda: self._store.content.open(descriptor.digest)
-        return lambda: self._written(layer, descriptor.digest)
+        """A function that opens a blob that `of` gave (DataLoss: it cannot be made again)."""
+        return lambda: self._opened(descriptor.digest)
 
-    def _cached(self, layer: str, facts: ImageLayer) -> CachedLayer:
-        descriptor = facts.descriptor
-        if descriptor.media_type == oci.LAYER:
-            self._plain[descriptor.digest] = layer
-            if self._compressed:
-                descriptor = self._zipped(layer, facts.diff_id)
-        return CachedLayer(descriptor, facts.diff_id)
-
-    def _zipped(self, layer: str, diff_id: str) -> oci.Descriptor:
+    def _opened(self, digest: str) -> IO[bytes]:
         content = self._store.content
-        with content.ingest(hold=self._lease.hold, durable=False) as ingest:
-            writer = GzipWriter(ingest.write)
-            if content.exists(diff_id):
-                with content.open(diff_id) as file:
-                    while data := file.read(1 << 20):
-                        writer.write(data)
-            else:
-                tars.write(self._store.layers, layer, diff_id, writer.write)
-            writer.finish()
-        return oci.Descriptor(media_type=oci.LAYER_GZIP, digest=ingest.digest, size=ingest.size)
+        if not content.exists(digest) and digest in self._sources:
+            layer, facts = self._sources[digest]
+            with content.ingest(digest, hold=self._lease.hold, durable=False) as ingest:
+                self._pack(layer, facts, ingest.write)
+        return content.open(digest)
 
-    def _written(self, layer: str, digest: str) -> IO[bytes]:
-        """A plain tar as a blob of the store."""
-        with self._store.content.ingest(digest, hold=self._lease.hold, durable=False) as ingest:
-            tars.write(self._store.layers, layer, digest, ingest.write)
-        return self._store.content.open(digest)
+    def _described(self, layer: str, facts: ImageLayer) -> oci.Descriptor:
+        plain = facts.descriptor.media_type == oci.LAYER
+        wanted = self._compression.media_type
+        if facts.descriptor.media_type == wanted or not (plain or self._force):
+            if plain:
+                self._sources[facts.descriptor.digest] = layer, facts
+            return facts.descriptor
+        layers, name = self._store.layers, self._compression.name()
+        found = packed.known(layers, layer, name)
+        if found is None:
+            with self._store.content.ingest(hold=self._lease.hold, durable=False) as ingest:
+                self._pack(layer, facts, ingest.write)
+            found = packed.PackedFacts(digest=ingest.digest, size=ingest.size)
+            packed.keep(layers, layer, name, found)
+        self._sources[found.digest] = layer, facts
+        return oci.Descriptor(media_type=wanted, digest=found.digest, size=found.size)
+
+    def _pack(self, layer: str, facts: ImageLayer, write: Write) -> None:
+        """Write a layer's tar, compressed."""
+        content, blob = self._store.content, facts.descriptor.digest
+        packer = self._compression.packer(write)
+        if content.exists(blob):
+            with content.open(blob) as file, compression.reader(file, f"layer {blob}") as plain:
+                while data := plain.read(_CHUNK):
+                    packer.write(data)
+        else:
+            tars.write(self._store.layers, layer, facts.diff_id, packer.write)
+        packer.finish()

@@ -21,6 +21,7 @@ from ketch.images.archives.save import save_as
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.oci import reference
+from ketch.storage.archive import packing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -113,8 +114,10 @@ class _Export:
                 index_digest = self._index if kind != "docker" else ""
                 await sink.archive(lambda file: self._save(names, file, index_digest), made)
             elif outputs.asked(output.request, "push"):
+                how = outputs.compression_of(output.request)
+                plain = how is not None and how.compression.kind == packing.UNCOMPRESSED
                 for name in names:
-                    await self._push(name, step)
+                    await self._push(name, step, compress=not plain)
 
     def _trees(self) -> list[NamedTree]:
         """The files, and what is said of them; those of several platforms each in a directory of its own.  Blocking."""
@@ -160,12 +163,15 @@ class _Export:
         store, lease = self._to.store, self._lease
         listed = len(self._products) > 1 or attestations.asked(self._products)
         notes = outputs.annotations_of(output, many=listed)
+        how = outputs.compression_of(output)
         made, attested = [], []
         for one in self._products:
             product = images.with_its_time(store, lease, one) if outputs.asked(output, "rewrite-timestamp") else one
             image = images.make(store, self._to.snapshots, lease, product)
             if notes.of_manifests:
                 images.annotated(store, lease, image, notes.of_manifests)
+            if how is not None:
+                image = images.in_form(store, lease, image, how)
             made.append(image)
             attested += attestations.of_image(store, lease, one, image, names, self._finished)
         kept = list(names) if keep else []
@@ -175,11 +181,11 @@ class _Export:
         wanted = [(image, kept if number == 0 else []) for number, image in enumerate(made)]
         return store.add(wanted, dict.fromkeys(kept, self._index)), index.described(store, self._index)
 
-    async def _push(self, name: str, step: Phase) -> None:
+    async def _push(self, name: str, step: Phase, *, compress: bool) -> None:
         """Push a name (KetchError)."""
         parsed = reference.parse(name)
         found = await self._order.credentials(parsed.domain)
-        async with aclosing(self._to.pushes.push(parsed.familiar, "", "", found)) as items:
+        async with aclosing(self._to.pushes.push(parsed.familiar, "", "", found, compress=compress)) as items:
             async for item in items:
                 if "digest:" in item.get("status", ""):
                     step.part(f"pushing manifest for {parsed.familiar}: {item['status']}")

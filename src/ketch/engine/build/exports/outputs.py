@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
+from ketch.images.archives.compressed import LayerCompression
 from ketch.images.commit import check_name
 from ketch.notation import booleans
+from ketch.storage.archive import packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,14 +65,21 @@ def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
         if output.kind not in (*IMAGES, *FILES, *NOTHING):
             known = ", ".join((*IMAGES, *FILES, NOTHING[0]))
             raise InvalidArgument(f'exporter "{output.kind}" could not be found', hint=f"known: {known}")
-        if attrs.get("compression", "gzip") not in ("gzip", "uncompressed"):
-            text = f"output `{output.kind}`: compression={attrs['compression']}: layers are gzip when they are sent"
-            raise Unimplemented(text, hint="leave it out")
+        compression_of(output)
         if output.kind in ("docker", "oci") and attrs.get("tar", "true") in ("false", "0"):
             raise Unimplemented(f"output `{output.kind}`: tar=false: it is one archive", hint="unpack it with tar")
         annotations_of(output, many=many)
         asked(output, "rewrite-timestamp")
         asked(output, "push")
+
+
+def compression_of(output: OutputRequest) -> LayerCompression | None:
+    """The compression of layers that is asked for; None: none, they are gzip when they are sent (KetchError)."""
+    kind, level = output.attrs.get("compression", ""), output.attrs.get("compression-level", "")
+    force = asked(output, "force-compression")
+    if not (kind or level or force):
+        return None
+    return LayerCompression(packing.compression(kind or packing.GZIP, level), force)
 
 
 def asked(output: OutputRequest, name: str) -> bool:
