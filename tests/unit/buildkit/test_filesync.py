@@ -132,6 +132,14 @@ async def test_clients_without_the_directory(box, top):
         await box.sync(SessionClient())
 
 
+async def test_another_client_of_the_build_has_it(box, top):
+    empty, client = SessionClient(directories={"other": top}), SessionClient(directories={"context": top})
+    async with empty.connected(box.sessions, "a") as first, client.connected(box.sessions, "b") as second:
+        work = SourceWork(first, second)
+        _, (tree,) = await box.both(box.operation("local://context"), work)
+    assert everything(Path(box.layers.directory(tree.layers[0]))) == everything(top)
+
+
 def data(number, piece=b""):
     return Packet(type=Packet.PACKET_DATA, ID=number, data=piece)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.operation import CacheMap, Work
-    from ketch.build.providers import BuildSession, BuildSnapshots, LayerDraft, SentDirectory
+    from ketch.build.providers import BuildSnapshots, LayerDraft, SentDirectory
     from ketch.storage.content.leases import Lease
     from ketch.storage.contexts.copies import ContextCopies
     from ketch.storage.contexts.scan import ScanEntry
@@ -73,16 +73,24 @@ class LocalSource:
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Make the layer (NotFound: the client gives no such directory; Conflict: it changed meanwhile)."""
         del inputs
-        directory = await given_directory(work.sessions, self._name, self._session)
+        missing: NotFound | None = None
+        for session in sorted(work.sessions, key=lambda one: one.id != self._session):
+            try:
+                taken = await self._taken(work, await session.directory(self._name))
+            except NotFound as e:
+                missing = missing or e
+                continue
+            tree = Tree((taken.layer,))
+            self._from_client(tree, taken.former)
+            return [tree]
+        raise missing or NotFound(f"no client gives the directory {self._name}")
+
+    async def _taken(self, work: Work, directory: LocalDirectory | SentDirectory) -> _Taken:
         meter = SourceMeter(work.log, f"transferring {self._name}:")
         taking = _Taking(self._snapshots, self._kept, work.lease, meter.add)
         if isinstance(directory, LocalDirectory):
-            taken = await self._read(taking, meter, directory)
-        else:
-            taken = await self._receive(taking, meter, directory)
-        tree = Tree((taken.layer,))
-        self._from_client(tree, taken.former)
-        return [tree]
+            return await self._read(taking, meter, directory)
+        return await self._receive(taking, meter, directory)
 
     async def _read(self, taking: _Taking, meter: SourceMeter, directory: LocalDirectory) -> _Taken:
         """The layer of a directory that is open here."""
@@ -123,17 +131,6 @@ class LocalSource:
         status = os.fstat(fd)
         place = f"{status.st_dev}:{status.st_ino}:{self._name}"
         return taking.copy(fd, entries, KeptCopy(layer="", place=place, taken_ns=started_ns), repr(self._patterns))
-
-
-async def given_directory(sessions: Sequence[BuildSession], name: str, first: str) -> LocalDirectory | SentDirectory:
-    """A client's directory: of the session ``first``, else of any that has it (NotFound)."""
-    missing: NotFound | None = None
-    for session in sorted(sessions, key=lambda one: one.id != first):
-        try:
-            return await session.directory(name)
-        except NotFound as e:
-            missing = missing or e
-    raise missing or NotFound(f"no client gives the directory {name}")
 
 
 def _merged(paths: Sequence[str]) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypeVar
 
 from ketch.buildkit.services.content import ContentService
@@ -134,7 +135,8 @@ class ClientSession:
         ``mtime_ns``: a time for all files instead of their own.  The descriptor stays the caller's.
         """
         self._takes_files()
-        end = SendingEnd(DirectoryListing(fd, mtime_ns), name, mtime_ns or 0)
+        head_ns = os.fstat(fd).st_mtime_ns if mtime_ns is None else mtime_ns
+        end = SendingEnd(DirectoryListing(fd, mtime_ns), name, head_ns)
         await transfers.send_directory(self.channel, exporter, end)
 
     def _takes_files(self) -> None:

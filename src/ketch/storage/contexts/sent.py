@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ketch.storage.contexts.fill import Row
 
 _LONGEST = 4095  # bytes of a path
-_MOST = 2_000_000  # entries of a directory
-_MOST_BYTES = 256 << 20  # of all paths together
+_MOST = 1_000_000  # entries of a directory
+_MOST_BYTES = 128 << 20  # of all paths together
 _NO_NAMES = ("//", "/./", "/../")
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK))
 _OWNERS = range((1 << 32) - 1)
@@ -64,7 +64,7 @@ class SentOrder:
     """The check of a list as it comes: each path once, below directories of the list, in the order of a walk.
 
     That is the order of the paths' parts, as bytes.  So whoever makes one entry after the other never meets a link
-    or a file where a directory should be.  A list is as long as memory allows: two million entries.
+    or a file where a directory should be.  A list is as long as memory allows: a million entries.
     """
 
     def __init__(self) -> None:
