@@ -14,6 +14,7 @@ from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from ketch.buildkit.clients import BuildKitClients
     from ketch.engine.engine import Engine
 
 HEADERS = {
@@ -29,12 +30,18 @@ _PARAMETERS = re.compile(rf"""(\s*;\s*{_TOKEN}\s*=\s*({_TOKEN}|"([^"\\]|\\.)*"))
 class Call:
     """One request: the engine, the path's parameters, and ways to answer."""
 
-    __slots__ = ("engine", "path", "query", "request", "started", "version")
+    __slots__ = ("buildkit", "engine", "path", "query", "request", "started", "version")
 
     def __init__(
-        self, engine: Engine, request: web.BaseRequest, path: dict[str, str], version: tuple[int, int]
+        self,
+        engine: Engine,
+        buildkit: BuildKitClients,
+        request: web.BaseRequest,
+        path: dict[str, str],
+        version: tuple[int, int],
     ) -> None:
         self.engine = engine
+        self.buildkit = buildkit
         self.request = request
         self.path = path
         self.version = version

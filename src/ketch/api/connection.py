@@ -1,8 +1,8 @@
 """HTTP connections that can be hijacked, and clients that close their side early.
 
-``attach`` and ``exec start`` take the connection over, with or without ``Upgrade``.  A client may send its first input
-in the same packet as the request: to an HTTP parser it would be the next request.  So these requests are
-given to the parser alone, and what comes behind them is kept for the container.
+``attach`` and ``exec start`` take the connection over, with or without ``Upgrade``, and so do BuildKit's
+clients.  A client may send its first input in the same packet as the request: to an HTTP parser it would be the next
+request.  So these requests are given to the parser alone, and what comes behind them is kept for the container.
 
 A client may also shut its sending side down as soon as it has asked (``nc -N``): it is answered all the same.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Go's own bound. (Compose sends filters with an id for each container: longer than the 8 KiB of most web servers.)
 MAX_HEADER = 1 << 20
 LARGEST_JSON = 8 << 20  # bytes of a body that is read as a whole; archives are streams and are not counted
-_TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start)[? ]")
+_TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start|grpc|session)[? ]")
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
 _LARGEST = 1 << 16  # of such a request, head and body

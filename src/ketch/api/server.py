@@ -21,6 +21,7 @@ from ketch.api.routes import (
     archive,
     attachws,
     builders,
+    buildkit,
     containers,
     execs,
     images,
@@ -42,6 +43,7 @@ from ketch.errors import InvalidArgument, KetchError, NotFound
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from ketch.buildkit.clients import BuildKitClients
     from ketch.engine.engine import Engine
 
     Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -130,6 +132,7 @@ def build_routes() -> Routes:
         archive,
         attachws,
         builders,
+        buildkit,
         containers,
         execs,
         registries,
@@ -170,10 +173,11 @@ def parse_version(text: str) -> tuple[int, int]:
     return version[0], version[1]
 
 
-def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
+def build_server(engine: Engine, buildkit_clients: BuildKitClients, names: Iterable[str] = ()) -> Server:
     """The HTTP server for an engine; the caller gives it its listening sockets.
 
-    ``names`` are those by which clients on plain TCP know it.
+    ``buildkit_clients`` gets the connections of BuildKit's clients, ``names`` are those by which clients on plain TCP
+    know it.
     """
     routes = build_routes()
     web_pages = WebPages(names)
@@ -187,7 +191,7 @@ def build_server(engine: Engine, names: Iterable[str] = ()) -> Server:
             # A name may be typed as Docker stores it, "/web", and then stands behind two slashes.
             route, parameters = routes.find(request.method, path.replace("//", "/"))
             version = parse_version(text)
-            call = Call(engine, request, parameters, version)
+            call = Call(engine, buildkit_clients, request, parameters, version)
             _read_query(call, route)
             if "Expect" in request.headers and request.version == HttpVersion11:
                 await _meet_expectation(request)

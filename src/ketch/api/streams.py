@@ -46,15 +46,20 @@ class Gone(web.StreamResponse):
 
 def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     """Answer the upgrade and take the connection; the caller returns ``Gone()`` afterwards."""
-    transport = request.transport
-    if transport is None:
-        raise Unavailable("take over the connection: the client is gone")
-    transport.pause_reading()
     if "Upgrade" in request.headers:
         head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
     else:  # such clients are older than the other media type
         head, content_type = "HTTP/1.1 200 OK\r\n", RAW
-    transport.write(f"{head}Content-Type: {content_type}\r\n\r\n".encode("ascii"))
+    return take_over(request, f"{head}Content-Type: {content_type}\r\n\r\n")
+
+
+def take_over(request: web.BaseRequest, head: str) -> ClientStream:
+    """Answer with ``head``, and take the connection; the caller returns ``Gone()`` afterwards."""
+    transport = request.transport
+    if transport is None:
+        raise Unavailable("take over the connection: the client is gone")
+    transport.pause_reading()
+    transport.write(head.encode("ascii"))
     initial = request.protocol.take_early() if isinstance(request.protocol, Connection) else b""
     if transport.get_write_buffer_size():
         raise Unavailable("take over the connection: the client does not read")

@@ -206,13 +206,27 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     """The TLS settings for ``tcp://`` listeners; None when TLS is off."""
     if not (config.tls or config.tlsverify):
         return None
+    return _tls_context(config.tlscert, config.tlskey, config.tlscacert if config.tlsverify else "")
+
+
+def builder_tls_context(config: Config) -> ssl.SSLContext | None:
+    """The TLS settings for the ``tcp://`` listeners of BuildKit's clients; None when TLS is off there."""
+    if not config.builder_tlscert:
+        return None
+    context = _tls_context(config.builder_tlscert, config.builder_tlskey, config.builder_tlscacert)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _tls_context(cert: str, key: str, authority: str) -> ssl.SSLContext:
+    """A server's context; with an ``authority`` clients need its certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(config.tlscert, config.tlskey)
-        if config.tlsverify:
+        context.load_cert_chain(cert, key)
+        if authority:
             context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(config.tlscacert)
+            context.load_verify_locations(authority)
     except (OSError, ssl.SSLError) as e:
         raise InvalidArgument(f"load TLS files: {e}") from e
     return context

@@ -135,7 +135,7 @@ async def serve(config: Config, soft_files: int) -> None:
     async with AsyncUndo() as stack:
         stack.enter_context(listen.data_lock(config.data_root))
         stack.enter_context(listen.exec_lock(config.exec_root))
-        bound = stack.enter_context(listen.addresses(config.hosts))
+        bound = stack.enter_context(listen.addresses([*config.hosts, *config.builder_addrs]))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
         ours = parent_cgroup.made_here(config.data_root, config.cgroup_parent)
@@ -151,6 +151,8 @@ async def serve(config: Config, soft_files: int) -> None:
         await wiring.listen_and_serve(config, engine, bound, stack)
         gc.freeze()  # what is there now stays: each full collection would hold up every answer for 20 ms to see it
         log.info("API listen on %s", ", ".join(config.hosts))
+        if config.builder_addrs:
+            log.info("builder listens on %s", ", ".join(config.builder_addrs))
         notify.send("READY=1")
         await stop.wait()
         notify.send("STOPPING=1")

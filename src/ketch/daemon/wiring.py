@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.build.cache.records import CacheRecords
+from ketch.buildkit.clients import BuildKitClients
 from ketch.daemon import listen, roots
 from ketch.daemon.recovery import repair
 from ketch.daemon.settings import builder as builder_settings
@@ -45,7 +47,7 @@ from ketch.storage.removal import Remover
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AsyncExitStack
 
     from ketch.daemon.settings.config import Config
@@ -162,7 +164,9 @@ async def listen_and_serve(
 
     ``bound`` are the sockets of TCP addresses, the caller's to close.
     """
-    server = build_server(engine, config.names())
+    buildkit = BuildKitClients(engine)
+    stack.push_async_callback(buildkit.close)
+    server = build_server(engine, buildkit, config.names())
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -171,14 +175,19 @@ async def listen_and_serve(
     async def plain(connection: socket.socket) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(server, connection)
 
-    for host in dict.fromkeys(config.hosts):
+    serving: dict[str, Callable[[socket.socket], Awaitable[object]]] = {}
+    builder_tls = listen.builder_tls_context(config)
+    for host in config.builder_addrs:
+        serving[host] = partial(buildkit.serve, tls=builder_tls if host in bound else None)
+    for host in config.hosts:
+        serving[host] = plain if tls is None or host not in bound else TlsFront(server, tls).serve
+    for host, serve in serving.items():
         if host.startswith("unix://"):
             path = host.removeprefix("unix://")
             listener = stack.enter_context(listen.unix_socket(path, config.group))
             stack.callback(_unlink, path)
         else:
             listener = bound[host]
-        serve = plain if tls is None or host not in bound else TlsFront(server, tls).serve
         acceptor = Acceptor(listener, serve)
         acceptor.start()
         stack.push_async_callback(acceptor.close)

@@ -135,10 +135,11 @@ def taken_over(transport: asyncio.Transport, early: bytes = b"") -> TransportStr
     return stream
 
 
-async def over_socket(sock: socket.socket) -> TransportStream:
-    """A connected socket, which belongs to the stream from now on."""
+async def over_socket(sock: socket.socket, early: bytes = b"") -> TransportStream:
+    """A connected socket, which belongs to the stream from now on; ``early`` has been read of it already."""
     sock.setblocking(False)
-    _, stream = await asyncio.get_running_loop().connect_accepted_socket(TransportStream, sock)
+    loop = asyncio.get_running_loop()
+    _, stream = await loop.connect_accepted_socket(lambda: TransportStream(early), sock)
     return stream
 
 

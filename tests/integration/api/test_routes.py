@@ -93,10 +93,17 @@ def test_what_is_not_there_is_named(engine, method, path, feature):
     assert feature in (message or "")
 
 
-def test_an_upgrade_to_what_is_not_there(engine):
-    for path in ("/session", "/grpc"):
-        connection = Unix(engine.socket)
-        connection.request("POST", path, headers={"Connection": "Upgrade", "Upgrade": "h2c"})
-        answer = connection.getresponse()
-        assert (answer.status, json.loads(answer.read())["kind"]) == (501, "unimplemented")
-        connection.close()
+@pytest.mark.parametrize(
+    ("path", "protocol", "status", "message"),
+    [
+        ("/grpc", "tcp", 500, "protocol tcp not supported"),
+        ("/session", "h2c", 400, "a session needs an id"),
+    ],
+)
+def test_an_upgrade_that_is_refused(engine, path, protocol, status, message):
+    connection = Unix(engine.socket)
+    connection.request("POST", path, headers={"Connection": "Upgrade", "Upgrade": protocol})
+    answer = connection.getresponse()
+    assert answer.status == status
+    assert json.loads(answer.read())["message"].startswith(message)
+    connection.close()

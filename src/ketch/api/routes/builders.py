@@ -14,7 +14,7 @@ from ketch.api import jsontext, peer_fds, query
 from ketch.api.errors import from_registry, prefixed
 from ketch.api.routes.images import progress
 from ketch.api.streams import while_connected
-from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
+from ketch.errors import InvalidArgument, Unimplemented
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -132,20 +132,6 @@ async def prune(call: Call) -> web.StreamResponse:
     return call.json(build_cache.pruned(done))
 
 
-async def grpc(call: Call) -> web.StreamResponse:
-    """Refuse the calls of BuildKit's clients."""
-    if "Upgrade" not in call.request.headers:
-        raise UnclassifiedArgument("no upgrade proto in request")
-    return await session(call)
-
-
-async def session(call: Call) -> web.StreamResponse:
-    """Refuse the connections of BuildKit's clients."""
-    if "Upgrade" not in call.request.headers:
-        raise InvalidArgument("no upgrade proto in request")
-    raise Unimplemented(f"BuildKit ({call.request.path}): Ketch does not speak its protocol yet", hint=_NO_BUILDKIT)
-
-
 async def checkpoint(call: Call) -> web.StreamResponse:
     """Refuse in the words of a dockerd that is not experimental."""
     raise Unimplemented(
@@ -164,8 +150,6 @@ ROUTES = (
     ("GET", "/ketch/builds/{ref}", inspect),
     ("GET", "/ketch/builds/{ref}/logs", logs),
     ("DELETE", "/ketch/builds/{ref}", forget),
-    ("POST", "/session", session),
-    ("POST", "/grpc", grpc),
     ("GET", "/containers/{id}/checkpoints", checkpoint),
     ("POST", "/containers/{id}/checkpoints", checkpoint),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", checkpoint),

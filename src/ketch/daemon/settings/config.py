@@ -53,6 +53,10 @@ class Config:
     tlscert: str = ""
     tlskey: str = ""
     insecure_tcp: bool = False
+    builder_addrs: list[str] = field(default_factory=list)
+    builder_tlscacert: str = ""
+    builder_tlscert: str = ""
+    builder_tlskey: str = ""
     tcp_names: list[str] = field(default_factory=list)
     insecure_registries: list[str] = field(default_factory=list)
     registry_mirrors: list[str] = field(default_factory=list)

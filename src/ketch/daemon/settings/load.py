@@ -118,6 +118,16 @@ def _tls_flags(parser: argparse.ArgumentParser) -> None:
         help="allow tcp:// beyond loopback without TLS: whoever reaches the port is root on this machine",
     )
     add(
+        "--builder-addr",
+        metavar="URL",
+        action="append",
+        dest="builder_addrs",
+        help="where to listen for BuildKit's clients, besides: unix://PATH or tcp://ADDRESS:PORT; repeatable",
+    )
+    add("--builder-tlscacert", metavar="FILE", help="certificates of the authority that signs such clients")
+    add("--builder-tlscert", metavar="FILE", help="the server's certificate at --builder-addr tcp://")
+    add("--builder-tlskey", metavar="FILE", help="the server's key there")
+    add(
         "--tcp-name",
         metavar="NAME",
         action="append",
@@ -204,18 +214,16 @@ def _check_type(path: str, key: str, value: object, default: object) -> None:
 
 def _check(config: Config) -> None:
     for host in config.hosts:
-        scheme, _, rest = host.partition("://")
-        if scheme == "unix" and rest:
-            continue
-        if scheme != "tcp":
-            raise InvalidArgument(f"listen on `{host}`: unknown address", hint="use unix://PATH or tcp://ADDRESS:PORT")
-        address, _ = tcp_address(host)
-        secured = config.tls or config.tlsverify
-        if not secured and not config.insecure_tcp and not _is_loopback(address):
-            raise InvalidArgument(
-                f"listen on `{host}`: refused, because without TLS whoever reaches this port is root here",
-                hint="listen on 127.0.0.1, use --tlsverify with certificates, or say --insecure-tcp",
-            )
+        _check_address(host, secured=config.tls or config.tlsverify or config.insecure_tcp, flag="--tlsverify")
+    for host in config.builder_addrs:
+        secured = bool(config.builder_tlscert) or config.insecure_tcp
+        _check_address(host, secured=secured, flag="--builder-tlscert and --builder-tlscacert")
+    if bool(config.builder_tlscert) != bool(config.builder_tlskey):
+        raise InvalidArgument("TLS at --builder-addr needs both --builder-tlscert and --builder-tlskey")
+    if config.builder_tlscacert and not config.builder_tlscert:
+        raise InvalidArgument(
+            "--builder-tlscacert needs a certificate", hint="give --builder-tlscert and --builder-tlskey"
+        )
     if (config.tls or config.tlsverify) and not (config.tlscert and config.tlskey):
         raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
     if config.tlsverify and not config.tlscacert:
@@ -227,6 +235,20 @@ def _check(config: Config) -> None:
     registry_settings.check(config)
     storage_settings.check(config)
     builder_settings.check(config)
+
+
+def _check_address(host: str, *, secured: bool, flag: str) -> None:
+    scheme, _, rest = host.partition("://")
+    if scheme == "unix" and rest:
+        return
+    if scheme != "tcp":
+        raise InvalidArgument(f"listen on `{host}`: unknown address", hint="use unix://PATH or tcp://ADDRESS:PORT")
+    address, _ = tcp_address(host)
+    if not secured and not _is_loopback(address):
+        raise InvalidArgument(
+            f"listen on `{host}`: refused, because without TLS whoever reaches this port is root here",
+            hint=f"listen on 127.0.0.1, use {flag} with certificates, or say --insecure-tcp",
+        )
 
 
 def _check_network(config: Config) -> None:

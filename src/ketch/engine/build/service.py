@@ -13,6 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Struct
 
 from ketch.engine import os_errors
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from ketch.build.cache.pruning.keeper import CacheKeeper
+    from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.pruning.usage import UsageRow
     from ketch.engine.build.executor import BuildExecutor
     from ketch.engine.build.history import BuildHistory
@@ -165,17 +167,23 @@ class BuildService:
         """The records of the build cache."""
         return await self._parts.keeper.usage()
 
-    async def prune(self, request: CachePrune) -> CachePruned:
-        """Remove what a request names of the build cache (InvalidArgument)."""
+    @property
+    def rules(self) -> Sequence[PruneOptions]:
+        """The collections of the cache that are done after builds."""
+        return self._parts.keeper.rules
+
+    async def prune(self, request: CachePrune, wanted: Callable[[UsageRow], bool] | None = None) -> CachePruned:
+        """Remove what a request names of the build cache, and is wanted (InvalidArgument)."""
         from ketch.build.cache.pruning import policy
         from ketch.engine.model.building.builds import CachePruned
 
         spaces = (request.reserved, request.max_used, request.min_free)
         options = policy.parse(request.filters, time.time_ns(), everything=request.everything, spaces=spaces)
+        options = msgspec.structs.replace(options, wanted=wanted, keep_ns=request.keep_ns or options.keep_ns)
         rows = await self._parts.keeper.prune(options)
         freed = sum(row.size for row in rows)
         self._parts.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
-        return CachePruned([row.id for row in rows], freed)
+        return CachePruned(rows, freed)
 
     def builder(self) -> Builder:
         """The builder, made at the first call."""

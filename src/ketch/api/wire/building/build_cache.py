@@ -40,7 +40,7 @@ def _size(asked: Mapping[str, str], name: str) -> int:
 
 def pruned(done: CachePruned) -> ApiObject:
     """The answer of ``POST /build/prune``."""
-    return {"CachesDeleted": done.records or None, "SpaceReclaimed": done.freed}
+    return {"CachesDeleted": [row.id for row in done.rows] or None, "SpaceReclaimed": done.freed}
 
 
 def row(record: UsageRow) -> ApiObject:

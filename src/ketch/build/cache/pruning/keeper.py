@@ -58,7 +58,7 @@ class CacheKeeper:
 
     def __init__(self, stores: CacheStores, rules: Sequence[PruneOptions] = ()) -> None:
         self._stores = stores
-        self._rules = rules
+        self.rules = rules
         self._pruning = asyncio.Lock()
         self._collecting: asyncio.Task[None] | None = None
         self._collected = -_INTERVAL
@@ -137,13 +137,13 @@ class CacheKeeper:
 
     def collect_later(self) -> None:
         """Have the rules carried out in the background, at most once a minute; to be called when a build has ended."""
-        if self._rules and (self._collecting is None or self._collecting.done()):
+        if self.rules and (self._collecting is None or self._collecting.done()):
             self._collecting = asyncio.get_running_loop().create_task(self._collect())
 
     async def _collect(self) -> None:
         await asyncio.sleep(max(self._collected + _INTERVAL - time.monotonic(), 0))
         self._collected = time.monotonic()
-        for rule in self._rules:
+        for rule in self.rules:
             try:
                 removed = await self.prune(rule)
             except (KetchError, OSError) as e:

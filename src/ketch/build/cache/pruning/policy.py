@@ -13,7 +13,7 @@ from ketch.errors import InvalidArgument
 from ketch.notation import booleans, moments, sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.cache.pruning.usage import UsageRow
 
@@ -30,7 +30,8 @@ _IGNORED = ("label", "label!")  # which dockerd takes, too, because its client s
 class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of a prune: what matches and was not used for ``keep_ns`` goes, until the limits (bytes, 0: none) hold.
 
-    ``everything``: what images share, and what the builder keeps for itself, too.  ``kinds``: only these.
+    ``everything``: what images share, and what the builder keeps for itself, too.  ``kinds``: only these;
+    ``wanted``: only rows of which it is true.
     """
 
     everything: bool = False
@@ -40,6 +41,7 @@ class PruneOptions(msgspec.Struct, frozen=True, kw_only=True):
     reserved_space: int = 0
     max_used_space: int = 0
     min_free_space: int = 0
+    wanted: Callable[[UsageRow], bool] | None = None
 
     @property
     def limited(self) -> bool:
@@ -107,6 +109,8 @@ def matches(row: UsageRow, options: PruneOptions, now_ns: int) -> bool:
     if options.keep_ns and row.last_used > now_ns - options.keep_ns:
         return False
     if options.kinds and row.kind not in options.kinds:
+        return False
+    if options.wanted is not None and not options.wanted(row):
         return False
     return all(_field(row, name, value) for name, value in options.fields.items())
 

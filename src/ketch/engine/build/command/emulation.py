@@ -35,6 +35,12 @@ _MACHINES = {
     "s390x": (22, 64, False),
 }
 
+_LEVELS = {
+    "v2": {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"},
+    "v3": {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"},
+    "v4": {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"},
+}
+
 
 class _Interpreter(NamedTuple):
     """A registered one: what it is for, and whether the kernel holds it open (flag F), wherever it is run."""
@@ -79,6 +85,33 @@ def check(platform: Platform, root_fd: int, registered: str = REGISTERED) -> Non
         f"{what}, and the kernel has no interpreter for the other's programs",
         hint="install qemu-user-static and binfmt-support (qemu-user-binfmt), which register them (binfmt_misc)",
     )
+
+
+def runnable(registered: str = REGISTERED) -> list[Platform]:
+    """Platforms of which commands run here: this machine's own, then those that the kernel has an interpreter for."""
+    here = platforms.host()
+    own = [here] if here.architecture != "amd64" else [here, *(_with(here, variant=one) for one in _amd64_variants())]
+    candidates = [_with(here, architecture=name, variant=None) for name in _MACHINES]
+    own += [one for one in candidates if not is_foreign(one) and one.architecture != here.architecture]
+    others = [one for one in candidates if is_foreign(one)]
+    interpreters = list(_interpreters(registered))
+    return own + [one for one in others if any(i.takes(_header(*_MACHINES[one.architecture])) for i in interpreters)]
+
+
+def _with(platform: Platform, **changes: str | None) -> Platform:
+    return msgspec.structs.replace(platform, **changes)
+
+
+def _amd64_variants() -> list[str]:
+    """Levels of the architecture that the processor has, above the first (x86-64 psABI)."""
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        flags = next((set(line.split()) for line in f if line.startswith("flags")), set())
+    levels = []
+    for level, needed in _LEVELS.items():
+        if not needed <= flags:
+            break
+        levels.append(level)
+    return levels
 
 
 def _header(machine: int, bits: int, little: bool) -> bytes:

@@ -9,6 +9,9 @@ from msgspec import Struct, field
 from ketch.remote.credentials import Credentials  # noqa: TC001 - msgspec reads the annotation at run time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.build.cache.pruning.usage import UsageRow
     from ketch.build.progress import SolveStatus
 
 Strings = list[str]
@@ -180,12 +183,13 @@ BuildEvent = BuildProgress | OutputBytes | BuildExplanations | BuildResult | Bui
 
 
 class CachePrune(Struct, frozen=True, kw_only=True):
-    """A request to remove build cache; sizes in bytes, 0: no such bound.
+    """A request to remove build cache; sizes in bytes, ``keep_ns`` since the last use, 0: no such bound.
 
     ``everything``: also what is shared with images, and what is kept for the builder itself.
     """
 
     everything: bool = False
+    keep_ns: int = 0
     filters: dict[str, Strings] = field(default_factory=dict)
     reserved: int = 0
     max_used: int = 0
@@ -193,7 +197,7 @@ class CachePrune(Struct, frozen=True, kw_only=True):
 
 
 class CachePruned(Struct, frozen=True):
-    """The records that a prune has removed, and the bytes that it freed."""
+    """The rows that a prune has removed, and the bytes that it freed."""
 
-    records: Strings
+    rows: Sequence[UsageRow]
     freed: int
