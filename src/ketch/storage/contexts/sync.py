@@ -102,14 +102,16 @@ class DirectorySync:
 
     def data(self, number: int, piece: bytes | memoryview) -> None:
         """Write the next piece of a file, by its number in the list (InvalidArgument: it was not asked for)."""
-        self._written(number).data(number, piece)
+        writing = self._written(number)
+        writing.data(number, self.rows[number], piece)
 
     def end(self, number: int) -> None:
         """End a file (InvalidArgument: it was not asked for; Conflict: there is less of it than was told)."""
-        size = self._written(number).end(number)
-        path, mode, told, mtime_ns, _, *rest = self.rows[number]
+        writing, row = self._written(number), self.rows[number]
+        size = writing.end(number, row)
+        path, mode, told, mtime_ns, _, owner, details = row
         if size != told:  # it grew while it was read: the next time it counts as changed
-            self.rows[number] = path, mode, told, mtime_ns, _NEVER_NS, rest[0], rest[1]
+            self.rows[number] = path, mode, told, mtime_ns, _NEVER_NS, owner, details
 
     def _written(self, number: int) -> _Writing:
         if self._writing is None or number not in self._writing.expected:
@@ -133,12 +135,11 @@ class DirectorySync:
 class _File:
     """A file that comes: its descriptor (-1: closed), and the bytes that have come."""
 
-    __slots__ = ("entry", "fd", "made", "size")
+    __slots__ = ("fd", "path", "size")
 
-    def __init__(self, entry: SentEntry) -> None:
-        self.entry = entry
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.fd = -1
-        self.made = False
         self.size = 0
 
 
@@ -156,7 +157,9 @@ class _Writing:
     """The making of a layer in an empty directory."""
 
     def __init__(self, directory: str, last: LastCopy | None) -> None:
-        self.expected: dict[int, _File] = {}
+        # Files that are to come, of which there may be many: what else is known of them is in their rows.
+        self.expected: dict[int, tuple[tuple[str, bytes], ...]] = {}  # extended attributes
+        self._begun: dict[int, _File] = {}
         self._open: OrderedDict[int, _File] = OrderedDict()
         self._directories: list[_Directory] = []
         self._hard_links: list[tuple[str, str]] = []
@@ -246,7 +249,7 @@ class _Writing:
         self._files.add(one.path)
         if row in self._known and self._link(one.path):
             return False
-        self.expected[number] = _File(one)
+        self.expected[number] = one.attributes
         return True
 
     def _make_other(self, one: SentEntry) -> None:
@@ -264,46 +267,52 @@ class _Writing:
 
     # -- content ---------------------------------------------------------------------------------
 
-    def data(self, number: int, piece: bytes | memoryview) -> None:
-        file = self.expected[number]
-        with _told(file.entry.path):
+    def data(self, number: int, row: Row, piece: bytes | memoryview) -> None:
+        with _told(row[0]):
             self._reserve.take(len(piece))
-            if file.fd < 0:
-                self._open_file(number, file)
+            file = self._file(number, row)
             file.size += len(piece)
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(file.fd, rest) :]
 
-    def _open_file(self, number: int, file: _File) -> None:
-        """Open a file, and close the one that has been open for longest where there are many."""
+    def _file(self, number: int, row: Row) -> _File:
+        """The file, open; that which has been open for longest is closed where there are many."""
+        file = self._begun.get(number)
+        if file is not None and file.fd >= 0:
+            return file
         if len(self._open) >= _OPEN:
             _, oldest = self._open.popitem(last=False)
             os.close(oldest.fd)
             oldest.fd = -1
-        file.fd = os.open(file.entry.path, _AGAIN if file.made else _NEW, 0o600, dir_fd=self._fd)
-        file.made = True
+        if file is None:
+            file = _File(row[0])
+            file.fd = os.open(file.path, _NEW, 0o600, dir_fd=self._fd)
+            self._begun[number] = file
+        else:
+            file.fd = os.open(file.path, _AGAIN, dir_fd=self._fd)
         self._open[number] = file
+        return file
 
-    def end(self, number: int) -> int:
+    def end(self, number: int, row: Row) -> int:
         """Close a file with all that it has; returns its size."""
-        file = self.expected[number]
-        one = file.entry
-        if file.size < one.size:
-            raise Conflict(
-                f"`{one.path}` in the build context: the client sends {file.size} of its {one.size} bytes",
-                hint="it may not read the file, or the file changed meanwhile",
-            )
-        with _told(one.path):
-            if file.fd < 0:
-                self._open_file(number, file)
-            if (one.uid, one.gid) != self._owner:
-                os.fchown(file.fd, one.uid, one.gid)
-            if one.attributes:
-                set_attributes(file.fd, one.attributes)
-            os.fchmod(file.fd, stat.S_IMODE(one.mode))
-            os.utime(file.fd, ns=(one.mtime_ns, one.mtime_ns))
-        del self.expected[number], self._open[number]
+        path, mode, told, mtime_ns, _, owner, _ = row
+        with _told(path):
+            file = self._file(number, row)
+            if file.size < told:
+                raise Conflict(
+                    f"`{path}` in the build context: the client sends {file.size} of its {told} bytes",
+                    hint="it may not read the file, or the file changed meanwhile",
+                )
+            uid, gid = owner >> 32, owner & 0xFFFFFFFF
+            if (uid, gid) != self._owner:
+                os.fchown(file.fd, uid, gid)
+            given = self.expected.pop(number)
+            if given:
+                set_attributes(file.fd, given)
+            os.fchmod(file.fd, stat.S_IMODE(mode))
+            os.utime(file.fd, ns=(mtime_ns, mtime_ns))
+        del self._begun[number], self._open[number]
         os.close(file.fd)
         return file.size
 
