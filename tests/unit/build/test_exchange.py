@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from ketch.build.cache.schema import CacheKey, CacheResult, InputLink, KeyResult
 from ketch.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from ketch.oci import manifest as oci
 from ketch.storage.content.layout_directory import LayoutDirectory
+from ketch.storage.snapshots.overlay import MAX_DEPTH
 
 
 def sha256(text):
@@ -88,7 +90,7 @@ def test_a_cache_is_found_again_by_the_same_keys():
     assert cache.targets(content, 1, root_key(sha256("copy"), 0), "") == [copy]
     assert cache.targets(image, 0, root_key(sha256("run"), 1), "") == []
     (result,) = cache.results(copy)
-    assert [layer.diff_id for layer in result.layers] == [LAYERS[name].diff_id for name in ("base", "ran", "copied")]
+    assert [layer.diff_id for layer in result.layers()] == [LAYERS[name].diff_id for name in ("base", "ran", "copied")]
     assert [one.created for one in cache.results(run)] == [1_700_000_000_000_000_000]
     assert cache.results(image) == []
 
@@ -161,7 +163,7 @@ def test_a_cache_within_an_image():
     config = {"rootfs": {"diff_ids": [LAYERS[name].diff_id for name in layers]}, exports.INLINE: text}
     cache = asyncio.run(manifests.imported(Place(config, blobs), None))[0]
     assert cache.targets(image, 0, root_key(sha256("run"), 0), "") == [run]
-    assert [layer.diff_id for layer in cache.results(run)[0].layers] == config["rootfs"]["diff_ids"][:2]
+    assert [layer.diff_id for layer in cache.results(run)[0].layers()] == config["rootfs"]["diff_ids"][:2]
 
 
 class Place:
@@ -256,6 +258,22 @@ def test_forms_of_manifests(image, types, media_type, layer):
 def test_broken_caches(config, message):
     with pytest.raises(InvalidArgument, match=message):
         imported(configs.decode(configs.msgspec.json.encode(config)))
+
+
+def test_layers_upon_each_other_take_no_more_memory_than_they_are():
+    count = 3_000
+    layers = [CacheLayer(sha256(str(number)), number - 1) for number in range(count)]
+    records = [CacheConfigRecord(sha256(f"key {number}"), layers=[LayerResult(number)]) for number in range(count)]
+    known = {one.blob: blob(one.blob) for one in layers}
+    tracemalloc.start()
+    try:
+        cache = ImportedCache(CacheConfig(layers, records), known, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000 * count
+    found = [len(one.layers()) for number in range(count) for one in cache.results(sha256(f"key {number}"))]
+    assert found == list(range(1, MAX_DEPTH + 1)), "what lies deeper could not be used"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"layers":1}', b'{"records":[{"digest":' + b"[" * 9999])

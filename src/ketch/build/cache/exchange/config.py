@@ -14,6 +14,7 @@ from ketch.oci import digest
 MEDIA_TYPE = "application/vnd.buildkit.cacheconfig.v0"
 LARGEST = 32 << 20  # bytes
 NO_PARENT = -1
+_ON_THE_WAY = -1
 NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -100,14 +101,32 @@ def check(config: CacheConfig) -> None:
             raise InvalidArgument(f"record {one.digest} of an imported cache names a record that is not there")
 
 
-def chain(config: CacheConfig, top: int) -> list[str]:
-    """The blobs of a layer and all below it, lowest first (InvalidArgument: they lie in a circle)."""
-    found: list[str] = []
-    at = top
-    while at != NO_PARENT:
-        if len(found) == len(config.layers):
+def depths(config: CacheConfig) -> list[int]:
+    """Of each layer, how many lie upon each other up to it (InvalidArgument: they lie in a circle).
+
+    The time that it takes grows with the number of layers alone, however they lie.
+    """
+    found = [0] * len(config.layers)
+    for start in range(len(config.layers)):
+        way: list[int] = []
+        at = start
+        while at != NO_PARENT and not found[at]:
+            found[at] = _ON_THE_WAY
+            way.append(at)
+            at = config.layers[at].parent
+        depth = 0 if at == NO_PARENT else found[at]
+        if depth == _ON_THE_WAY:
             raise InvalidArgument("the layers of an imported cache lie upon each other in a circle")
-        layer = config.layers[at]
+        for above, number in enumerate(reversed(way), 1):
+            found[number] = depth + above
+    return found
+
+
+def chain(config: CacheConfig, top: int) -> list[str]:
+    """The blobs of a layer and all below it, lowest first; `depths` has found no circle."""
+    found: list[str] = []
+    while top != NO_PARENT:
+        layer = config.layers[top]
         found.append(layer.blob)
-        at = layer.parent
+        top = layer.parent
     return found[::-1]

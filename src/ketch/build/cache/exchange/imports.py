@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ketch.build.cache.exchange.config import chain
+from ketch.build.cache.exchange.config import chain, depths
 from ketch.build.cache.keys import KeySource, derived_key
 from ketch.errors import InvalidArgument
+from ketch.storage.snapshots.overlay import MAX_DEPTH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.cache.exchange.config import CacheConfig, CacheConfigRecord, RecordInput
     from ketch.build.operation import Work
@@ -35,16 +37,19 @@ class LayerLoader(Protocol):
 
 
 class LazyResult:
-    """A result of an imported cache, of which only the names of its layers are here."""
+    """A result of an imported cache, of which only the names of its layers are here.
 
-    def __init__(self, layers: Sequence[CachedLayer], created: int, loader: LayerLoader) -> None:
+    ``layers`` gives them, lowest first: of many results upon each other the lists would be too much to be kept.
+    """
+
+    def __init__(self, layers: Callable[[], Sequence[CachedLayer]], created: int, loader: LayerLoader) -> None:
         self.layers = layers
         self.created = created
         self._loader = loader
 
     async def load(self, work: Work) -> Tree:
         """Bring it here; the work's lease holds it (KetchError)."""
-        return await self._loader.load(self.layers, work)
+        return await self._loader.load(self.layers(), work)
 
 
 class _Link(NamedTuple):
@@ -62,6 +67,11 @@ class ImportedCache:
 
     def __init__(self, config: CacheConfig, layers: Mapping[str, CachedLayer], loader: LayerLoader) -> None:
         """``layers``: those of the configuration by the digests of their blobs (InvalidArgument: one is missing)."""
+        self._config, self._layers = config, layers
+        usable = [depth <= MAX_DEPTH for depth in depths(config)]
+        for layer in config.layers:
+            if layer.blob not in layers:
+                raise InvalidArgument(f"layer {layer.blob} of an imported cache is not in its manifest")
         self._targets: dict[_Link, dict[str, None]] = {}
         self._results: dict[str, list[LazyResult]] = {}
         keys: dict[int, str] = {}
@@ -73,7 +83,16 @@ class ImportedCache:
                     link = _Link(keys[one.link], at, record.digest, one.selector)
                     self._targets.setdefault(link, {})[key] = None
             found = self._results.setdefault(key, [])
-            found += [LazyResult(*made, loader) for made in _results(config, record, layers)]
+            found += [
+                LazyResult(partial(self._chain, one.layer), _nanoseconds(one.created_at), loader)
+                for one in record.layers
+                if usable[one.layer]
+            ]
+            found += [
+                LazyResult(partial(self._named, one.layers), _nanoseconds(one.created_at), loader)
+                for one in record.chains
+                if len(one.layers) <= MAX_DEPTH
+            ]
             found.sort(key=lambda one: -one.created)
 
     def __len__(self) -> int:
@@ -86,6 +105,12 @@ class ImportedCache:
     def results(self, key: str) -> Sequence[LazyResult]:
         """The results of a key, the newest first."""
         return self._results.get(key, ())
+
+    def _chain(self, top: int) -> list[CachedLayer]:
+        return [self._layers[blob] for blob in chain(self._config, top)]
+
+    def _named(self, numbers: Sequence[int]) -> list[CachedLayer]:
+        return [self._layers[self._config.layers[number].blob] for number in numbers]
 
 
 def _inputs_first(config: CacheConfig) -> list[int]:
@@ -109,20 +134,6 @@ def _telling(links: Sequence[RecordInput], keys: Mapping[int, str], config: Cach
     """The link of an input that names a key: that of its content where there is one, which has no selector."""
     contents = [one for one in links if not one.selector and not config.records[one.link].inputs]
     return min(contents or links, key=lambda one: (one.selector, keys[one.link]), default=None)
-
-
-def _results(
-    config: CacheConfig, record: CacheConfigRecord, layers: Mapping[str, CachedLayer]
-) -> list[tuple[list[CachedLayer], int]]:
-    found = [(chain(config, one.layer), one.created_at) for one in record.layers]
-    found += [([config.layers[at].blob for at in one.layers], one.created_at) for one in record.chains]
-    return [([_known(layers, blob) for blob in blobs], _nanoseconds(when)) for blobs, when in found]
-
-
-def _known(layers: Mapping[str, CachedLayer], blob: str) -> CachedLayer:
-    if blob not in layers:
-        raise InvalidArgument(f"layer {blob} of an imported cache is not in its manifest")
-    return layers[blob]
 
 
 def _nanoseconds(text: str) -> int:
