@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -22,17 +23,20 @@ from ketch.build.dockerfile.convert.gotext import quoted
 from ketch.build.errors import CommandFailed
 from ketch.engine.build.command.agent_socket import AgentSocket
 from ketch.engine.build.command.files import CommandFiles
+from ketch.engine.build.command.interactive import InteractiveContainer, attached
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, Written
     from ketch.engine.build.cache_mounts import CacheMounts
     from ketch.engine.build.command.container import CommandContainers
+    from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.protocol import StartContainer
     from ketch.storage.content.leases import Lease
@@ -70,6 +74,26 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             await asyncio.wait([task])
             raise
 
+    @asynccontextmanager
+    async def interactive(self, command: BuildCommand) -> AsyncIterator[InteractiveContainer]:
+        """A container whose first process is a command, with its streams; killed at the end of the context.
+
+        Nothing that it writes is kept (KetchError; RuntimeFailure: it cannot be executed).
+        """
+        _check(command)
+        async with AsyncUndo() as undo:
+            files, cgroup, network = await self._prepared(command, undo)
+            message = _message(files, cgroup)
+            message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
+
+            async def attach(monitor: MonitorClient) -> InteractiveContainer:
+                found = InteractiveContainer(monitor, await attached(monitor, tty=command.tty))
+                undo.callback(found.close)
+                return found
+
+            _, container = await self.containers.started(message, network, undo, attach)
+            yield container
+
     async def close(self) -> None:
         """End all commands, and wait for it."""
         for task in (running := list(self._running)):
@@ -79,19 +103,8 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
 
     async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         words = " ".join(command.args)
-        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
         async with AsyncUndo() as undo:
-            caches = [mount for mount in command.mounts if mount.kind == "cache"]
-            shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-            undo.callback(self._remove_later, files)
-            undo.callback(files.forget)
-            agents: dict[str, str] = {}
-            if any(mount.kind == "ssh" for mount in command.mounts):
-                await threads.run_to_end(files.begin)
-                agents = await self._agents(command, files, undo)
-            cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
-            network = self.containers.networks.find(command)
-            await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
+            files, cgroup, network = await self._prepared(command, undo)
             failpoint("build.prepared")
             try:
                 end = await self.containers.run(_message(files, cgroup), network, output)
@@ -104,6 +117,23 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 error.left = written
                 raise error
         return written
+
+    async def _prepared(self, command: BuildCommand, undo: AsyncUndo) -> tuple[CommandFiles, str, CommandNetwork]:
+        """All that a start needs: files, a cgroup's path, a network; ``undo`` removes the files (KetchError)."""
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
+        caches = [mount for mount in command.mounts if mount.kind == "cache"]
+        words = " ".join(command.args)
+        shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
+        undo.callback(self._remove_later, files)
+        undo.callback(files.forget)
+        agents: dict[str, str] = {}
+        if any(mount.kind == "ssh" for mount in command.mounts):
+            await threads.run_to_end(files.begin)
+            agents = await self._agents(command, files, undo)
+        cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
+        network = self.containers.networks.find(command)
+        await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
+        return files, cgroup, network
 
     def _remove_later(self, files: CommandFiles) -> None:
         """Have files removed in a moment: most commands are followed by others, and nobody waits for this."""

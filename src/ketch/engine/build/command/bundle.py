@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand
     from ketch.engine.build.command.networks import CommandNetwork
-    from ketch.runtime.oci_types import OciConfig, OciMount, OciNamespace
+    from ketch.runtime.oci_types import OciConfig, OciMount, OciNamespace, OciProcess
 
 _RESOURCES = {
     "memory": "memory",
@@ -65,24 +65,7 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
     )
     spec: OciConfig = {
         "ociVersion": "1.2.0",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": list(command.args),
-            "env": environment(command),
-            "cwd": command.cwd or "/",
-            "capabilities": bundle.capability_sets(caps),
-            "noNewPrivileges": False,
-            "rlimits": [
-                {
-                    "type": f"RLIMIT_{name.upper()}",
-                    "soft": _INFINITY if soft < 0 else soft,
-                    "hard": _INFINITY if hard < 0 else hard,
-                }
-                for name, soft, hard in command.limits
-            ],
-            "oomScoreAdj": 0,
-        },
+        "process": {**_process(command), "oomScoreAdj": 0},
         "root": {"path": "rootfs", "readonly": command.root_readonly},
         "hostname": around.network.hostname,
         "mounts": _mounts(command, around.directory, mounts),
@@ -101,6 +84,31 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
     if around.secret_env:
         spec["annotations"][secrets.ENVIRONMENT] = around.secret_env
     return spec
+
+
+def added(command: BuildCommand) -> OciProcess:
+    """The ``process`` that is added to a running container."""
+    return {**_process(command), "annotations": {ANNOTATION_USER: command.user}}
+
+
+def _process(command: BuildCommand) -> OciProcess:
+    return {
+        "terminal": command.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(command.args),
+        "env": environment(command),
+        "cwd": command.cwd or "/",
+        "capabilities": bundle.capability_sets(bundle.capabilities(_host(command))),
+        "noNewPrivileges": False,
+        "rlimits": [
+            {
+                "type": f"RLIMIT_{name.upper()}",
+                "soft": _INFINITY if soft < 0 else soft,
+                "hard": _INFINITY if hard < 0 else hard,
+            }
+            for name, soft, hard in command.limits
+        ],
+    }
 
 
 def environment(command: BuildCommand) -> list[str]:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -27,7 +27,8 @@ from ketch.runtime.cgroups import common
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from ketch.engine.build.command.networks import CommandNetwork, CommandNetworks
     from ketch.engine.monitors.launcher import Launcher
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import StartContainer
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _END_S = 10.0
 
 
@@ -47,25 +49,40 @@ class CommandContainers(Struct, frozen=True, eq=False):
 
     async def run(self, message: StartContainer, network: CommandNetwork, output: Callable[[int, bytes], None]) -> Exit:
         """Run a container to its end, of which nothing is left; cancelled, it is killed (KetchError, OSError)."""
-        name = message["id"]
         async with AsyncUndo() as undo:
-            monitor = await self.launcher.start_container(message)
-            undo.push_async_callback(_end, monitor, message)
-            failpoint("build.launcher-asked")
-            created = await self.launcher.created(monitor)
-            wiring = asyncio.create_task(self._wired(name, created, network, undo))
-            try:
-                read = await _attached(monitor, output)
-                undo.callback(read.close)
-            finally:
-                await threads.to_the_end(wiring)
-            failpoint("build.wired")
-            await monitor.start()
-            failpoint("build.running")
+
+            async def attach(monitor: MonitorClient) -> _Reading:
+                found = await _attached(monitor, output)
+                undo.callback(found.close)
+                return found
+
+            monitor, read = await self.started(message, network, undo, attach)
             end = await asyncio.shield(monitor.exited)
             await read.ended()
             failpoint("build.ended")
         return end
+
+    async def started(
+        self,
+        message: StartContainer,
+        network: CommandNetwork,
+        undo: AsyncUndo,
+        attach: Callable[[MonitorClient], Coroutine[Any, Any, _T]],
+    ) -> tuple[MonitorClient, _T]:
+        """Start a container, which ``undo`` ends; ``attach`` takes its streams before its program runs (KetchError)."""
+        monitor = await self.launcher.start_container(message)
+        undo.push_async_callback(_end, monitor, message)
+        failpoint("build.launcher-asked")
+        created = await self.launcher.created(monitor)
+        wiring = asyncio.create_task(self._wired(message["id"], created, network, undo))
+        try:
+            streams = await attach(monitor)
+        finally:
+            await threads.to_the_end(wiring)
+        failpoint("build.wired")
+        await monitor.start()
+        failpoint("build.running")
+        return monitor, streams
 
     async def _wired(self, name: str, created: Created, network: CommandNetwork, undo: AsyncUndo) -> None:
         """Connect it to its network; ``undo`` disconnects it."""
