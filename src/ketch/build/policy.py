@@ -86,7 +86,7 @@ def applied(result: Edge, policies: Sequence[SourcePolicy]) -> tuple[Edge, Mappi
 
 
 def _converted(source: pb.SourceOp, policy: SourcePolicy) -> pb.SourceOp | None:
-    """What the first rule that converts makes of a source; None: nothing (PermissionDenied)."""
+    """The source that the first rule which converts makes of one; None: there is none (PermissionDenied)."""
     denied = False
     for rule in policy.rules:
         if not _matches(rule, source):
@@ -151,7 +151,7 @@ def _regex(text: str) -> re.Pattern[str]:
 
 
 def _wildcard(pattern: str, text: str) -> list[str] | None:
-    """What each ``*`` of a pattern stands for in a text, the first ones as much as they can; None: it does not match.
+    """The parts of a text that each ``*`` stands for, the first ones as much as they can; None: it does not match.
 
     From the end on, so that no pattern takes longer than the text is long.
     """

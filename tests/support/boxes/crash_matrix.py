@@ -134,7 +134,7 @@ REPAIRS = (
     "repair.exchanged",
 )
 
-# Of a build's command, in integration/build/test_exec_crash.py.
+# Of a build's command, in integration/build/commands/test_exec_crash.py.
 BUILDS = tuple(f"build.{p}" for p in ("prepared", "launcher-asked", "wired", "running", "ended", "layer-taken"))
 
 # Points with a test of their own: with other flags, without containers, of builds, of a repair, of the registry.
