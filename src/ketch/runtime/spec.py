@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
 ANNOTATION_GROUP_ADD = "dev.ketch.group-add"
+ANNOTATION_OWN_CWD = "dev.ketch.own-cwd"  # a working directory that is missing is the user's, as with BuildKit
 
 _KINDS = {"dict": "an object", "list": "a list", "str": "a string"}
 _SHAPES: tuple[tuple[str, type], ...] = (

@@ -25,12 +25,15 @@ def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True)
     return openat2(root_fd, path or ".", flags, 0, resolve)
 
 
-def make_dirs(root_fd: int, path: str, mode: int = 0o755) -> int:
-    """Open the directory ``path`` in the root, making what is missing (also behind dangling links)."""
+def make_dirs(root_fd: int, path: str, mode: int = 0o755, owner: tuple[int, int] = (-1, -1)) -> int:
+    """Open the directory ``path`` in the root, making what is missing (also behind dangling links).
+
+    What is made belongs to ``owner`` (user, group), -1: to whoever makes it.
+    """
     try:
         return open_in(root_fd, path, O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
-        return _make_missing(root_fd, path, mode)
+        return _make_missing(root_fd, path, mode, owner)
 
 
 def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:
@@ -75,7 +78,7 @@ def open_regular(root_fd: int, path: str) -> int:
         os.close(path_fd)
 
 
-def _make_missing(root_fd: int, path: str, mode: int) -> int:
+def _make_missing(root_fd: int, path: str, mode: int, owner: tuple[int, int]) -> int:
     current = "/"
     parts = [part for part in path.split("/") if part and part != "."]
     links = 0
@@ -88,7 +91,7 @@ def _make_missing(root_fd: int, path: str, mode: int) -> int:
         try:
             os.close(open_in(root_fd, here, O_PATH | os.O_DIRECTORY))
         except FileNotFoundError:
-            target = _make_one(root_fd, current, name, mode)
+            target = _make_one(root_fd, current, name, mode, owner)
             if target is not None:  # a dangling link: go on along its target
                 links += 1
                 if links > _MAX_LINKS:
@@ -100,11 +103,13 @@ def _make_missing(root_fd: int, path: str, mode: int) -> int:
     return open_in(root_fd, current, O_PATH | os.O_DIRECTORY)
 
 
-def _make_one(root_fd: int, parent: str, name: str, mode: int) -> str | None:
+def _make_one(root_fd: int, parent: str, name: str, mode: int, owner: tuple[int, int]) -> str | None:
     """Make one directory; for a dangling link, return its target instead."""
     parent_fd = open_in(root_fd, parent, O_PATH | os.O_DIRECTORY)
     try:
         os.mkdir(name, mode, dir_fd=parent_fd)
+        if owner != (-1, -1):
+            os.chown(name, *owner, dir_fd=parent_fd, follow_symlinks=False)
     except OSError as e:
         if e.errno != EEXIST:
             raise

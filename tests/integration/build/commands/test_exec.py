@@ -64,6 +64,13 @@ def test_what_a_command_sees(build_box):
         "TOKEN=hush\udcff\n"
     )
     assert build_box.layer(ran.written.root) == {"etc": "d", "home": "d", "home/alice": "d", "home/alice/new": "d"}
+    # What lacked the working directory gets it, as the step's user's.
+    owners = [
+        os.lstat(build_box.layers.directory(ran.written.root.layers[-1]) + "/home/alice" + end) for end in ("", "/new")
+    ]
+    assert [(one.st_uid, one.st_gid, one.st_mode & 0o7777) for one in owners] == [(1000, 1000, 0o755)] * 2
+    ran = build_box.run("stat -c %u:%g /w /w/x", user="1002:1003", cwd="/w/x")
+    assert ran.out == "1002:1003\n1002:1003\n"
     # By number, without names; a group that is not there; a user who is not.
     assert build_box.run("id", user="7:8").out == "uid=7 gid=8 groups=8\n"
     ran = build_box.run("id", user="nobody")

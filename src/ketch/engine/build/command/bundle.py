@@ -19,7 +19,7 @@ from ketch.engine.spec import bundle, limit_support, limits
 from ketch.runtime import defaults
 from ketch.runtime.rootfs import secrets
 from ketch.runtime.security import seccomp_default
-from ketch.runtime.spec import ANNOTATION_USER
+from ketch.runtime.spec import ANNOTATION_OWN_CWD, ANNOTATION_USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
         "root": {"path": "rootfs", "readonly": command.root_readonly},
         "hostname": around.network.hostname,
         "mounts": _mounts(command, around.directory, mounts),
-        "annotations": {ANNOTATION_USER: command.user},
+        "annotations": {ANNOTATION_USER: command.user, ANNOTATION_OWN_CWD: ""},
         "linux": {
             "cgroupsPath": around.cgroup,
             "namespaces": _namespaces(command, around.network.namespace),

@@ -66,6 +66,7 @@ class Process:
         "labels",
         "limits",
         "no_new_privs",
+        "own_cwd",
         "path",
         "umask",
         "user",
@@ -85,6 +86,7 @@ class Process:
         # Compiled before the root changes: the library must be the host's.
         self.filter = seccomp.filter_of(profile) if profile else None
         self.user = users.User(0, 0, [], None)
+        self.own_cwd = False
         self.path = ""
 
     def resolve(
@@ -103,7 +105,8 @@ class Process:
             self.env["HOME"] = home or "/"
         if self.cwd != "/" and make_cwd:
             try:
-                os.close(paths.make_dirs(root_fd, self.cwd))
+                owner = (self.user.uid, self.user.gid) if self.own_cwd else (-1, -1)
+                os.close(paths.make_dirs(root_fd, self.cwd, owner=owner))
             except NotADirectoryError as e:
                 raise RuntimeFailure(f"Cannot mkdir: {self.cwd} is not a directory", step="cwd", errno=ENOTDIR) from e
             except OSError as e:

@@ -266,7 +266,9 @@ class _Child:
         return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _resolve(self, document: OciConfig, root_fd: int) -> None:
-        named, group_add = spec.named_user(document.get("annotations") or {})
+        annotations = document.get("annotations") or {}
+        named, group_add = spec.named_user(annotations)
+        self.process.own_cwd = spec.ANNOTATION_OWN_CWD in annotations
         self.process.resolve(root_fd, document["process"], named, group_add)
 
     slave_fd = -1
