@@ -226,7 +226,7 @@ def test_annotations_stand_in_the_manifest(engine):
         digest = index["manifests"][0]["digest"].partition(":")[2]
         manifest = json.load(found.extractfile(f"blobs/sha256/{digest}"))
     assert manifest["annotations"] == {"a.b": "c"}
-    for wrong in ({"annotation-index.a": "b"}, {"annotation[linux/arm64].a": "b"}, {"compression": "estargz"}):
+    for wrong in ({"annotation-index.a": "b"}, {"annotation-config.a": "b"}, {"compression": "estargz"}):
         status, lines = builds.post(engine.socket, files, asked(wrong))
         assert "error" in lines[-1] or status >= 400, (wrong, lines)
 

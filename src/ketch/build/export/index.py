@@ -25,32 +25,27 @@ class _Typed(msgspec.Struct, rename="camel"):
 def write(
     store: ImageStore,
     lease: Lease,
-    images: Sequence[Image],
+    manifests: Sequence[oci.Descriptor],
     annotations: Mapping[str, str] | None = None,
-    attested: Sequence[oci.Descriptor] = (),
 ) -> str:
-    """Write the index of images whose manifests are in place, held by the lease; returns its digest.  Blocking.
-
-    ``attested``: the attestation manifests about them.
-    """
+    """Write the index of manifests that are in place, held by the lease; returns its digest.  Blocking."""
     found = oci.Index(
         media_type=oci.INDEX,
         annotations=dict(annotations) if annotations else None,
-        manifests=[
-            oci.Descriptor(
-                media_type=oci.MANIFEST,
-                digest=image.manifest,
-                size=store.content.size(image.manifest),
-                platform=image.platform,
-            )
-            for image in images
-        ]
-        + list(attested),
+        manifests=list(manifests),
     )
     return store.content.put(oci.encode(found), hold=lease.hold, durable=False)
 
 
-def described(store: ImageStore, digest: str) -> oci.Descriptor:
-    """The descriptor of a manifest or an index that is in place.  Blocking."""
+def described(
+    store: ImageStore, digest: str, annotations: Mapping[str, str] | None = None, image: Image | None = None
+) -> oci.Descriptor:
+    """The descriptor of a manifest or an index that is in place, perhaps of an image's.  Blocking."""
     found = msgspec.json.decode(store.content.read(digest), type=_Typed)
-    return oci.Descriptor(media_type=found.media_type, digest=digest, size=store.content.size(digest))
+    return oci.Descriptor(
+        media_type=found.media_type,
+        digest=digest,
+        size=store.content.size(digest),
+        platform=image.platform if image is not None else None,
+        annotations=dict(annotations) if annotations else None,
+    )

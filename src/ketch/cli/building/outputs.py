@@ -11,6 +11,7 @@ from ketch.cli.building import values
 from ketch.cli.errors import UsageError
 from ketch.cli.files import partial_name
 from ketch.errors import InvalidArgument, KetchError
+from ketch.notation import booleans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,10 @@ class BuildOutput:
 
     def __init__(self, kind: str, attributes: dict[str, str], dest: str) -> None:
         self.kind, self.attributes, self.dest = kind, attributes, dest
+        self.is_directory = kind == "local"
+        if kind in ("docker", "oci") and booleans.parse(attributes.get("tar", "true")) is False:
+            del attributes["tar"]
+            self.is_directory = True
 
     @property
     def comes_here(self) -> bool:
@@ -76,8 +81,10 @@ def _one(text: str) -> BuildOutput:
 
 
 def _checked(text: str, output: BuildOutput) -> BuildOutput:
-    if output.kind == "local" and output.dest in ("", "-"):
-        raise UsageError(f"invalid --output `{text}`: dest is required for local output", hint="name a directory")
+    if output.is_directory and output.dest in ("", "-"):
+        raise UsageError(
+            f"invalid --output `{text}`: dest is required for {output.kind} output", hint="name a directory"
+        )
     if output.kind in ("oci", "tar") and not output.dest:
         output.dest = "-"
     if output.dest == "-" and sys.stdout.isatty():
@@ -85,7 +92,7 @@ def _checked(text: str, output: BuildOutput) -> BuildOutput:
             f"dest file is required for {output.kind} exporter. refusing to write to console",
             hint="add dest=FILE, or redirect standard output",
         )
-    if output.kind != "local" and output.dest not in ("", "-") and os.path.isdir(output.dest):
+    if not output.is_directory and output.dest not in ("", "-") and os.path.isdir(output.dest):
         raise UsageError(f"destination directory `{output.dest}`: {output.kind} output needs a file")
     return output
 
@@ -98,7 +105,7 @@ class Sink:
         self._thread: threading.Thread | None = None
         self._error: KetchError | None = None
         self._partial = ""
-        if output.kind == "local":
+        if output.is_directory:
             self._open_directory(stack)
         elif output.dest == "-":
             self.fd = 1

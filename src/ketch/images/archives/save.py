@@ -34,6 +34,7 @@ class _Chosen(NamedTuple):
     target: str = ""
     listed: oci.Index | None = None
     attested: Sequence[str] = ()
+    annotations: Mapping[str, str] = {}
 
 
 def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: Sequence[str] = ()) -> None:
@@ -53,17 +54,26 @@ def save(store: ImageStore, refs: Sequence[str], target: IO[bytes], platforms: S
         _write_whole(store, target, entries)
 
 
-def save_as(
-    store: ImageStore, images: Sequence[Image], names: Sequence[str], target: IO[bytes], index: str = ""
-) -> None:
-    """Write images, which the caller holds, under names that they need not have here; without any, unnamed.
+class InLayout(NamedTuple):
+    """The place of images in an archive's image-layout.
 
-    ``index``: the digest of the one that they are in, which the caller holds with its attestations.
+    ``index_digest``: of the index that they are in, which the caller holds with its attestations; ``annotations``: of
+    what describes index or images in the layout.
     """
+
+    index_digest: str = ""
+    annotations: Mapping[str, str] = {}
+
+
+def save_as(
+    store: ImageStore, images: Sequence[Image], names: Sequence[str], target: IO[bytes], place: InLayout
+) -> None:
+    """Write images, which the caller holds, under names that they need not have here; without any, unnamed."""
+    index = place.index_digest
     full = [str(reference.parse(name)) for name in names]
     found = layoutindex.read(store.content, index) if index else None
     attested = _blobs(layoutindex.attested(store.content, found)) if found is not None else []
-    one = _Chosen("", list(images), index, found, attested)
+    one = _Chosen("", list(images), index, found, attested, place.annotations)
     _write_whole(store, target, [one._replace(name=name) for name in full or [""]])
 
 
@@ -168,7 +178,7 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
     for entry in entries:
         tag = reference.parse(entry.name).tag or entry.name if entry.name else ""
         named = {"io.containerd.image.name": entry.name, "org.opencontainers.image.ref.name": tag}
-        annotations = named if entry.name else None
+        annotations = {**entry.annotations, **(named if entry.name else {})} or None
         if entry.listed is not None:
             kind = entry.listed.media_type or oci.INDEX
             size = store.content.size(entry.target)

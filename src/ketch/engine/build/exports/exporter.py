@@ -12,12 +12,13 @@ from msgspec import Struct, field
 
 from ketch.build.export import attestations, index
 from ketch.build.export import image as images
+from ketch.build.export.annotations import OutputAnnotations
 from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.outputs import Output
 from ketch.engine.build.exports.sinks import NamedTree
 from ketch.engine.build.phases import phase
 from ketch.engine.model.building.builds import OutputRequest
-from ketch.images.archives.save import save_as
+from ketch.images.archives.save import InLayout, save_as
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.oci import reference
@@ -89,6 +90,7 @@ class _Export:
         self._kept: list[str] = []
         self._here = self._index = ""
         self._metadata: dict[str, str] = {}
+        self._noted: Mapping[str, str] = {}
         self._finished = time.time_ns()
 
     def result(self) -> Exported:
@@ -139,6 +141,7 @@ class _Export:
         self._images, top = await asyncio.to_thread(self._add, names, output, keep=keep)
         told = {"containerimage.config.digest": self._images[0].id}
         if top is not None:
+            self._noted = top.annotations or {}
             told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
             told["containerimage.digest"] = top.digest
         if names:
@@ -162,24 +165,27 @@ class _Export:
         """
         store, lease = self._to.store, self._lease
         listed = len(self._products) > 1 or attestations.asked(self._products)
-        notes = outputs.annotations_of(output, many=listed)
+        notes = OutputAnnotations(output.attrs)
         how = outputs.compression_of(output)
         made, attested = [], []
         for one in self._products:
             product = images.with_its_time(store, lease, one) if outputs.asked(output, "rewrite-timestamp") else one
             image = images.make(store, self._to.snapshots, lease, product)
-            if notes.of_manifests:
-                images.annotated(store, lease, image, notes.of_manifests)
+            if found := notes.of("manifest", one.platform):
+                images.annotated(store, lease, image, found)
             if how is not None:
                 image = images.in_form(store, lease, image, how)
             made.append(image)
             attested += attestations.of_image(store, lease, one, image, names, self._finished)
         kept = list(names) if keep else []
+        of_each = [notes.of("manifest-descriptor", one.platform) for one in self._products]
         if not listed:
-            return store.add([(made[0], kept)]), index.described(store, made[0].manifest)
-        self._index = index.write(store, lease, made, notes.of_index, attested)
+            return store.add([(made[0], kept)]), index.described(store, made[0].manifest, of_each[0])
+        parts = [index.described(store, image.manifest, more, image) for image, more in zip(made, of_each, strict=True)]
+        self._index = index.write(store, lease, [*parts, *attested], notes.of("index"))
         wanted = [(image, kept if number == 0 else []) for number, image in enumerate(made)]
-        return store.add(wanted, dict.fromkeys(kept, self._index)), index.described(store, self._index)
+        top = index.described(store, self._index, notes.of("index-descriptor"))
+        return store.add(wanted, dict.fromkeys(kept, self._index)), top
 
     async def _push(self, name: str, step: Phase, *, compress: bool) -> None:
         """Push a name (KetchError)."""
@@ -194,4 +200,4 @@ class _Export:
 
     def _save(self, names: Sequence[str], file: IO[bytes], index_digest: str) -> None:
         """Write an archive of the images."""
-        save_as(self._to.store, self._images, names, file, index_digest)
+        save_as(self._to.store, self._images, names, file, InLayout(index_digest, self._noted))

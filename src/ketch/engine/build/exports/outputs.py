@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ketch.build.export.annotations import OutputAnnotations
 from ketch.errors import InvalidArgument, UnclassifiedArgument, Unimplemented
 from ketch.images.archives.compressed import LayerCompression
 from ketch.images.commit import check_name
@@ -28,33 +29,6 @@ class Output(NamedTuple):
     sink: OutputSink | None = None
 
 
-class Annotations(NamedTuple):
-    """Annotations of the manifest of each platform, and of the index of several."""
-
-    of_manifests: dict[str, str]
-    of_index: dict[str, str]
-
-
-def annotations_of(output: OutputRequest, *, many: bool) -> Annotations:
-    """The annotations among the attributes (Unimplemented: of descriptors, or of some platforms only)."""
-    found = Annotations({}, {})
-    for name, value in output.attrs.items():
-        where, point, key = name.partition(".")
-        if not point or not where.startswith("annotation"):
-            continue
-        if where in ("annotation", "annotation-manifest"):
-            found.of_manifests[key] = value
-        elif where == "annotation-index" and many:
-            found.of_index[key] = value
-        elif where.removeprefix("annotation") != "-index":
-            raise Unimplemented(
-                f"output `{output.kind}`: {where} is not written", hint="use annotation or annotation-index"
-            )
-        else:
-            raise InvalidArgument(f"output `{output.kind}`: {name}: there is no index of a single platform")
-    return found
-
-
 def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
     """Refuse outputs that cannot be made, before anything is built (InvalidArgument, Unimplemented).
 
@@ -68,7 +42,7 @@ def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
         compression_of(output)
         if output.kind in ("docker", "oci") and attrs.get("tar", "true") in ("false", "0"):
             raise Unimplemented(f"output `{output.kind}`: tar=false: it is one archive", hint="unpack it with tar")
-        annotations_of(output, many=many)
+        OutputAnnotations(attrs).check(many=many)
         asked(output, "rewrite-timestamp")
         asked(output, "push")
 
