@@ -56,8 +56,8 @@ async def test_reading(sessions):
                 layout.read(described(SMALL), 100)
 
         await asyncio.to_thread(work)
-        other = await session.layout("local:/y")
-        with pytest.raises(NotFound, match="of local:/y"):
+        other = await session.layout("y")
+        with pytest.raises(NotFound, match="of oci:y"):
             await asyncio.to_thread(other.described, described(SMALL).digest)
     async with SessionClient().connected(sessions) as session:
         with pytest.raises(NotFound, match="keeps no layouts"):

@@ -31,6 +31,7 @@ A = TypeVar("A", bound="Message")
 _ANSWER_S = 60.0  # an ask for a password may be answered by a person
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _HUB_ASKED = "registry-1.docker.io"  # as clients know Docker Hub
+_CACHES, _LAYOUTS = "local:", "oci:"  # before the names of what the client keeps
 _DEFAULT_AGENT = "default"
 _NONE = (Code.NOT_FOUND, Code.UNIMPLEMENTED)
 
@@ -67,10 +68,10 @@ class ClientSession:
         return ClientDirectory(self.channel, name, self.shared_key)
 
     async def layout(self, name: str) -> ClientLayout:
-        """An OCI layout that the client reads and writes (NotFound: it keeps none)."""
+        """An OCI layout that the client reads and writes (NotFound: it keeps none); ``local:PATH`` for caches."""
         if not self.serves(ContentService.Info):
             raise NotFound(f"the client keeps no layouts, and none named `{name}`")
-        return ClientLayout(self.channel, name)
+        return ClientLayout(self.channel, name if name.startswith(_CACHES) else f"{_LAYOUTS}{name}")
 
     async def secret(self, name: str) -> bytes | None:
         """A secret; None: the client has none of that name."""
