@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", bound="Message | bytes")
 A = TypeVar("A", bound="Message | bytes")
 log = logging.getLogger(__name__)
-_HEAD = [(":status", "200"), ("content-type", CONTENT_TYPE)]
+_HEAD = [(":status", "200"), ("content-type", CONTENT_TYPE), ("grpc-accept-encoding", "identity")]
 
 
 class ServerCall(Generic[Q, A]):
@@ -38,6 +38,7 @@ class ServerCall(Generic[Q, A]):
     def __init__(self, stream: Stream, method: Method[Q, A], metadata: Mapping[str, Sequence[str]]) -> None:
         self.metadata = metadata
         self.method = method
+        self.trailers: Metadata = {}  # metadata at the answer's end
         self._stream = stream
         self._begun = False
 
@@ -72,7 +73,8 @@ class ServerCall(Generic[Q, A]):
 
     def finish(self, error: RpcError | None) -> None:
         """Send how the call ended; only the server itself does that."""
-        self._stream.send_headers([*([] if self._begun else _HEAD), *trailers_of(error)], end=True)
+        head = [] if self._begun else _HEAD
+        self._stream.send_headers([*head, *trailers_of(error), *checked(self.trailers)], end=True)
         self._stream.reset(H2Error.NO_ERROR)
 
 
