@@ -32,6 +32,7 @@ _LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
 
 def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
+    gc.disable()  # what is imported and made from now until `serve` stays
     from ketch.daemon.settings.load import load
 
     _forget_parent()
@@ -149,6 +150,7 @@ async def serve(config: Config, soft_files: int) -> None:
         engine = await wiring.build(config, launcher, stack)
         failpoint("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
+        gc.enable()
         gc.freeze()  # what is there now stays: each full collection would hold up every answer for 20 ms to see it
         log.info("API listen on %s", ", ".join(config.hosts))
         if config.builder_addrs:
