@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
+from ketch.engine.build.command.ahead import ContainersAhead
 from ketch.engine.build.command.container import CommandContainers
 from ketch.engine.build.command.networks import CommandNetworks
 from ketch.engine.build.executor import BuildExecutor
@@ -175,13 +176,15 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         defaults=p.dns_defaults,
         host_gateway=p.host_gateway,
     )
+    containers = CommandContainers(p.launcher, networks)
     executor = BuildExecutor(
         paths=p.paths,
         cgroups=p.cgroups,
         snapshots=p.snapshots,
         layers=p.builds.layers,
-        containers=CommandContainers(p.launcher, networks),
+        containers=containers,
         caches=p.builds.mounts,
+        ahead=ContainersAhead(containers, p.paths, p.snapshots, p.remover.later),
         later=p.remover.later,
     )
 

@@ -97,8 +97,11 @@ def enter_pid(mode: str) -> None:
         raise failure("namespaces", f"enter pid namespace `{mode}`", e) from e
 
 
-def enter(plan: Plan) -> None:
-    """Join and unshare everything but the pid, cgroup and (new) time namespaces in the calling process."""
+def enter(plan: Plan, entered: int = 0) -> None:
+    """Join and unshare everything but the pid, cgroup and (new) time namespaces in the calling process.
+
+    ``entered``: the flags of new ones in which it is already.
+    """
     opened: list[tuple[str, int]] = []
     try:
         # All are opened before the first is joined: afterwards the paths may lead elsewhere.
@@ -114,7 +117,9 @@ def enter(plan: Plan) -> None:
     finally:
         for _, fd in opened:
             os.close(fd)
-    now = plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP)
+    if entered & ~plan.new:
+        raise RuntimeFailure("read config.json: a namespace that was made for it is not wanted", step="config")
+    now = plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | entered)
     if now:
         try:
             ns.unshare(now)

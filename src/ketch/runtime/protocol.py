@@ -162,7 +162,10 @@ LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | G
 
 
 class StartContainer(TypedDict):
-    """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`."""
+    """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`.
+
+    ``ahead``: there is no bundle yet.  PID 1 makes new namespaces of these kinds, and waits for SetUpRequest.
+    """
 
     op: Literal["start"]
     id: str
@@ -174,6 +177,7 @@ class StartContainer(TypedDict):
     stdin_once: bool
     pidns: NotRequired[str]
     cgroup: NotRequired[str]
+    ahead: NotRequired[list[str]]
     log: LogSettings
 
 
@@ -257,6 +261,13 @@ class StartRequest(RequestFields):
     """Let PID 1 execute its program; the answer has ``started_at``."""
 
     op: Literal["start"]
+
+
+class SetUpRequest(RequestFields):
+    """The bundle of a container that was made ahead is there, and these are the mounts of its root."""
+
+    op: Literal["set_up"]
+    rootfs: list[OciMount]
 
 
 class StreamsRequest(RequestFields):
@@ -345,7 +356,15 @@ class KeepRequest(RequestFields):
 
 
 MonitorRequest = (
-    StartRequest | AttachRequest | ExecRequest | ResizeRequest | KillRequest | StatusRequest | HoldRequest | KeepRequest
+    StartRequest
+    | SetUpRequest
+    | AttachRequest
+    | ExecRequest
+    | ResizeRequest
+    | KillRequest
+    | StatusRequest
+    | HoldRequest
+    | KeepRequest
 )
 
 

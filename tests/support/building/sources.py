@@ -98,7 +98,7 @@ class SourceWork:
     """A vertex at work, and the log of it."""
 
     def __init__(self, *sessions):
-        self.sessions, self.lease, self.log = sessions, HoldingLease(), self
+        self.sessions, self.lease, self.log, self.followed = sessions, HoldingLease(), self, False
         self.statuses, self.output, self.pinned = [], b"", ""
 
     def pin(self, found):

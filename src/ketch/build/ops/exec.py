@@ -47,14 +47,14 @@ class ExecOperation:
 
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Run the command (CommandFailed, NotFound: a secret, other KetchErrors)."""
-        command = await self._command(work.sessions, inputs)
+        command = await self._command(work, inputs)
         written = await self._executor.run(command, work.lease, work.log.write)
         return self._outputs(written, inputs)
 
     # -- what is run -------------------------------------------------------------------------------
 
-    async def _command(self, sessions: Sequence[BuildSession], inputs: Sequence[Tree]) -> BuildCommand:
-        meta, op = self._exec.meta, self._exec
+    async def _command(self, work: Work, inputs: Sequence[Tree]) -> BuildCommand:
+        meta, op, sessions = self._exec.meta, self._exec, work.sessions
         root = self._root()
         mounts = [await self._mount(mount, sessions, inputs) for mount in op.mounts if mount.dest != _ROOT]
         resources = self._vertex.metadata.linux_resources
@@ -77,6 +77,7 @@ class ExecOperation:
             hosts=[(host.Host, host.IP) for host in meta.extraHosts],
             limits=[(limit.Name, limit.Soft, limit.Hard) for limit in meta.ulimit],
             cgroup_parent=meta.cgroupParent,
+            followed=work.followed,
             resources={field.name: value for field, value in resources.ListFields()},
             valid_exit_codes=list(meta.validExitCodes),
             proxy_env=_proxies(meta.proxy_env),

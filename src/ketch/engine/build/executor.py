@@ -12,9 +12,9 @@ its cgroup, and its files are being removed.  What a killed daemon leaves is end
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 
@@ -22,6 +22,7 @@ from ketch import threads
 from ketch.build.dockerfile.convert.gotext import quoted
 from ketch.build.errors import CommandFailed
 from ketch.engine.build.command.agent_socket import AgentSocket
+from ketch.engine.build.command.container import CommandStart
 from ketch.engine.build.command.files import CommandFiles
 from ketch.engine.build.command.interactive import InteractiveContainer, attached
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
@@ -33,19 +34,27 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, Written
     from ketch.engine.build.cache_mounts import CacheMounts
-    from ketch.engine.build.command.container import CommandContainers
+    from ketch.engine.build.command.ahead import ContainersAhead
+    from ketch.engine.build.command.container import AheadContainer, CommandContainers
     from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.paths import ContainerPaths
-    from ketch.runtime.protocol import StartContainer
     from ketch.storage.content.leases import Lease
     from ketch.storage.snapshots.overlay import Snapshots
 
     Output = Callable[[int, bytes], None]
 
-_NO_LOG = 1 << 20
 _REMOVAL_S = 0.2
+
+
+class _Prepared(NamedTuple):
+    """The parts that a container is started from: ``ahead`` is one that was made ahead of its bundle."""
+
+    files: CommandFiles
+    parent: str
+    network: CommandNetwork
+    ahead: AheadContainer | None
 
 
 class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
@@ -57,6 +66,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     layers: BuildSnapshots
     containers: CommandContainers
     caches: CacheMounts
+    ahead: ContainersAhead
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
     _needless: list[CommandFiles] = field(default_factory=list)  # to be removed when the next commands have begun
@@ -82,8 +92,8 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         """
         _check(command)
         async with AsyncUndo() as undo:
-            files, cgroup, network = await self._prepared(command, undo)
-            message = _message(files, cgroup)
+            files, parent, network, _ = await self._prepared(command, undo)
+            message = files.message(parent)
             message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
 
             async def attach(monitor: MonitorClient) -> InteractiveContainer:
@@ -99,15 +109,17 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self.ahead.close()
         self._remove_needless()
 
     async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         words = " ".join(command.args)
         async with AsyncUndo() as undo:
-            files, cgroup, network = await self._prepared(command, undo)
+            files, parent, network, ahead = await self._prepared(command, undo, ahead=True)
             failpoint("build.prepared")
             try:
-                end = await self.containers.run(_message(files, cgroup), network, output)
+                start = CommandStart(files.message(parent), network, ahead, self._runs(command, parent, network))
+                end = await self.containers.run(start, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
             written = await threads.run_to_end(files.take, lease)
@@ -118,22 +130,31 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 raise error
         return written
 
-    async def _prepared(self, command: BuildCommand, undo: AsyncUndo) -> tuple[CommandFiles, str, CommandNetwork]:
-        """All that a start needs: files, a cgroup's path, a network; ``undo`` removes the files (KetchError)."""
-        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
+    async def _prepared(self, command: BuildCommand, undo: AsyncUndo, *, ahead: bool = False) -> _Prepared:
+        """All that a start needs; ``undo`` removes it (KetchError).  ``ahead``: a container made ahead will do."""
+        parent, words = command.cgroup_parent or self.cgroups.parent, " ".join(command.args)
+        network = self.containers.networks.find(command)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]
-        words = " ".join(command.args)
         shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
+        taken = await self.ahead.take(parent, network) if ahead and command.network == "default" else None
+        name = taken.place.name if taken is not None else ""
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers, name)
         undo.callback(self._remove_later, files)
         undo.callback(files.forget)
+        if taken is not None:
+            undo.push_async_callback(taken.undo.aclose)
         agents: dict[str, str] = {}
         if any(mount.kind == "ssh" for mount in command.mounts):
             await threads.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
-        cgroup = os.path.join("/", command.cgroup_parent or self.cgroups.parent, files.name)
-        network = self.containers.networks.find(command)
-        await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
-        return files, cgroup, network
+        await threads.run_to_end(files.prepare, files.cgroup(parent), network, shown, agents)
+        return _Prepared(files, parent, network, taken)
+
+    def _runs(self, command: BuildCommand, parent: str, network: CommandNetwork) -> Callable[[], None]:
+        """The call for the moment when a command runs: to make a container for the one that follows."""
+        if command.followed and command.network == "default":
+            return functools.partial(self.ahead.begin, parent, network)
+        return lambda: None
 
     def _remove_later(self, files: CommandFiles) -> None:
         """Have files removed in a moment: most commands are followed by others, and nobody waits for this."""
@@ -169,22 +190,6 @@ def _check(command: BuildCommand) -> None:
         raise InvalidArgument(f"run a command in `{command.root_selector}` of a tree: a root is a whole tree")
     if "\0" in command.cgroup_parent:
         raise InvalidArgument("run a command: its cgroup parent has a NUL byte")
-
-
-def _message(files: CommandFiles, cgroup: str) -> StartContainer:
-    return {
-        "op": "start",
-        "id": files.name,
-        "bundle": files.bundle,
-        "run_dir": files.run_dir,
-        "rootfs": files.rootfs,
-        "tty": False,
-        "stdin": False,
-        "stdin_once": False,
-        "pidns": "new",
-        "cgroup": cgroup,
-        "log": {"driver": "none", "dir": files.bundle, "max_size": _NO_LOG, "max_files": 1},
-    }
 
 
 def _not_begun(words: str, error: RuntimeFailure, output: Output) -> CommandFailed:

@@ -55,6 +55,11 @@ class MonitorConnection:
             os.close(self._fd)
             self._fd = -1
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._fd >= 0
+
     def check_not_stopped(self) -> None:
         """Raise Silent when the monitor's process is stopped."""
         if monitor_process.is_stopped(self.process):

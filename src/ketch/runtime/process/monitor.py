@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import gc
+import json
 import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from contextlib import suppress
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         KillRequest,
         MonitorRequest,
         MonitorState,
+        SetUpRequest,
         StartContainer,
     )
 
@@ -152,7 +154,8 @@ class Monitor:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
         self.streams.dup_to_stdio()
-        init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
+        parent = Parent(sync_fd, early=True, ahead=message.get("ahead", ()))
+        init.child_main(self.bundle, message["rootfs"], parent, tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:
         """Handle a message of the child: network, ready, failed, or (end of file after ``go``) its program runs."""
@@ -278,6 +281,8 @@ class Monitor:
             return self._hello()
         if message["op"] == "attach":
             self._attach(message, fds)
+        elif message["op"] == "set_up":
+            self._tell_mounts(message)
         elif message["op"] == "resize":
             self._streams_of(message.get("exec_id")).resize(message["rows"], message["cols"])
         elif message["op"] == "kill":
@@ -316,6 +321,14 @@ class Monitor:
             return self.execs.streams(exec_id)
         assert self.streams is not None
         return self.streams
+
+    def _tell_mounts(self, message: SetUpRequest) -> None:
+        """Tell a child that was made ahead what its root is; of one that has failed, the start tells."""
+        if self.state != "created":
+            raise KetchError(f"set up container: it is {self.state}")
+        if self._sync >= 0:
+            with suppress(OSError):
+                fdpass.send(self._sync, json.dumps(message["rootfs"]).encode())
 
     def _go(self, control: socket, seq: int) -> None:
         if self.state != "created":

@@ -43,7 +43,7 @@ class Work:
     """A vertex at work for some clients."""
 
     def __init__(self, lease: Any, sessions: list[Client]) -> None:
-        self.lease, self.sessions, self.log = lease, sessions, self
+        self.lease, self.sessions, self.log, self.followed = lease, sessions, self, False
         self.text = b""
 
     def write(self, _stream: int, data: bytes) -> None:

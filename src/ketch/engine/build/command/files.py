@@ -34,33 +34,72 @@ if TYPE_CHECKING:
     from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.protocol import StartContainer
     from ketch.storage.content.leases import Lease
     from ketch.storage.snapshots.overlay import Snapshots
 
 log = logging.getLogger(__name__)
 _ROOT = "/"
+_NO_LOG = 1 << 20
 _SAFE = ["nosuid", "nodev", "noexec"]
 _encode = msgspec.json.Encoder().encode
 
 
-class CommandFiles:
-    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
+class CommandPlace:
+    """The directories of one command, of which nothing need be known yet."""
 
-    def __init__(self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots):
-        self.name = OF_A_BUILD + secrets.token_hex(16)
+    def __init__(self, paths: ContainerPaths, name: str = "") -> None:
+        self.name = name or OF_A_BUILD + secrets.token_hex(16)
         self.directory = paths.directory(self.name)
         self.bundle = os.path.join(self.directory, "bundle")
         self.run_dir = paths.run_dir(self.name)
         self.rootfs: list[OciMount] = []
+
+    def begin(self) -> None:
+        """Make the directories, unless they are there.  Blocking."""
+        for path, mode in ((self.directory, 0o710), (self.bundle, 0o700), (self.run_dir, 0o700)):
+            os.makedirs(path, mode=mode, exist_ok=True)
+
+    def cgroup(self, parent: str) -> str:
+        """The path of its cgroup."""
+        return os.path.join("/", parent, self.name)
+
+    def message(self, parent: str, *, ahead: bool = False) -> StartContainer:
+        """The launcher's message; ``ahead`` of the bundle."""
+        message: StartContainer = {
+            "op": "start",
+            "id": self.name,
+            "bundle": self.bundle,
+            "run_dir": self.run_dir,
+            "rootfs": self.rootfs,
+            "tty": False,
+            "stdin": False,
+            "stdin_once": False,
+            "pidns": "new",
+            "cgroup": self.cgroup(parent),
+            "log": {"driver": "none", "dir": self.bundle, "max_size": _NO_LOG, "max_files": 1},
+        }
+        if ahead:
+            message["ahead"] = list(bundle.NAMESPACES_AHEAD)
+        return message
+
+
+class CommandFiles(CommandPlace):
+    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
+
+    def __init__(
+        self,
+        command: BuildCommand,
+        paths: ContainerPaths,
+        snapshots: Snapshots,
+        layers: BuildSnapshots,
+        name: str = "",
+    ) -> None:
+        super().__init__(paths, name)
         self._command = command
         self._paths, self._snapshots, self._layers = paths, snapshots, layers
         self._changes: dict[str, str] = {}  # places → snapshots
         self._secrets: list[int] = []
-
-    def begin(self) -> None:
-        """Make the directories, unless they are there."""
-        for path, mode in ((self.directory, 0o710), (self.bundle, 0o700), (self.run_dir, 0o700)):
-            os.makedirs(path, mode=mode, exist_ok=True)
 
     def prepare(
         self, cgroup: str, network: CommandNetwork, shown: Mapping[str, str], agents: Mapping[str, str]

@@ -38,6 +38,7 @@ from ketch.runtime.security import host_guard, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from ketch.runtime.oci_types import OciConfig, OciHooks, OciLinux, OciMount, OciResources
@@ -69,8 +70,9 @@ def child_main(
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
     With ``early`` of the parent {"ev":"netns"} comes with the first two as soon as they are there, and ``ready`` has
-    "netns" false.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait for the
-    state, as JSON, to give them.
+    "netns" false.  With ``ahead`` that is before there is a bundle, and the parent sends the mounts of the root, as
+    JSON, when it is there.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait
+    for the state, as JSON, to give them.
     """
     start_fd = parent.start_fd
     child = _Child(bundle, parent)
@@ -80,6 +82,8 @@ def child_main(
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
         if start_fd < 0:
             child.die_with_parent()
+        if parent.ahead:
+            mounts_of_root = child.begin_ahead(parent.ahead)
         child.set_up(mounts_of_root, tty)
         child.report_ready()
         child.wait(start_fd)
@@ -103,6 +107,7 @@ class _Child:
         self.state = b""
         self.cgroup: common.Cgroup | None = None
         self.passed: list[int] = []
+        self.entered = 0
         self.netns = False
         self.master_fd = -1
         self.process: finalize_process.Process
@@ -132,6 +137,19 @@ class _Child:
         if not payload:
             os._exit(1)
 
+    def begin_ahead(self, kinds: Sequence[str]) -> list[OciMount]:
+        """Make namespaces, tell of the network's, and wait for the mounts of the root, and the bundle."""
+        plan = namespaces.Plan([{"type": kind} for kind in kinds])
+        namespaces.enter(plan)
+        self.entered = plan.new
+        if plan.is_new("network"):
+            self._open_network()
+        payload, _ = fdpass.recv(self.sync_fd, 0)
+        if not payload:
+            os._exit(1)
+        found: list[OciMount] = json.loads(payload)
+        return found
+
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
         document = spec.load(self.bundle)
         if "process" not in document:
@@ -145,9 +163,9 @@ class _Child:
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
-        namespaces.enter(plan)
+        namespaces.enter(plan, self.entered)
         failpoint("init.namespaces")
-        if plan.is_new("network"):
+        if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
             self._open_network()
         self._make_cgroup(linux)
         namespaces.unshare_cgroup(plan)
