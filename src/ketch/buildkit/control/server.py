@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ketch.buildkit.control import usage, workers
+from ketch.buildkit.control import histories, jobs, usage, workers
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.session.sessions import Sessions
 from ketch.buildkit.wire.control.control_pb2 import BytesMessage
@@ -26,10 +26,13 @@ class BuildKitServer:
 
     def __init__(self, engine: Engine) -> None:
         self.sessions = Sessions(os.path.join(engine.parts.paths.exec_root, "sessions"))
+        self.jobs = jobs.BuildJobs()
         self._handlers = {
             **health.handlers(),
             **workers.handlers(engine),
             **usage.handlers(engine.builds),
+            **jobs.handlers(self.jobs, engine.builds),
+            **histories.handlers(engine.builds.history),
             ControlService.Session.path: (ControlService.Session, self._session),
         }
 

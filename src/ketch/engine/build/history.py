@@ -6,16 +6,21 @@ build_logs (ref, log)              log = what it wrote, as `status_log` packs it
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ketch.engine.model.building.records import BuildRecord
-from ketch.errors import Conflict, InvalidArgument, NotFound
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from ketch.storage.database.db import Schema
 from ketch.storage.database.records import Form
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ketch.storage.database.db import Database
 
 MOST = 100
@@ -32,14 +37,20 @@ Records = list[BuildRecord]
 
 
 class BuildHistory:
-    """The last builds of one daemon, from any thread; what is older than the last `MOST` is forgotten."""
+    """The last builds of one daemon, from any thread.
+
+    What is older than the last `MOST` is forgotten, unless it is pinned.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._listeners: list[Callable[[str, BuildRecord], None]] = []  # replaced, never changed
 
     def begin(self, record: BuildRecord) -> None:
-        """Note a build that begins; it gets its name (``ref``) and its time."""
-        record.ref, record.created = secrets.token_hex(12), time.time_ns()
+        """Note a build that begins; it gets its time, and a name (``ref``) if it has none (AlreadyExists)."""
+        if record.ref and any(one.ref == record.ref for one in self.all()):
+            raise AlreadyExists(f"a build has the ref {record.ref} already")
+        record.ref, record.created = record.ref or secrets.token_hex(12), time.time_ns()
         self.write(record)
 
     def write(self, record: BuildRecord, log: bytes = b"") -> None:
@@ -49,12 +60,15 @@ class BuildHistory:
                 "INSERT OR REPLACE INTO builds (ref, created, record) VALUES (?, ?, ?)",
                 (record.ref, record.created, FORM.encode(record)),
             )
-            tx.execute(
-                "DELETE FROM builds WHERE ref NOT IN (SELECT ref FROM builds ORDER BY created DESC LIMIT ?)", (MOST,)
-            )
+            old = tx.execute("SELECT record FROM builds ORDER BY created DESC LIMIT -1 OFFSET ?", (MOST,)).fetchall()
+            for one in (FORM.decode(found) for (found,) in old):
+                if not one.pinned:
+                    tx.execute("DELETE FROM builds WHERE ref = ?", (one.ref,))
+                    tx.execute("DELETE FROM build_logs WHERE ref = ?", (one.ref,))
             if log:
                 tx.execute("INSERT OR REPLACE INTO build_logs (ref, log) VALUES (?, ?)", (record.ref, log))
                 tx.execute("DELETE FROM build_logs WHERE ref NOT IN (SELECT ref FROM builds)")
+        self._tell("changed", record)
 
     def all(self) -> Records:
         """The builds, newest first."""
@@ -86,6 +100,20 @@ class BuildHistory:
         with self._db.transaction() as tx:
             tx.execute("DELETE FROM builds WHERE ref = ?", (record.ref,))
             tx.execute("DELETE FROM build_logs WHERE ref = ?", (record.ref,))
+        self._tell("deleted", record)
+
+    @contextlib.contextmanager
+    def heard_by(self, listener: Callable[[str, BuildRecord], None]) -> Iterator[None]:
+        """Have ``listener`` called with each record that is ``changed`` or ``deleted``, in whichever thread."""
+        self._listeners = [*self._listeners, listener]
+        try:
+            yield
+        finally:
+            self._listeners = [one for one in self._listeners if one is not listener]
+
+    def _tell(self, kind: str, record: BuildRecord) -> None:
+        for listener in self._listeners:
+            listener(kind, msgspec.structs.replace(record))
 
     def end_all(self) -> None:
         """Note that no build runs: at the daemon's start those that did were cut off."""

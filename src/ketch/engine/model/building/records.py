@@ -7,8 +7,19 @@ from msgspec import Struct, field
 Strings = list[str]
 
 
+class RecordedExporter(Struct):
+    """An output that a build was asked for: its type and its options."""
+
+    kind: str
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
 class BuildRecord(Struct, kw_only=True):
-    """A build as the history has it; times in ns since 1970, ``status``: running, completed, error or canceled."""
+    """A build as the history has it; times in ns since 1970, ``status``: running, completed, error or canceled.
+
+    ``frontend``, ``attributes``, ``exporters`` and ``response`` are those of BuildKit's protocol.  A ``pinned`` one is
+    not forgotten when newer ones come.
+    """
 
     ref: str
     name: str
@@ -26,3 +37,8 @@ class BuildRecord(Struct, kw_only=True):
     context: str = ""
     arguments: dict[str, str] = field(default_factory=dict)
     warnings: int = 0
+    frontend: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    exporters: list[RecordedExporter] = field(default_factory=list)
+    response: dict[str, str] = field(default_factory=dict)
+    pinned: bool = False

@@ -1,0 +1,152 @@
+"""The history of builds, as BuildKit's clients read and change it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from ketch.buildkit.control import filters
+from ketch.buildkit.control.timestamps import timestamp
+from ketch.buildkit.services.control import ControlService
+from ketch.buildkit.wire.control import control_pb2 as pb
+from ketch.errors import KetchError, NotFound
+from ketch.rpc.server import unary
+from ketch.rpc.status import Code
+from ketch.rpc.wire.status_pb2 import Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from ketch.buildkit.control.jobs import BuildJob
+    from ketch.engine.build.history import BuildHistory
+    from ketch.engine.model.building.records import BuildRecord
+    from ketch.rpc.server import Handlers, ServerCall
+
+_CANCELED = "context canceled"
+
+
+@asynccontextmanager
+async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) -> AsyncIterator[BuildRecord]:
+    """A build in the history: begun, and how it ended, with what ``job`` has kept of it.
+
+    Who makes the build fills in the record, its steps and what came of it.
+    """
+    await asyncio.to_thread(history.begin, record)
+    record.status, record.error = "canceled", _CANCELED
+    try:
+        yield record
+        record.status, record.error = "completed", ""
+    except KetchError as e:
+        record.status, record.error = "error", e.message
+        raise
+    except Exception as e:
+        record.status, record.error = "error", f"{type(e).__name__}: {e}"
+        raise
+    finally:
+        record.completed = time.time_ns()
+        log = job.packed()
+        await asyncio.shield(asyncio.to_thread(history.write, record, log))
+
+
+def handlers(history: BuildHistory) -> Handlers:
+    """The handlers of what is asked about the history."""
+
+    async def listen(call: ServerCall[pb.BuildHistoryRequest, pb.BuildHistoryEvent]) -> None:
+        request = await call.receive() or pb.BuildHistoryRequest()
+        wanted = filters.parse(request.Filter, "history")
+        loop = asyncio.get_running_loop()
+        changes: asyncio.Queue[tuple[str, BuildRecord]] = asyncio.Queue()
+
+        def heard(kind: str, record: BuildRecord) -> None:
+            loop.call_soon_threadsafe(changes.put_nowait, (kind, record))
+
+        with history.heard_by(heard):
+            call.begin()
+            for record in await asyncio.to_thread(_chosen, history, request, wanted):
+                await call.send(_event(record))
+            while not request.EarlyExit:
+                kind, record = await changes.get()
+                if request.Ref in ("", record.ref) and wanted(_fields(record)):
+                    await call.send(_event(record, deleted=kind == "deleted"))
+
+    async def update(
+        request: pb.UpdateBuildHistoryRequest, _metadata: Mapping[str, Sequence[str]]
+    ) -> pb.UpdateBuildHistoryResponse:
+        await asyncio.to_thread(_update, history, request)
+        return pb.UpdateBuildHistoryResponse()
+
+    return {
+        ControlService.ListenBuildHistory.path: (ControlService.ListenBuildHistory, listen),
+        ControlService.UpdateBuildHistory.path: (ControlService.UpdateBuildHistory, unary(update)),
+    }
+
+
+def _chosen(
+    history: BuildHistory, request: pb.BuildHistoryRequest, wanted: Callable[[Mapping[str, str]], bool]
+) -> list[BuildRecord]:
+    """The records of a request, oldest first; of a limit those that are newest.  Blocking."""
+    found = [record for record in history.all() if request.Ref in ("", record.ref) and wanted(_fields(record))]
+    if request.ActiveOnly:
+        found = [record for record in found if record.status == "running"]
+    return list(reversed(found[: request.Limit] if request.Limit > 0 else found))
+
+
+def _update(history: BuildHistory, request: pb.UpdateBuildHistoryRequest) -> None:
+    """Change the history.  Blocking."""
+    if request.Delete:
+        history.remove(_exact(history, request.Ref).ref)
+    elif not request.Finalize:  # what a record consists of is there when its build ends
+        record = _exact(history, request.Ref)
+        record.pinned = request.Pinned
+        history.write(record)
+
+
+def _exact(history: BuildHistory, ref: str) -> BuildRecord:
+    record = history.get(ref)
+    if record.ref != ref:
+        raise NotFound(f"no build has the ref {ref}")
+    return record
+
+
+def _fields(record: BuildRecord) -> dict[str, str]:
+    fields = {
+        "ref": record.ref,
+        "status": record.status,
+        "repository": record.attributes.get("vcs:source", ""),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _event(record: BuildRecord, *, deleted: bool = False) -> pb.BuildHistoryEvent:
+    kind = pb.STARTED if record.status == "running" else pb.COMPLETE
+    return pb.BuildHistoryEvent(type=pb.DELETED if deleted else kind, record=_message(record))
+
+
+def _message(record: BuildRecord) -> pb.BuildHistoryRecord:
+    attributes = dict(record.attributes)
+    if not attributes:  # a build of another protocol: what clients make its name of
+        attributes = {"context": record.context, "filename": record.dockerfile, "target": record.target}
+    return pb.BuildHistoryRecord(
+        Ref=record.ref,
+        Frontend=record.frontend or "dockerfile.v0",
+        FrontendAttrs={name: value for name, value in attributes.items() if value},
+        Exporters=[pb.Exporter(Type=one.kind, Attrs=one.attributes) for one in record.exporters],
+        error=_error(record),
+        CreatedAt=timestamp(record.created),
+        CompletedAt=timestamp(record.completed),
+        ExporterResponse=record.response,
+        pinned=record.pinned,
+        numCachedSteps=record.cached_steps,
+        numTotalSteps=record.total_steps,
+        numCompletedSteps=record.completed_steps,
+        numWarnings=record.warnings,
+    )
+
+
+def _error(record: BuildRecord) -> Status | None:
+    if record.status not in ("error", "canceled"):
+        return None
+    code = Code.CANCELLED if record.status == "canceled" else Code.UNKNOWN
+    return Status(code=code, message=record.error)

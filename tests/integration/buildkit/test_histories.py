@@ -1,0 +1,114 @@
+"""The history of builds, asked for by the real buildx and by calls of BuildKit's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from ketch.buildkit.services.control import ControlService
+from ketch.buildkit.wire.control import control_pb2 as pb
+from ketch.rpc import bytestream
+from ketch.rpc.client import Channel
+from ketch.rpc.status import Code, RpcError
+from tests.support.builds import classic_builds as builds
+from tests.support.engines import Engine
+from tests.support.rawapi import Api
+from tests.support.waiting import patient
+
+BAD = {"Dockerfile": "FROM busybox\nRUN echo oh no && false\n"}
+
+
+def good_build():
+    """One that is not cached."""
+    return {"Dockerfile": f"FROM busybox\nRUN echo said by a step # {uuid.uuid4()}\n"}
+
+
+@pytest.fixture(scope="module")
+def builder():
+    one = Engine("ketch", suffix="h")
+    one.path = f"{one.root}/b.sock"
+    one.extra += ["--builder-addr", f"unix://{one.path}"]
+    with one.running():
+        yield one
+
+
+@pytest.fixture
+def two_builds(builder):
+    """The refs of a build that succeeded and of one that failed; the history has no others."""
+    api = Api(builder.socket)
+    for record in api.must("GET", "/ketch/builds"):
+        api("DELETE", f"/ketch/builds/{record['ref']}")
+    builds.post(builder.socket, good_build())
+    builds.post(builder.socket, BAD)
+    second, first = api.must("GET", "/ketch/builds")
+    return first["ref"], second["ref"]
+
+
+async def events(channel, **fields):
+    async with channel.stream(ControlService.ListenBuildHistory) as call:
+        await call.send(pb.BuildHistoryRequest(EarlyExit=True, **fields), end=True)
+        return [event async for event in call]
+
+
+async def test_records(builder, two_builds):
+    good, bad = two_builds
+    channel = Channel.over(await bytestream.connect(builder.path))
+    first, second = await events(channel)
+    assert [first.record.Ref, second.record.Ref] == [good, bad]
+    assert {first.type, second.type} == {pb.COMPLETE}
+    assert not first.record.HasField("error")
+    assert (second.record.error.code, "exit code: 1" in second.record.error.message) == (2, True)
+    assert first.record.numTotalSteps >= first.record.numCompletedSteps > 0
+    assert first.record.CompletedAt.seconds >= first.record.CreatedAt.seconds > 0
+    assert [event.record.Ref for event in await events(channel, Ref=bad)] == [bad]
+    assert [event.record.Ref for event in await events(channel, Limit=1)] == [bad]
+    assert [event.record.Ref for event in await events(channel, Filter=["status==completed"])] == [good]
+    assert await events(channel, ActiveOnly=True) == []
+    await channel.close()
+
+
+async def test_the_log_of_a_build_that_has_ended(builder, two_builds):
+    good, _ = two_builds
+    channel = Channel.over(await bytestream.connect(builder.path))
+    async with channel.stream(ControlService.Status) as call:
+        await call.send(pb.StatusRequest(Ref=good), end=True)
+        changes = [change async for change in call]
+    assert b"said by a step\n" in b"".join(line.msg for change in changes for line in change.logs)
+    assert any(vertex.HasField("completed") for change in changes for vertex in change.vertexes)
+    await channel.close()
+
+
+async def test_changes_are_heard(builder, two_builds):
+    good, bad = two_builds
+    channel = Channel.over(await bytestream.connect(builder.path))
+    async with channel.stream(ControlService.ListenBuildHistory) as call:
+        await call.send(pb.BuildHistoryRequest(), end=True)
+        assert [(await call.receive()).record.Ref for _ in range(2)] == [good, bad]
+        await channel.unary(ControlService.UpdateBuildHistory, pb.UpdateBuildHistoryRequest(Ref=good, Pinned=True))
+        changed = await asyncio.wait_for(call.receive(), patient(10))
+        assert (changed.record.Ref, changed.record.pinned) == (good, True)
+        await channel.unary(ControlService.UpdateBuildHistory, pb.UpdateBuildHistoryRequest(Ref=bad, Delete=True))
+        gone = await asyncio.wait_for(call.receive(), patient(10))
+        assert (gone.type, gone.record.Ref) == (pb.DELETED, bad)
+        await asyncio.to_thread(builds.post, builder.socket, good_build())
+        begun, ended = [await asyncio.wait_for(call.receive(), patient(10)) for _ in range(2)]
+        assert (begun.type, ended.type, begun.record.Ref) == (pb.STARTED, pb.COMPLETE, ended.record.Ref)
+    with pytest.raises(RpcError) as raised:
+        await channel.unary(ControlService.UpdateBuildHistory, pb.UpdateBuildHistoryRequest(Ref=bad, Delete=True))
+    assert raised.value.code is Code.NOT_FOUND
+    await channel.close()
+
+
+def test_buildx_lists_shows_and_removes(builder, two_builds):
+    good, bad = two_builds
+    docker = builder.docker
+    listed = docker("buildx", "history", "ls").out
+    assert good[:10] in listed
+    assert "Error" in next(line for line in listed.splitlines() if bad[:10] in line)
+    assert "said by a step" in docker("buildx", "history", "logs", "--progress=plain", good).err
+    shown = docker("buildx", "history", "inspect", good).out
+    assert "Build Steps:" in shown
+    docker("buildx", "history", "rm", good)
+    assert good[:10] not in docker("buildx", "history", "ls").out
