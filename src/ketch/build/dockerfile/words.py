@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.build.dockerfile.arguments import quoted
+from ketch.build.dockerfile.shell_patterns import ShellPattern
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class _Lexer:
         pattern = self._text_until("/", raw_escapes=True)
         replacement = self._text_until("}", raw_escapes=True)
         value = self._value(name) or ""
-        return re.sub(_pattern(pattern, greedy=True), lambda _: replacement, value, count=0 if every else 1)
+        return _pattern(pattern).replaced(value, replacement, every=every)
 
 
 def _chosen(name: str, value: str | None, modifier: str, word: str, *, colon: bool) -> str:
@@ -258,29 +259,27 @@ def _chosen(name: str, value: str | None, modifier: str, word: str, *, colon: bo
 
 def _trimmed(modifier: str, word: str, value: str) -> str:
     """A value without the beginning (``#``) or the end (``%``) that fits a pattern."""
-    greedy = word.startswith(modifier)
-    pattern = _pattern(word[1:] if greedy else word, greedy=greedy)
+    longest = word.startswith(modifier)
+    pattern = _pattern(word[1:] if longest else word)
     if modifier == "#":
-        match = re.match(pattern, value)
-        return value[match.end() :] if match else value
-    starts = range(len(value) + 1) if greedy else range(len(value), -1, -1)
-    compiled = re.compile(pattern)
-    return next((value[:start] for start in starts if compiled.fullmatch(value, start)), value)
+        return value[pattern.beginning(value, longest=longest) or 0 :]
+    return value[: pattern.ending(value, longest=longest)]
 
 
-def _pattern(text: str, *, greedy: bool) -> str:
-    """A shell's pattern with ``*`` and ``?`` as a regular expression."""
-    result, chars = "(?s:", iter(text)
+def _pattern(text: str) -> ShellPattern:
+    """A shell's pattern."""
+    pieces: list[list[str | None]] = [[]]
+    chars = iter(text)
     for char in chars:
         if char == "*":
-            result += ".*" if greedy else ".*?"
+            pieces.append([])
         elif char == "?":
-            result += "."
+            pieces[-1].append(None)
         elif char == "\\":
             escaped = next(chars, "")
             if not escaped or escaped not in "*?\\}/":
                 raise _Wrong(f"invalid pattern ({text}) in substitution: invalid escape '\\{escaped or _NO_CHARACTER}'")
-            result += re.escape(escaped)
+            pieces[-1].append(escaped)
         else:
-            result += re.escape(char)
-    return result + ")"
+            pieces[-1].append(char)
+    return ShellPattern(pieces)
