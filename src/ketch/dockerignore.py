@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgument
+from ketch.notation import gopaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +131,11 @@ def _compiled(written: str) -> _Pattern:
 
 def _matcher(pattern: str) -> Callable[[str], bool]:
     """The cheapest test that is the same as the pattern."""
-    expression = _expression(pattern)
+    try:
+        general = gopaths.docker_matcher(pattern)
+    except gopaths.BadPatternError:
+        hint = "write a backslash before brackets that stand for themselves"
+        raise InvalidArgument(f"syntax error in pattern {pattern!r}", hint=hint) from None
     beginning, middle, end = pattern[:2], pattern[2:], pattern[-2:]
     if not re.search(r"[*?\[\]\\]", pattern):
         return pattern.__eq__
@@ -138,63 +143,4 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
         return lambda path: path.endswith(middle) or (middle[:1] == "/" and path == middle[1:])
     if end == "**" and not re.search(r"[*?\[\]\\]", pattern[:-2]):
         return lambda path: path.startswith(pattern[:-2])
-    return lambda path: expression.match(path) is not None
-
-
-def _expression(pattern: str) -> re.Pattern[str]:
-    found, at = "", 0
-    while at < len(pattern):
-        char = pattern[at]
-        if pattern.startswith("**", at):
-            at += 3 if pattern.startswith("**/", at) else 2
-            found += "(?:.*/)?" if at < len(pattern) else ".*"
-            continue
-        at += 1
-        if char == "*":
-            found += "[^/]*"
-        elif char == "?":
-            found += "[^/]"
-        elif char == "[":
-            piece, at = _class(pattern, at)
-            found += piece
-        elif char == "\\":
-            if at == len(pattern):
-                raise _wrong(pattern)
-            found += re.escape(pattern[at])
-            at += 1
-        else:
-            found += re.escape(char)
-    return re.compile(f"(?s:{found})\\Z")
-
-
-def _class(pattern: str, at: int) -> tuple[str, int]:
-    """The characters in brackets from a place behind ``[`` on, and where they end."""
-    found = "["
-    if pattern.startswith("^", at):
-        found, at = "[^", at + 1
-    start = at
-    while at == start or not pattern.startswith("]", at):
-        low, at = _one_of_class(pattern, at)
-        found += re.escape(low)
-        if pattern.startswith("-", at):
-            high, at = _one_of_class(pattern, at + 1)
-            if high < low:
-                raise _wrong(pattern)
-            found += f"-{re.escape(high)}"
-    return f"{found}]", at + 1
-
-
-def _one_of_class(pattern: str, at: int) -> tuple[str, int]:
-    if pattern.startswith("\\", at):
-        at += 1
-    elif pattern[at : at + 1] in ("-", "]"):
-        raise _wrong(pattern)
-    if at >= len(pattern) - 1:
-        raise _wrong(pattern)
-    return pattern[at], at + 1
-
-
-def _wrong(pattern: str) -> InvalidArgument:
-    return InvalidArgument(
-        f"syntax error in pattern {pattern!r}", hint="write a backslash before brackets that stand for themselves"
-    )
+    return general

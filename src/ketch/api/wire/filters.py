@@ -9,9 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.errors import prefixed
-from ketch.api.wire import globs
 from ketch.errors import InvalidArgument, UnclassifiedArgument
-from ketch.notation import moments
+from ketch.notation import gopaths, moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +87,8 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
     references = filters.get("reference", [])
     for pattern in references:
         try:
-            globs.compiled(pattern)
-        except globs.BadPatternError as e:
+            gopaths.compiled(pattern)
+        except gopaths.BadPatternError as e:
             hint = f"`{pattern}`: a `[` needs its `]`, a `\\` what it stands before"
             raise UnclassifiedArgument("syntax error in pattern", hint=hint) from e
     dangling = booleans_of(filters, "dangling")
@@ -111,7 +110,7 @@ def image_predicate(engine: Engine, filters: Filters) -> Callable[[Any], bool]:
 def refers(tag: str, patterns: list[str]) -> bool:
     """Whether any pattern matches the name, with or without its tag."""
     names = (tag, tag.rpartition(":")[0])
-    return any(globs.matches(pattern, name) for pattern in patterns for name in names)
+    return any(gopaths.matches(pattern, name) for pattern in patterns for name in names)
 
 
 def _moment(text: str) -> int:

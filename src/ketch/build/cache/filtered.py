@@ -15,6 +15,7 @@ from ketch import trees
 from ketch.build.cache import globs
 from ketch.dockerignore import IgnoreRules
 from ketch.errors import NotFound
+from ketch.notation import gopaths
 from ketch.storage.tree_digests import NOTHING, Digest, DigestSequence, is_whiteout, names, now
 
 if TYPE_CHECKING:
@@ -198,5 +199,5 @@ class _Filter:
 def _before_wildcards(path: str) -> str:
     """The directory down to which a pattern has no wildcards."""
     parts = path.split("/")
-    plain = next(at for at, part in enumerate(parts) if globs.has_wildcards(part))
+    plain = next(at for at, part in enumerate(parts) if gopaths.has_wildcards(part))
     return "/".join(parts[:plain]) or "/"

@@ -10,11 +10,12 @@ import functools
 import posixpath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ketch.build.cache import globs, gojson
+from ketch.build.cache import gojson
 from ketch.build.cache.selections import Selection, nested_dropped
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.operation import CacheMap, InputKey
 from ketch.errors import InvalidArgument
+from ketch.notation import gopaths
 from ketch.oci import digest
 from ketch.oci import platform as platforms
 
@@ -162,7 +163,7 @@ def _action(written: pb.FileAction, inputs: int, selections: dict[int, list[Sele
     if 0 <= written.secondaryInput < inputs:
         chosen = Selection(
             copy.src,
-            wildcard=copy.allowWildcard and globs.has_wildcards(copy.src),
+            wildcard=copy.allowWildcard and gopaths.has_wildcards(copy.src),
             follow=copy.followSymlink,
             include=tuple(copy.include_patterns),
             exclude=tuple(copy.exclude_patterns),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from ketch.build.cache.globs import compiled, has_wildcards
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import NotFound
+from ketch.notation import gopaths
+from ketch.notation.gopaths import has_wildcards
 from ketch.storage.drafts.stack import names, shown
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def matching(tree: LayerStack, path: str, *, follow: bool) -> list[str]:
     if start and tree.find(start) is None:
         raise NotFound(f"lstat {shown(start)}: no such file or directory")
     try:
-        patterns = [compiled(part) for part in parts[plain:]]
-    except InvalidArgument:
+        patterns = [gopaths.compiled(part) for part in parts[plain:]]
+    except gopaths.BadPatternError:
         return []
     with tree.walk() as at:
         if not all(map(at.enter, start)):
