@@ -10,7 +10,7 @@ import msgspec
 from ketch.build.dockerfile.arguments import quoted
 from ketch.build.dockerfile.convert import config, sources
 from ketch.build.dockerfile.convert.copy import convert_copy
-from ketch.build.dockerfile.convert.options import ImageContext, LocalContext
+from ketch.build.dockerfile.convert.options import GraphContext, ImageContext, LocalContext
 from ketch.build.dockerfile.convert.run import convert_run
 from ketch.build.dockerfile.convert.state import StageState, empty_image
 from ketch.build.dockerfile.errors import DockerfileError
@@ -173,12 +173,14 @@ class ConversionPass:
         name: str,
         platform: Platform | None = None,
         image: ResolvedImage | None = None,
-    ) -> Edge:
+    ) -> Edge | None:
         """The files of a context; the build's own has no name."""
         platform = platform or self._options.target_platform
         if isinstance(context, LocalContext):
             shown = f"[context {name}] load from client" if name else "[internal] load build context"
             return sources.local(context, hint, paths, shown)
+        if isinstance(context, GraphContext):
+            return context.edge
         if isinstance(context, ImageContext):
             shown = f"[context {name}] {reference.parse(context.reference).familiar_whole}"
             found = image.reference if image else str(reference.parse(context.reference))

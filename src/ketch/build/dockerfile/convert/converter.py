@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ketch.build.dockerfile import parser, scopes, stages, suggest
 from ketch.build.dockerfile.arguments import quoted
 from ketch.build.dockerfile.convert.conversion import ConversionPass
-from ketch.build.dockerfile.convert.options import ImageContext
+from ketch.build.dockerfile.convert.options import GraphContext, ImageContext, ResolvedImage, SourceContext
 from ketch.build.dockerfile.convert.paths import UsedPaths
 from ketch.build.dockerfile.convert.plan import SCRATCH, BuildPlan, Node
 from ketch.build.dockerfile.convert.state import Build
@@ -29,7 +29,7 @@ from ketch.oci import reference
 
 if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.conversion import Conversion
-    from ketch.build.dockerfile.convert.options import Context, ConvertOptions, ImageResolver, ResolvedImage
+    from ketch.build.dockerfile.convert.options import Context, ConvertOptions, ImageResolver
     from ketch.build.dockerfile.parser import Dockerfile
     from ketch.build.dockerfile.scopes import GlobalScope
     from ketch.build.dockerfile.stages import Stage, Stages
@@ -152,12 +152,13 @@ class _Converter:
 
     async def _resolve_one(self, node: Node) -> None:
         wanted = node.platform or self.options.target_platform
-        context = node.context
-        if context is None:
-            name = self._reference(node)
-            context = node.context = self._named_context(name, wanted)
-        else:
-            name = node.base
+        name = node.name if node.replaced else self._reference(node)
+        context = node.context or self._named_context(name, wanted)
+        if context is not None and self.options.prepare is not None:
+            context = await self.options.prepare(name, context)
+        node.context = context
+        if isinstance(context, SourceContext | GraphContext) and context.image is not None:
+            node.image = ResolvedImage(reference="", config=context.image)
         if isinstance(context, ImageContext):
             name = str(reference.parse(context.reference))
         elif context is not None:

@@ -10,8 +10,9 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.oci import platform as platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from ketch.build.llb.vertex import Edge
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
 
@@ -46,13 +47,21 @@ class ImageContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Any other source: git, a URL, an OCI layout."""
+    """Any other source: git, a URL, an OCI layout, with the configuration of its image where it is one."""
 
     identifier: str
     attrs: Mapping[str, str] = {}
+    image: ImageConfig | None = None
 
 
-Context = LocalContext | ImageContext | SourceContext
+class GraphContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a graph as a context (None: an empty directory), with its configuration where it is an image."""
+
+    edge: Edge | None
+    image: ImageConfig | None = None
+
+
+Context = LocalContext | ImageContext | SourceContext | GraphContext
 
 _MAIN = LocalContext(name="context")
 
@@ -71,6 +80,9 @@ class ConvertOptions(msgspec.Struct, kw_only=True):
     many_platforms: bool = False
     context: Context = _MAIN
     contexts: Mapping[str, Context] = {}
+    prepare: Callable[[str, Context], Awaitable[Context]] | None = None
+    """A last word on a named context that the target needs, such as what is left out of it."""
+
     resolve_mode: str = "local"
     no_cache: Sequence[str] | None = None
     merges: bool = False

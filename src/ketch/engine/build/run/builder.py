@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.build.caches.exchange import CacheExchange
     from ketch.engine.build.exports.exporter import Exporter
+    from ketch.engine.build.frontends.bridge import Frontend
     from ketch.engine.build.images import EngineBuildImages
     from ketch.engine.build.run.contexts import FoundDockerfile
     from ketch.engine.images.pull import PullService
@@ -60,6 +61,8 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     exporter: Exporter
     exchange: CacheExchange
     tasks: BackgroundTasks
+    frontends: dict[str, Frontend] = field(default_factory=dict)
+    """Front ends by name; others may add theirs."""
 
     async def lease(self, stack: AsyncExitStack) -> Lease:
         """A lease that lasts as long as the stack."""

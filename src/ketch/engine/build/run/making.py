@@ -12,6 +12,7 @@ from ketch.build.solver.solver import Solver
 from ketch.build.sources.sources import Sources
 from ketch.engine.build.caches.exchange import CacheExchange
 from ketch.engine.build.exports.exporter import Exporter
+from ketch.engine.build.frontends import dockerfile
 from ketch.engine.build.images import EngineBuildImages
 from ketch.engine.build.layouts import EngineBuildLayouts
 from ketch.engine.build.run.builder import Builder
@@ -68,4 +69,5 @@ def make(p: BuilderParts) -> Builder:
         exporter=Exporter(p.store, p.snapshots, p.pushes, p.events),
         exchange=CacheExchange(p.store, p.registries.remotes, p.pulls.layers, p.records),
         tasks=p.tasks,
+        frontends={dockerfile.NAME: dockerfile.dockerfile},
     )

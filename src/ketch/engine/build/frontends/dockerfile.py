@@ -1,0 +1,331 @@
+"""The front end `dockerfile.v0`: a Dockerfile and a context, of the client, of another graph, or from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import dockerignore
+from ketch.build.dockerfile import directives
+from ketch.build.dockerfile.convert.converter import convert
+from ketch.build.dockerfile.convert.options import (
+    ConvertOptions,
+    GraphContext,
+    ImageContext,
+    LocalContext,
+    ResolvedImage,
+    SourceContext,
+)
+from ketch.build.dockerfile.convert.paths import listed
+from ketch.build.dockerfile.errors import DockerfileError
+from ketch.build.llb import definition as definitions
+from ketch.build.llb import ops_pb2 as pb
+from ketch.build.llb.operations import Action, files, source
+from ketch.engine.build.frontends import subrequests
+from ketch.engine.build.frontends.attributes import FrontendAttributes
+from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, UnsupportedCapability, lines
+from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
+from ketch.engine.build.run import contexts, naming
+from ketch.engine.build.run.contexts import FoundDockerfile
+from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.oci import platform as platforms
+from ketch.oci.config import decode as decode_config
+from ketch.oci.manifest import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.build.dockerfile.convert.conversion import Conversion
+    from ketch.build.dockerfile.convert.options import Context
+    from ketch.build.llb.vertex import Edge
+    from ketch.engine.build.frontends.bridge import Bridge, FrontendRequest
+    from ketch.engine.build.frontends.results import Ref
+    from ketch.oci.config import ImageConfig
+
+NAME = "dockerfile.v0"
+_CAPABILITIES = (
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.subrequests",
+    "moby.buildkit.frontend.contexts",
+)
+_CONTEXT, _DOCKERFILE, _FILE = "context", "dockerfile", "Dockerfile"
+_IMAGE, _INPUT, _LOCAL, _METADATA = "docker-image://", "input:", "local:", "input-metadata:"
+_OWN_SYNTAX = "docker/dockerfile"
+_GATEWAY = "gateway.v0"
+
+
+async def dockerfile(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
+    """The result of a Dockerfile (KetchError; those of its lines are placed there)."""
+    return await _DockerfileFrontend(bridge, request).run()
+
+
+class _DockerfileFrontend:
+    """One request."""
+
+    def __init__(self, bridge: Bridge, request: FrontendRequest) -> None:
+        self._bridge, self._request = bridge, request
+        self._attrs = FrontendAttributes(request.attrs)
+        self._name = self._attrs.text("filename", _FILE)
+        self._file: FoundDockerfile | None = None
+        self._remote: SourceContext | GraphContext | None = None
+        self._vertex = ""  # that has read the file
+        session = bridge.session.id
+        self._session = {"local.session": session, "local.unique": session}
+
+    async def run(self) -> FrontendResult:
+        """The result."""
+        self._attrs.refuse_removed()
+        for name in self._attrs.text("frontend.caps").split(","):
+            if name and name not in _CAPABILITIES:
+                raise UnsupportedCapability(name)
+        try:
+            return await self._run()
+        except DockerfileError as e:
+            raise self._placed(e) from e
+
+    async def _run(self) -> FrontendResult:
+        self._remote = await self._remote_context()
+        self._file = file = await self._read()
+        if call := self._attrs.text("requestid"):
+            return subrequests.answer(call, self._attrs, file)
+        if (image := self._other_frontend(file.text)) is not None:
+            attrs = {**self._request.attrs, "source": image, "cmdline": image}
+            return await self._bridge.solve(
+                msgspec.structs.replace(self._request, frontend=_GATEWAY, attrs=attrs, definition=None)
+            )
+        await self._bridge.use_caches(self._attrs.cache_imports())
+        subrequests.warn(self._bridge, self._attrs, file, self._vertex)
+        wanted: Sequence[Platform | None] = self._attrs.platforms()
+        many = self._attrs.many_platforms(len(wanted))
+        options = self._options(file, many=many)
+        found = await asyncio.gather(
+            *(self._converted(file, msgspec.structs.replace(options, platform=one)) for one in wanted or (None,))
+        )
+        result = FrontendResult()
+        shown = []
+        for platform, conversion in zip(wanted or (None,), found, strict=True):
+            name = self._add(result, file, conversion, platform, many=many)
+            shown.append({"ID": name, "Platform": msgspec.to_builtins(_platform_of(conversion))})
+        result.metadata[PLATFORMS] = msgspec.json.encode({"Platforms": shown})
+        return result
+
+    def _add(
+        self,
+        result: FrontendResult,
+        file: FoundDockerfile,
+        conversion: Conversion,
+        platform: Platform | None,
+        *,
+        many: bool,
+    ) -> str:
+        """Put a platform's result among the others; returns its name."""
+        data = file.text.encode("utf-8", "surrogateescape")
+        info = pb.SourceInfo(filename=file.name, data=data, language=_FILE)
+
+        def places(digest: str) -> Sequence[SourcePlace]:
+            return [SourcePlace(info, lines(span)) for span in conversion.places.of(digest)]
+
+        ref = self._bridge.ref(conversion.edge, places, lambda edge: conversion.places.message(edge, file.name, data))
+        name = platforms.text(platform or _platform_of(conversion))
+        suffix = f"/{name}" if many else ""
+        result.refs[name if many else SINGLE] = ref
+        result.metadata[CONFIG + suffix] = msgspec.json.encode(conversion.image)
+        if conversion.epoch is not None:
+            result.metadata[EPOCH + suffix] = str(conversion.epoch).encode()
+        return name
+
+    def _placed(self, error: DockerfileError) -> KetchError:
+        """An error with the lines of the file that it is about."""
+        if error.span is None or self._file is None:
+            return error
+        data = self._file.text.encode("utf-8", "surrogateescape")
+        info = pb.SourceInfo(filename=self._file.name, data=data, language=_FILE)
+        return PlacedError(error, [SourcePlace(info, lines(error.span))])
+
+    def _other_frontend(self, text: str) -> str | None:
+        """The image that is to read the file; None: this front end does."""
+        if self._attrs.given("cmdline") is not None:  # it has been asked
+            return None
+        directive = directives.syntax(text)
+        words = (self._attrs.text("build-arg:BUILDKIT_SYNTAX") or (directive.value if directive else "")).split()
+        image = words[0] if words else ""
+        repository = image.partition("@")[0].rpartition(":")[0] or image
+        own = repository.removeprefix("docker.io/").removesuffix("-upstream") == _OWN_SYNTAX
+        return None if not image or own else image
+
+    # -- files of the build --------------------------------------------------------------------------
+
+    async def _remote_context(self) -> SourceContext | GraphContext | None:
+        """The main context, where it is a repository or an address; None: it is the client's, or a graph."""
+        address = self._attrs.text(self._attrs.text("contextkey", _CONTEXT))
+        if not address or self._input(_CONTEXT) is not None:
+            return None
+        if contexts.is_git(address):
+            return naming.git(address)
+        if not address.startswith(("http://", "https://")):
+            raise InvalidArgument(f"invalid context `{address[:200]}`", hint="give a repository or an address")
+        return await self._downloaded(address)
+
+    async def _downloaded(self, address: str) -> GraphContext:
+        """An address as a context: an archive is unpacked, another file is the Dockerfile."""
+        edge = source(address, {"http.filename": _CONTEXT}, None, _named("[internal] load remote build context"))
+        head = await self._bridge.read_file(self._bridge.ref(edge), _CONTEXT, 0, 1024)
+        if not subrequests.is_archive(head):
+            self._name = _CONTEXT
+            return GraphContext(edge=edge)
+        copy = pb.FileActionCopy(
+            src=f"/{_CONTEXT}", dest="/", mode=-1, timestamp=-1, attemptUnpackDockerCompatibility=True
+        )
+        return GraphContext(edge=files(None, [Action(pb.FileAction(copy=copy), edge)]))
+
+    def _input(self, name: str) -> pb.Definition | None:
+        """A graph that came with the request."""
+        return self._request.inputs.get(name)
+
+    async def _read(self) -> FoundDockerfile:
+        """The Dockerfile, and the rules beside it (KetchError)."""
+        given = self._input(self._attrs.text("dockerfilekey", _DOCKERFILE))
+        own_rules = dockerignore.file_names(self._name)[0]
+        names = [self._name, own_rules]
+        if self._name == _FILE:
+            names.append(_FILE.lower())
+        if given is not None:
+            ref = self._bridge.defined(given)
+        elif self._remote is not None and self._attrs.given("dockerfilekey") is None:
+            ref = self._bridge.ref(_edge_of(self._remote))
+        else:
+            key = self._attrs.text("dockerfilekey", _DOCKERFILE)
+            attrs = {
+                "local.differ": "none",
+                "local.followpaths": listed(names),
+                "local.sharedkeyhint": key,
+                **self._session,
+            }
+            shown = f"[internal] load build definition from {self._name}"
+            ref = self._bridge.ref(source(f"local://{key}", attrs, None, _named(shown)))
+        self._vertex = ref.edge.vertex.digest if ref.edge is not None else ""
+        data = await self._file_in(ref, self._name)
+        if data is None and self._name == _FILE:
+            data = await self._file_in(ref, _FILE.lower())
+        if data is None:
+            raise NotFound(f"failed to read dockerfile: open {self._name}: no such file or directory")
+        own = await self._file_in(ref, own_rules)
+        patterns = () if own is None else contexts.ignore_patterns(own, own_rules)
+        if own is None and self._remote is None and self._input(_CONTEXT) is None:
+            patterns = await self._rules(_CONTEXT)
+        return FoundDockerfile(self._name, contexts.text_of(data, self._name), patterns)
+
+    async def _file_in(self, ref: Ref, path: str) -> bytes | None:
+        try:
+            return await self._bridge.read_file(ref, path)
+        except NotFound:
+            return None
+
+    async def _rules(self, name: str) -> Sequence[str]:
+        """The patterns of what is left out of a directory of the client."""
+        attrs = {
+            "local.followpaths": listed([dockerignore.DEFAULT]),
+            "local.sharedkeyhint": f"{name}-{dockerignore.DEFAULT}",
+            **self._session,
+        }
+        shown = "[internal] load .dockerignore" if name == _CONTEXT else f"[context {name}] load .dockerignore"
+        data = await self._file_in(
+            self._bridge.ref(source(f"local://{name}", attrs, None, _named(shown))), dockerignore.DEFAULT
+        )
+        return () if data is None else contexts.ignore_patterns(data, dockerignore.DEFAULT)
+
+    # -- conversion ----------------------------------------------------------------------------------
+
+    def _options(self, file: FoundDockerfile, *, many: bool) -> ConvertOptions:
+        attrs = self._attrs
+        given = self._input(_CONTEXT)
+        context: Context = LocalContext(name=_CONTEXT, ignore=file.ignore, attrs=self._session)
+        if given is not None:
+            context = GraphContext(edge=_graph(given))
+        elif self._remote is not None:
+            context = self._remote
+        return ConvertOptions(
+            target=attrs.text("target"),
+            args=attrs.args(),
+            labels=attrs.labels(),
+            many_platforms=many,
+            context=context,
+            contexts={name: self._named_context(name, text) for name, text in attrs.contexts().items()},
+            prepare=self._prepared,
+            resolve_mode=attrs.resolve_mode(),
+            no_cache=attrs.no_cache(),
+            merges=True,
+            network=attrs.network(),
+            hosts=attrs.hosts(),
+            hostname=attrs.text("hostname"),
+            shm_size=attrs.shm_size(),
+            ulimits=attrs.ulimits(),
+            cgroup_parent=attrs.text("cgroup-parent"),
+            cache_namespace=attrs.text("build-arg:BUILDKIT_CACHE_MOUNT_NS"),
+        )
+
+    def _named_context(self, name: str, place: str) -> Context:
+        """A named context, by the way it is written (InvalidArgument)."""
+        if place.startswith(_IMAGE):
+            return ImageContext(reference=place.removeprefix(_IMAGE))
+        if place.startswith(_LOCAL):
+            return LocalContext(name=place.removeprefix(_LOCAL), attrs=self._session)
+        if place.startswith(_INPUT):
+            key = place.removeprefix(_INPUT)
+            given = self._input(key)
+            if given is None:
+                raise InvalidArgument(f"invalid input {key} for context {name}")
+            return GraphContext(edge=_graph(given), image=self._image_of(key))
+        if contexts.is_git(place):
+            return naming.git(place)
+        if place.startswith(("http://", "https://", "oci-layout://")):
+            return SourceContext(identifier=place)
+        raise InvalidArgument(f"unsupported context source {place} for {name}")
+
+    def _image_of(self, key: str) -> ImageConfig | None:
+        """The configuration of an image that a graph is of (InvalidArgument)."""
+        text = self._attrs.text(f"{_METADATA}{key}")
+        if not text:
+            return None
+        try:
+            metadata = msgspec.json.decode(text.encode(), type=dict[str, bytes])
+            return decode_config(metadata[CONFIG]) if CONFIG in metadata else None
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise InvalidArgument(f"failed to parse metadata of context {key}: {e}") from e
+
+    async def _prepared(self, _name: str, context: Context) -> Context:
+        """A named context with what is left out of it."""
+        if isinstance(context, LocalContext) and not context.ignore:
+            return msgspec.structs.replace(context, ignore=await self._rules(context.name))
+        return context
+
+    async def _converted(self, file: FoundDockerfile, options: ConvertOptions) -> Conversion:
+        return await convert(file.text, options, self)
+
+    async def image(self, reference: str, platform: Platform) -> ResolvedImage:
+        """The image of a normalized reference, for a conversion (UnresolvedImage)."""
+        found = await self._bridge.image(reference, platform, self._attrs.resolve_mode())
+        return ResolvedImage(reference=found.reference, config=found.config)
+
+
+def _edge_of(context: SourceContext | GraphContext) -> Edge | None:
+    if isinstance(context, GraphContext):
+        return context.edge
+    return source(context.identifier, context.attrs, None, _named("[internal] load git source"))
+
+
+def _graph(definition: pb.Definition) -> Edge | None:
+    """The result of a graph that came with a request; an empty one is an empty directory (InvalidArgument)."""
+    return definitions.load(definition) if getattr(definition, "def") else None
+
+
+def _named(name: str) -> pb.OpMetadata:
+    return pb.OpMetadata(description={"llb.customname": name})
+
+
+def _platform_of(conversion: Conversion) -> Platform:
+    image = conversion.image
+    found = Platform(os=image.os or "linux", architecture=image.architecture or "", variant=image.variant)
+    return platforms.canonical(found)

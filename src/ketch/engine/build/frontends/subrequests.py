@@ -1,0 +1,116 @@
+"""Calls of the Dockerfile front end that build nothing, and what it warns of while it builds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ketch import dockerignore
+from ketch.build.dockerfile.lint.check import check
+from ketch.build.dockerfile.lint.request import CheckRequest
+from ketch.build.progress import VertexWarning
+from ketch.engine.build.frontends.errors import UnsupportedSubrequest
+from ketch.engine.build.frontends.results import FrontendResult
+from ketch.engine.build.run import calls
+from ketch.engine.model.building.builds import ImageBuild
+from ketch.errors import KetchError
+from ketch.oci import platform as platforms
+from ketch.storage.archive import compression
+
+if TYPE_CHECKING:
+    from ketch.engine.build.frontends.attributes import FrontendAttributes
+    from ketch.engine.build.frontends.bridge import Bridge
+    from ketch.engine.build.run.contexts import FoundDockerfile
+
+_DESCRIBE = "frontend.subrequests.describe"
+_CALLS = {
+    "frontend.outline": ("outline", "List all parameters current build target supports"),
+    "frontend.targets": ("targets", "List all targets current build supports"),
+    "frontend.lint": ("lint", "Lint a Dockerfile"),
+}
+_VERSION = b"1.0.0"
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+
+
+def answer(call: str, attrs: FrontendAttributes, file: FoundDockerfile) -> FrontendResult:
+    """The answer of a call (UnsupportedSubrequest, DockerfileError)."""
+    if call == _DESCRIBE:
+        return _told(*_description())
+    if call not in _CALLS:
+        raise UnsupportedSubrequest(call)
+    request = ImageBuild(
+        call=_CALLS[call][0],
+        target=attrs.text("target"),
+        args=dict(attrs.args()),
+        platforms=[platforms.text(one) for one in attrs.platforms()],
+    )
+    found = calls.answer(request, file).metadata
+    result = _told(str(found["result.json"]).encode(), str(found["result.txt"]).encode())
+    if call == "frontend.lint":
+        result.metadata["result.statuscode"] = str(found["result.statuscode"]).encode()
+    return result
+
+
+def _description() -> tuple[bytes, bytes]:
+    """The calls that there are."""
+    known = {**{name: text for name, (_, text) in _CALLS.items()}, _DESCRIBE: "List available subrequest types"}
+    rows = [
+        {
+            "name": name,
+            "version": _VERSION.decode(),
+            "type": "rpc",
+            "description": text,
+            "opts": None,
+            "metadata": [{"Name": "result.json"}, {"Name": "result.txt"}],
+        }
+        for name, text in known.items()
+    ]
+    width = max(map(len, known))
+    lines = [f"{'NAME'.ljust(width)}    VERSION    DESCRIPTION"]
+    lines += [f"{name.ljust(width)}    {_VERSION.decode()}      {text}" for name, text in known.items()]
+    return msgspec.json.encode(rows), "\n".join(lines).encode() + b"\n"
+
+
+def _told(value: bytes, text: bytes) -> FrontendResult:
+    return FrontendResult(metadata={"result.json": value, "result.txt": text, "version": _VERSION})
+
+
+def warn(bridge: Bridge, attrs: FrontendAttributes, file: FoundDockerfile, vertex: str) -> None:
+    """Tell what a check finds in the file; ``vertex``: the step that has read it."""
+    wanted = attrs.platforms()
+    request = CheckRequest(
+        target=attrs.text("target"),
+        args=attrs.args(),
+        build_platform=platforms.host(),
+        target_platform=wanted[0] if wanted else platforms.host(),
+        ignore=dockerignore.IgnoreRules(file.ignore),
+    )
+    try:
+        report = check(file.text, request)
+    except KetchError:  # the conversion says it, with its place
+        return
+    info = {
+        "filename": file.name,
+        "data": msgspec.to_builtins(file.text.encode("utf-8", "surrogateescape")),
+        "language": "Dockerfile",
+    }
+    for one in report.findings:
+        span = one.span
+        numbers = range(span.start, span.end + 1)
+        bridge.warn(
+            VertexWarning(
+                vertex=vertex,
+                level=1,
+                short=f"{one.rule.name}: {one.message} (line {span.start})".encode("utf-8", "surrogateescape"),
+                detail=[one.rule.description.encode()],
+                url=one.rule.url,
+                source_info=info,
+                range=[{"start": {"line": number}, "end": {"line": number}} for number in numbers],
+            )
+        )
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins so is a tar, plain or compressed."""
+    return compression.kind(head) != "none" or head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC)
