@@ -56,7 +56,7 @@ from ketch.engine.volumes.backup import VolumeBackups
 from ketch.engine.volumes.container_volumes import ContainerVolumes
 
 if TYPE_CHECKING:
-    from ketch.engine.build.run.builder import Builder
+    from ketch.engine.build.builder import Builder
     from ketch.engine.parts import Parts
 
 

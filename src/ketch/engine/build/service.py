@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ketch.build.cache.pruning.keeper import CacheKeeper
     from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.pruning.usage import UsageRow
+    from ketch.engine.build.builder import Builder
     from ketch.engine.build.executor import BuildExecutor
     from ketch.engine.build.history import BuildHistory
-    from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
     from ketch.engine.build.run.run import BuildRun
     from ketch.engine.events.bus import EventBus

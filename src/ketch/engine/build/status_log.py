@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ketch.build.dockerfile.convert.conversion import Conversion
-    from ketch.engine.build.run.contexts import FoundDockerfile
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.build.run.listener import BuildListener
     from ketch.engine.model.building.builds import BuildExplanations
     from ketch.images.progress import ProgressItem

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct, field
 
-from ketch.build import entitlements
+from ketch.build import entitlements, policy
 from ketch.build.errors import SolveError, UnresolvedImage
 from ketch.build.llb import definition as definitions
+from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.capabilities import CAPABILITIES
 from ketch.build.progress import SolveStatus, VertexWarning
 from ketch.build.solver.job import Job
@@ -24,16 +24,17 @@ from ketch.engine.build.frontends.errors import PlacedError, SourcePlace
 from ketch.engine.build.frontends.results import SINGLE, FrontendResult, Ref
 from ketch.engine.build.phases import phase
 from ketch.errors import InvalidArgument, KetchError
+from ketch.oci import reference as references
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from ketch.build.cache.sources import CacheSource
-    from ketch.build.llb import ops_pb2 as pb
     from ketch.build.llb.vertex import Edge
+    from ketch.build.policy import SourcePolicy
     from ketch.build.providers import BuildSession, FoundImage
     from ketch.build.tree import Tree
-    from ketch.engine.build.run.builder import Builder
+    from ketch.engine.build.builder import Builder
     from ketch.engine.model.building.builds import CachePlace
     from ketch.oci.manifest import Platform
     from ketch.storage.content.leases import Lease
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     Places = Callable[[str], Sequence[SourcePlace]]
 
 _KNOWN = frozenset(CAPABILITIES)
+_IMAGE = "docker-image://"
 
 
 class FrontendRequest(Struct, frozen=True, kw_only=True, eq=False):
@@ -84,6 +86,7 @@ class Bridge:
         self._places: list[Places] = []
         self._refs: list[Ref] = []
         self.warnings = 0
+        self.policies: list[SourcePolicy] = []
 
     async def close(self) -> None:
         """Break off what still runs."""
@@ -117,7 +120,7 @@ class Bridge:
         return result
 
     def defined(self, definition: pb.Definition) -> Ref:
-        """The result that a definition describes (InvalidArgument, SolveError)."""
+        """The result that a definition describes (InvalidArgument, PermissionDenied, SolveError)."""
         for metadata in definition.metadata.values():
             for name in metadata.caps:
                 if name not in _KNOWN:
@@ -131,6 +134,10 @@ class Bridge:
 
         ``places`` knows the lines from which vertices come, ``source`` makes the message with all of them.
         """
+        if edge is not None and self.policies:
+            before = edge
+            edge, renamed = policy.applied(edge, self.policies)
+            places, source = _renamed(before, places, source, renamed)
         if places is not None:
             self._places.append(places)
         if edge is not None:
@@ -155,7 +162,7 @@ class Bridge:
 
     @property
     def pins(self) -> Mapping[str, str]:
-        """What sources stood for, by their digests."""
+        """The commits, files and images that sources stood for, by their digests."""
         return self._job.pins
 
     def keys(self, ref: Ref) -> Sequence[str]:
@@ -177,7 +184,12 @@ class Bridge:
     # -- images ------------------------------------------------------------------------------------
 
     async def image(self, reference: str, platform: Platform, mode: str, name: str = "") -> FoundImage:
-        """An image's configuration, as one step of the build with that name (UnresolvedImage)."""
+        """An image's configuration, as one step of the build with that name (UnresolvedImage, PermissionDenied)."""
+        if self.policies:
+            source = policy.judged(pb.SourceOp(identifier=f"{_IMAGE}{reference}"), self.policies)
+            if not source.identifier.startswith(_IMAGE):
+                raise InvalidArgument(f"resolver: {reference} is replaced by {source.identifier}, which is no image")
+            reference = str(references.parse(source.identifier.removeprefix(_IMAGE)))
         with phase(name or f"[internal] load metadata for {reference}", self.tell):
             try:
                 return await self.builder.images.find(reference, platform, mode or "default", self.session)
@@ -225,6 +237,25 @@ def _places_in(definition: pb.Definition) -> Places:
     return places
 
 
-def json_bytes(value: object) -> bytes:
-    """A value as metadata of results have it."""
-    return msgspec.json.encode(value)
+def _renamed(
+    edge: Edge, places: Places | None, source: Callable[[Edge], pb.Source] | None, renamed: Mapping[str, str]
+) -> tuple[Places | None, Callable[[Edge], pb.Source] | None]:
+    """Lines of a graph whose vertices were replaced, by the new digests."""
+    if not renamed:
+        return places, source
+    before = {new: old for old, new in renamed.items()}
+
+    def old_places(digest: str) -> Sequence[SourcePlace]:
+        return places(before.get(digest, digest)) if places is not None else ()
+
+    def new_source(_edge: Edge) -> pb.Source:
+        found = pb.Source()
+        if source is not None:
+            found.CopyFrom(source(edge))
+        for old, new in renamed.items():
+            if old in found.locations:
+                found.locations[new].CopyFrom(found.locations[old])
+                del found.locations[old]
+        return found
+
+    return old_places, new_source

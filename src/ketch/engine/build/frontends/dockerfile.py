@@ -23,12 +23,12 @@ from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.llb import definition as definitions
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, files, source
+from ketch.engine.build import dockerfiles
+from ketch.engine.build.dockerfiles import FoundDockerfile
 from ketch.engine.build.frontends import subrequests
 from ketch.engine.build.frontends.attributes import FrontendAttributes
 from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, UnsupportedCapability, lines
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
-from ketch.engine.build.run import contexts, naming
-from ketch.engine.build.run.contexts import FoundDockerfile
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.oci import platform as platforms
 from ketch.oci.config import decode as decode_config
@@ -162,8 +162,8 @@ class _DockerfileFrontend:
         address = self._attrs.text(self._attrs.text("contextkey", _CONTEXT))
         if not address or self._input(_CONTEXT) is not None:
             return None
-        if contexts.is_git(address):
-            return naming.git(address)
+        if dockerfiles.is_git(address):
+            return dockerfiles.git(address)
         if not address.startswith(("http://", "https://")):
             raise InvalidArgument(f"invalid context `{address[:200]}`", hint="give a repository or an address")
         return await self._downloaded(address)
@@ -212,10 +212,10 @@ class _DockerfileFrontend:
         if data is None:
             raise NotFound(f"failed to read dockerfile: open {self._name}: no such file or directory")
         own = await self._file_in(ref, own_rules)
-        patterns = () if own is None else contexts.ignore_patterns(own, own_rules)
+        patterns = () if own is None else dockerfiles.ignore_patterns(own, own_rules)
         if own is None and self._remote is None and self._input(_CONTEXT) is None:
             patterns = await self._rules(_CONTEXT)
-        return FoundDockerfile(self._name, contexts.text_of(data, self._name), patterns)
+        return FoundDockerfile(self._name, dockerfiles.text_of(data, self._name), patterns)
 
     async def _file_in(self, ref: Ref, path: str) -> bytes | None:
         try:
@@ -234,7 +234,7 @@ class _DockerfileFrontend:
         data = await self._file_in(
             self._bridge.ref(source(f"local://{name}", attrs, None, _named(shown))), dockerignore.DEFAULT
         )
-        return () if data is None else contexts.ignore_patterns(data, dockerignore.DEFAULT)
+        return () if data is None else dockerfiles.ignore_patterns(data, dockerignore.DEFAULT)
 
     # -- conversion ----------------------------------------------------------------------------------
 
@@ -278,8 +278,8 @@ class _DockerfileFrontend:
             if given is None:
                 raise InvalidArgument(f"invalid input {key} for context {name}")
             return GraphContext(edge=_graph(given), image=self._image_of(key))
-        if contexts.is_git(place):
-            return naming.git(place)
+        if dockerfiles.is_git(place):
+            return dockerfiles.git(place)
         if place.startswith(("http://", "https://", "oci-layout://")):
             return SourceContext(identifier=place)
         raise InvalidArgument(f"unsupported context source {place} for {name}")

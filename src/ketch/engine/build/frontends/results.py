@@ -48,11 +48,15 @@ class Ref:
             self._task = asyncio.ensure_future(self._solve(self.edge))
         return await asyncio.shield(self._task)
 
+    def source(self) -> pb.Source | None:
+        """The lines that its vertices come from, with their files."""
+        return self._source(self.edge) if self._source is not None and self.edge is not None else None
+
     def definition(self) -> pb.Definition | None:
         """The graph, as others are told it; None: an empty directory."""
         if self.edge is None:
             return None
-        return define(self.edge, self._source(self.edge) if self._source else None)
+        return define(self.edge, self.source())
 
     async def close(self) -> None:
         """Break off what runs."""
@@ -63,7 +67,7 @@ class Ref:
                 self._task.exception()
 
 
-class Attestation(Struct, frozen=True, kw_only=True):
+class FrontendAttestation(Struct, frozen=True, kw_only=True):
     """A statement about a result, which a front end has made: ``kind`` 0 in-toto, 1 a directory of such.
 
     ``path``: in the files of ``ref``; ``subjects`` are (kind, name, digests).
@@ -85,4 +89,4 @@ class FrontendResult(Struct, kw_only=True, eq=False):
 
     refs: dict[str, Ref] = field(default_factory=dict)
     metadata: dict[str, bytes] = field(default_factory=dict)
-    attestations: dict[str, list[Attestation]] = field(default_factory=dict)
+    attestations: dict[str, list[FrontendAttestation]] = field(default_factory=dict)

@@ -10,18 +10,18 @@ from ketch import dockerignore
 from ketch.build.dockerfile.lint.check import check
 from ketch.build.dockerfile.lint.request import CheckRequest
 from ketch.build.progress import VertexWarning
+from ketch.engine.build import calls
 from ketch.engine.build.frontends.errors import UnsupportedSubrequest
 from ketch.engine.build.frontends.results import FrontendResult
-from ketch.engine.build.run import calls
 from ketch.engine.model.building.builds import ImageBuild
 from ketch.errors import KetchError
 from ketch.oci import platform as platforms
 from ketch.storage.archive import compression
 
 if TYPE_CHECKING:
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.build.frontends.attributes import FrontendAttributes
     from ketch.engine.build.frontends.bridge import Bridge
-    from ketch.engine.build.run.contexts import FoundDockerfile
 
 _DESCRIBE = "frontend.subrequests.describe"
 _CALLS = {

@@ -10,10 +10,12 @@ import io
 import os
 import posixpath
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ketch import dockerignore
 from ketch.engine.aio.transfer import BodyReader, in_own_thread
+from ketch.engine.build import dockerfiles
+from ketch.engine.build.dockerfiles import FoundDockerfile
 from ketch.engine.model.building.builds import ARCHIVE
 from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.remote import download
@@ -35,14 +37,6 @@ _TAR_MAGIC, _TAR_MAGIC_AT, _BLOCK = b"ustar", 257, 512
 _BUFFER = 1 << 20
 
 
-class FoundDockerfile(NamedTuple):
-    """The file of a build: the name to show, its text, the patterns of what is left out of the context."""
-
-    name: str
-    text: str
-    ignore: Sequence[str]
-
-
 async def bring(
     request: ImageBuild, session: RequestSession, body: AsyncIterator[bytes], root: str, stack: AsyncExitStack
 ) -> None:
@@ -56,7 +50,7 @@ async def bring(
         found = await _received(body, root, stack)
         for name, place in request.uploads.items():
             session.add(name, found.fd if place == ARCHIVE else _part(found, name, place, stack))
-    elif request.remote and not is_git(request.remote):
+    elif request.remote and not dockerfiles.is_git(request.remote):
         session.add(MAIN, (await _downloaded(request, root, stack)).fd)
     elif MAIN not in request.directories and not request.remote:
         session.add(MAIN, (await _empty(root, stack)).fd)
@@ -131,14 +125,6 @@ async def _downloaded(request: ImageBuild, root: str, stack: AsyncExitStack) -> 
     return found
 
 
-def is_git(remote: str) -> bool:
-    """Whether a remote context is a repository, as Docker tells it."""
-    address = remote.partition("#")[0]
-    if address.startswith(("git://", "git@", "github.com/", "ssh://")):
-        return True
-    return address.startswith(("http://", "https://")) and address.endswith(".git")
-
-
 def find(fd: int, request: ImageBuild) -> FoundDockerfile:
     """The Dockerfile in an open directory, with its rules (InvalidArgument).  Blocking."""
     name = request.dockerfile_path
@@ -149,7 +135,7 @@ def find(fd: int, request: ImageBuild) -> FoundDockerfile:
         data = read_file(fd, name.lower())
     if data is None:
         raise UnclassifiedArgument(f"Cannot locate specified Dockerfile: {name}")
-    return FoundDockerfile(name, text_of(data, name), rules(fd, name))
+    return FoundDockerfile(name, dockerfiles.text_of(data, name), rules(fd, name))
 
 
 def own_files(found: FoundDockerfile) -> Sequence[str]:
@@ -163,33 +149,16 @@ def own_files(found: FoundDockerfile) -> Sequence[str]:
 
 def given(file: GivenDockerfile) -> FoundDockerfile:
     """A Dockerfile that came with the request, whose client knows what is left out (InvalidArgument)."""
-    patterns = () if file.ignore is None else ignore_patterns(file.ignore, ".dockerignore")
-    return FoundDockerfile(file.name, text_of(file.data, file.name), patterns)
+    patterns = () if file.ignore is None else dockerfiles.ignore_patterns(file.ignore, ".dockerignore")
+    return FoundDockerfile(file.name, dockerfiles.text_of(file.data, file.name), patterns)
 
 
 def rules(fd: int, dockerfile: str) -> Sequence[str]:
     """The patterns of what is left out of an open directory (InvalidArgument)."""
     for name in dockerignore.file_names(dockerfile):
         if (data := read_file(fd, name)) is not None:
-            return ignore_patterns(data, name)
+            return dockerfiles.ignore_patterns(data, name)
     return ()
-
-
-def ignore_patterns(data: bytes, name: str) -> Sequence[str]:
-    """The patterns of a file's bytes (InvalidArgument: one of them is none)."""
-    try:
-        found = dockerignore.patterns(data.decode("utf-8", "surrogateescape"))
-        dockerignore.IgnoreRules(found)
-    except InvalidArgument as e:
-        raise InvalidArgument(f"{name}: {e.message}", hint=e.hint) from e
-    return found
-
-
-def text_of(data: bytes, name: str) -> str:
-    """A Dockerfile's text (InvalidArgument: there is none)."""
-    if not data:
-        raise InvalidArgument(f"the Dockerfile ({name}) cannot be empty")
-    return data.decode("utf-8", "surrogateescape")
 
 
 def read_file(root_fd: int, name: str) -> bytes | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.dockerfile.errors import Span
-    from ketch.engine.build.run.contexts import FoundDockerfile
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease

@@ -10,12 +10,12 @@ from ketch.build.cache.contents import ContentDigests
 from ketch.build.ops.registry import OperationRegistry
 from ketch.build.solver.solver import Solver
 from ketch.build.sources.sources import Sources
+from ketch.engine.build.builder import Builder
 from ketch.engine.build.caches.exchange import CacheExchange
 from ketch.engine.build.exports.exporter import Exporter
 from ketch.engine.build.frontends import dockerfile
 from ketch.engine.build.images import EngineBuildImages
 from ketch.engine.build.layouts import EngineBuildLayouts
-from ketch.engine.build.run.builder import Builder
 
 if TYPE_CHECKING:
     from ketch.build.cache.records import CacheRecords

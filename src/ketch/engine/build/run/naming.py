@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build.dockerfile.convert.options import ImageContext, LocalContext, SourceContext
 from ketch.build.llb import ops_pb2 as pb
+from ketch.engine.build import dockerfiles
 from ketch.engine.build.run import contexts
 from ketch.errors import InvalidArgument
 from ketch.network import files
@@ -96,8 +97,8 @@ def _named(place: str, fds: Mapping[str, int]) -> Context:
     if place.startswith(_LOCAL):
         name = place.removeprefix(_LOCAL)
         return LocalContext(name=name, ignore=_rules(name, fds))
-    if contexts.is_git(place):
-        return git(place)
+    if dockerfiles.is_git(place):
+        return dockerfiles.git(place)
     if place.startswith(("http://", "https://", "oci-layout://")):
         return SourceContext(identifier=place)
     raise InvalidArgument(f"unsupported context source `{place}`", hint="docker-image://, https://, or a directory")
@@ -106,18 +107,3 @@ def _named(place: str, fds: Mapping[str, int]) -> Context:
 def _rules(name: str, fds: Mapping[str, int]) -> Sequence[str]:
     fd = fds.get(name)
     return () if fd is None else contexts.rules(fd, "Dockerfile")
-
-
-def git(text: str) -> SourceContext:
-    """A repository as a context (InvalidArgument)."""
-    from ketch.build.dockerfile.convert import sources
-
-    address = f"https://{text}" if text.startswith("github.com/") else text
-    location = sources.git(address)
-    if location is None:
-        head, sharp, part = address.partition("#")
-        location = sources.git(f"{head}.git{sharp}{part}")
-    if location is None:
-        raise InvalidArgument(f"build: `{text}` names no repository")
-    op = location.edge(keep_git_dir=False, checksum="", metadata=pb.OpMetadata()).vertex.op.source
-    return SourceContext(identifier=op.identifier, attrs=dict(op.attrs))

@@ -13,8 +13,8 @@ from ketch.oci import reference as references
 
 if TYPE_CHECKING:
     from ketch.build.providers import BuildSession, FoundImage
+    from ketch.engine.build.builder import Builder
     from ketch.engine.build.phases import Phase
-    from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
     from ketch.images.progress import ProgressItem
     from ketch.oci.manifest import Platform

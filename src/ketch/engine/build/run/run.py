@@ -18,18 +18,19 @@ from ketch.build.export.product import Product
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import source
 from ketch.build.tree import EMPTY
+from ketch.engine.build import calls, dockerfiles
 from ketch.engine.build.attests import facts
 from ketch.engine.build.attests.attester import Attester, ResultGraph
 from ketch.engine.build.attests.sbom import SbomMaker
+from ketch.engine.build.builder import SolveExtras
 from ketch.engine.build.caches import exchange
 from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.exporter import ExportOrder
 from ketch.engine.build.exports.outputs import Output
 from ketch.engine.build.exports.sinks import DescriptorSink, StreamSink
 from ketch.engine.build.phases import phase
-from ketch.engine.build.run import calls, contexts, naming
-from ketch.engine.build.run.builder import SolveExtras
-from ketch.engine.build.run.contexts import MAIN, FoundDockerfile
+from ketch.engine.build.run import contexts, naming
+from ketch.engine.build.run.contexts import MAIN
 from ketch.engine.build.run.failures import Failures
 from ketch.engine.build.run.resolver import SessionResolver
 from ketch.engine.build.run.session import RequestSession, given_credentials
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
     from ketch.build.progress import SolveStatus
     from ketch.build.solver.job import Explanation
     from ketch.build.tree import Tree
+    from ketch.engine.build.builder import Builder
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.build.exports.exporter import Exported
-    from ketch.engine.build.run.builder import Builder
     from ketch.engine.build.run.listener import BuildListener
     from ketch.engine.model.building.builds import BuildFailure, ImageBuild, OutputRequest
     from ketch.engine.model.building.records import BuildRecord
@@ -135,13 +137,13 @@ class BuildRun:
         given, request = self._request.dockerfile, self._request
         shown = given.name if given else request.dockerfile_path
         with phase(f"[internal] load build definition from {shown}", self._status):
-            if request.remote and contexts.is_git(request.remote):
-                context = naming.git(request.remote)
+            if request.remote and dockerfiles.is_git(request.remote):
+                context = dockerfiles.git(request.remote)
                 edge = source(context.identifier, context.attrs, None, pb.OpMetadata())
                 tree = await self._builder.solve(edge, self._session, lease, self._status)
                 if given is not None:
                     return contexts.given(given), context
-                return await asyncio.to_thread(self._builder.find_in_tree, tree, request), context
+                return await asyncio.to_thread(self._found, tree), context
             fd = await contexts.directory(self._session)
             if given is None:
                 found = await asyncio.to_thread(contexts.find, fd, request)
@@ -151,6 +153,11 @@ class BuildRun:
                 found = contexts.given(given)
         attrs = {"local.session": self._session.id, "local.unique": self._session.id}
         return found, LocalContext(name=MAIN, ignore=found.ignore, attrs=attrs)
+
+    def _found(self, tree: Tree) -> FoundDockerfile:
+        """The Dockerfile in a tree (InvalidArgument).  Blocking."""
+        with self._builder.snapshots.opened(tree) as fd:
+            return contexts.find(fd, self._request)
 
     def _options(self, dockerfile: FoundDockerfile, context: Context, *, many: bool) -> ConvertOptions:
         request = self._request

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ketch.build.dockerfile.convert.conversion import Conversion
     from ketch.build.progress import SolveStatus
-    from ketch.engine.build.run.contexts import FoundDockerfile
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.model.building.builds import BuildEvent, BuildExplanations, BuildResult, ImageBuild
     from ketch.images.progress import ProgressItem
     from ketch.notation.api_objects import ApiObject

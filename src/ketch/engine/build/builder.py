@@ -6,15 +6,14 @@ It is made when the first build begins: what it imports no start of the daemon h
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
 from ketch.build.solver.job import Job
-from ketch.engine.build.run import contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
     from ketch.build.cache.sources import CacheSource
@@ -27,11 +26,8 @@ if TYPE_CHECKING:
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.build.caches.exchange import CacheExchange
     from ketch.engine.build.exports.exporter import Exporter
-    from ketch.engine.build.frontends.bridge import Frontend
     from ketch.engine.build.images import EngineBuildImages
-    from ketch.engine.build.run.contexts import FoundDockerfile
     from ketch.engine.images.pull import PullService
-    from ketch.engine.model.building.builds import ImageBuild
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
 
@@ -61,8 +57,8 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     exporter: Exporter
     exchange: CacheExchange
     tasks: BackgroundTasks
-    frontends: dict[str, Frontend] = field(default_factory=dict)
-    """Front ends by name; others may add theirs."""
+    frontends: dict[str, Callable[[Any, Any], Awaitable[Any]]] = field(default_factory=dict)
+    """Front ends by name (`frontends.bridge.Frontend`); others may add theirs."""
 
     async def lease(self, stack: AsyncExitStack) -> Lease:
         """A lease that lasts as long as the stack."""
@@ -90,8 +86,3 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
                 extras.explanations += job.explanations
             extras.keys += job.keys.get(edge, ())
             extras.pins |= job.pins
-
-    def find_in_tree(self, tree: Tree, request: ImageBuild) -> FoundDockerfile:
-        """The Dockerfile in a tree (InvalidArgument).  Blocking."""
-        with self.snapshots.opened(tree) as fd:
-            return contexts.find(fd, request)

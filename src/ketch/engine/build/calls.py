@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ketch.build.dockerfile.errors import Span
     from ketch.build.dockerfile.lint.outline import Outline
-    from ketch.engine.build.run.contexts import FoundDockerfile
+    from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.notation.api_objects import ApiObject
 
