@@ -4,6 +4,7 @@
     KETCH_FAULT=start.bundle-written:3        at the third passage
     KETCH_FAULT=database.commit=enospc        raise that OSError there, at each passage (with ``:N`` at the N-th alone)
     KETCH_FAULT=@FILE                         whatever of these stands in FILE at the moment; nothing when it is empty
+    KETCH_FAULT=*                             only list what is passed, in the trace
 
 The variable is ketchd's, which hands it on to the launcher; monitors and containers' first processes are forks of that
 one (a container's program never sees it).  Each process counts for itself.  With ``KETCH_FAULT_TRACE=FILE`` the name is
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VARIABLES = ("KETCH_FAULT", "KETCH_FAULT_TRACE")
+_ALL = "*"
 
 
 class Fault:
@@ -57,21 +59,26 @@ class Fault:
         """Trigger the fault when this failpoint is armed."""
         if self._file:
             self._look()
-        if name == self.name:
+        if self.name == _ALL:
+            self._note(name)
+        elif name == self.name:
             self.trigger()
+
+    def _note(self, name: str) -> None:
+        if self.trace:
+            try:
+                fd = os.open(self.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                os.write(fd, f"{name} {os.getpid()}\n".encode())
+                os.close(fd)
+            except OSError:
+                pass  # out of reach: this process has a root or a file system of its own by now
 
     def trigger(self) -> None:
         """Count the passage; die or raise when it is the one."""
         self.passed += 1
         if self.at and self.passed != self.at:
             return
-        if self.trace:
-            try:
-                fd = os.open(self.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                os.write(fd, f"{self.name} {os.getpid()}\n".encode())
-                os.close(fd)
-            except OSError:
-                pass  # out of reach: this process has a root or a file system of its own by now
+        self._note(self.name)
         if self.errno:
             raise OSError(self.errno, os.strerror(self.errno))
         os.kill(os.getpid(), signal.SIGKILL)

@@ -242,6 +242,7 @@ class ImageStore:
             kept = msgspec.structs.replace(image, hidden=True, base=True)
             with self._repository.transaction() as tx:
                 self._repository.write(tx, kept)
+            failpoint("image.base-written")
             self._repository.show({**catalog.images, image.id: kept}, dict(catalog.names))
         self._repository.sync()
 

@@ -137,6 +137,17 @@ REPAIRS = (
 # Of a build's command, in integration/build/commands/test_exec_crash.py.
 BUILDS = tuple(f"build.{p}" for p in ("prepared", "launcher-asked", "wired", "running", "ended", "layer-taken"))
 
+# Of builds as a whole, in integration/build_faults/test_build_crash.py.
+WHOLE_BUILDS = (
+    *(f"build.{p}" for p in ("begun", "read", "solved", "exported", "caches-exported", "recorded")),
+    *(f"build.cache-mount-{p}" for p in ("filled", "named", "unnamed")),
+    *(f"context.{p}" for p in ("received", "copied", "list-written", "list-named")),
+    *(f"source.{p}" for p in ("version-written", "repository-made")),
+    *(f"layout.{p}" for p in ("file-written", "file-named")),
+    *(f"push.{p}" for p in ("blobs-sent", "manifest-sent")),
+    "image.base-written",
+)
+
 # Points with a test of their own: with other flags, without containers, of builds, of a repair, of the registry.
 ELSEWHERE = (
     "monitor.log-rotated",
@@ -146,5 +157,6 @@ ELSEWHERE = (
     "build.cache-layers-synced",
     "build.cache-written",
     *BUILDS,
+    *WHOLE_BUILDS,
     *REPAIRS,
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -344,6 +347,37 @@ def test_a_layout_is_written_and_read(layout, tmp_path):
 
 def manifests_name():
     return "org.opencontainers.image.ref.name"
+
+
+def test_what_killed_writers_left_is_removed(layout, tmp_path):
+    """The next writer does it, and leaves alone what is still written to, and what is somebody else's."""
+    one, two = described(b"one"), described(b"two")
+    layout.put(one, [b"one"])
+    blobs = tmp_path / "blobs" / "sha256"
+    left, held, theirs = blobs / f".{two.digest[7:]}.0a1b2c3d", blobs / f".{one.digest[7:]}.00000000", blobs / ".notes"
+    for path in (left, held, theirs, tmp_path / ".index.json.01234567"):
+        path.write_text("half")
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        layout.put(two, [b"two"])
+        layout.name(two, "x")
+    assert sorted(os.listdir(blobs)) == sorted([held.name, theirs.name, one.digest[7:], two.digest[7:]])
+    assert sorted(os.listdir(tmp_path)) == ["blobs", "index.json", "oci-layout"]
+
+
+def test_several_name_what_they_wrote_at_once(tmp_path):
+    """No name is lost."""
+    one = described(b"one")
+    with ThreadPoolExecutor(8) as pool, ExitStack() as stack:
+        layouts = []
+        for _ in range(8):
+            fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, fd)
+            layouts.append(LayoutDirectory(fd))
+        layouts[0].put(one, [b"one"])
+        list(pool.map(lambda n: layouts[n % 8].name(one, f"tag-{n}"), range(64)))
+        found = {item.annotations[manifests_name()] for item in layouts[0].index().manifests}
+    assert found == {f"tag-{n}" for n in range(64)}
 
 
 def test_layouts_are_not_believed(layout, tmp_path):

@@ -11,7 +11,6 @@ import os
 import posixpath
 import re
 import secrets
-import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,11 +101,12 @@ class GitSource:
         async with AsyncExitStack() as stack:
             hosts = ""
             if self._known_hosts:
-                hosts = stack.enter_context(_written(self._known_hosts))
+                hosts = stack.enter_context(_in_memory(self._known_hosts))
             settings = GitSettings(
                 config=await git_remote.authorization(self._remote, self._secrets, work.sessions),
                 agent=await git_remote.agent(self._agent, work.sessions),
                 known_hosts=hosts,
+                owner=self._repositories.root,
             )
             yield Git(settings, output)
 
@@ -175,12 +175,12 @@ class GitSource:
 
 
 @contextmanager
-def _written(text: str) -> Iterator[str]:
-    """The path of a file with a text, as long as the context lasts."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="ketch-hosts-") as file:
+def _in_memory(text: str) -> Iterator[str]:
+    """The path of a file in memory with a text, as long as the context lasts."""
+    with open(os.memfd_create("known_hosts", os.MFD_CLOEXEC), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        yield file.name
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 async def _has(git: Git, repository: str, commit: str) -> bool:

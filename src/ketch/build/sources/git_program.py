@@ -2,13 +2,15 @@
 
 It reads no configuration but the repository's own, asks nobody for passwords, runs no hooks, and speaks http, https,
 git and ssh alone, so that a submodule cannot name a directory of this machine.  Credentials go through its environment,
-which only root can read.
+which only root can read.  What a killed daemon leaves running is ended by the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import select
 import shlex
 import signal
 from contextlib import suppress
@@ -16,15 +18,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import programs
+from ketch import pidfd, programs
 from ketch.errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+log = logging.getLogger(__name__)
 _LARGEST = 16 << 20  # bytes of an answer: the list of a repository's references
 _SHOWN = 2000
 _PIECE = 1 << 16
+_OWNER = "KETCH_SOURCES"
+_END_S = 5.0
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -35,6 +40,8 @@ class GitSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = ""
     known_hosts: str = ""
     """The path of a file; without it any key is taken."""
+    owner: str = ""
+    """The directory of the repositories, by which `end_left` knows the process."""
 
 
 class Git:
@@ -110,6 +117,7 @@ class Git:
             "GIT_TEMPLATE_DIR": "",
             "GIT_SSH_COMMAND": shlex.join(ssh),
             "GIT_CONFIG_COUNT": str(len(config)),
+            _OWNER: settings.owner,
         }
         for number, (key, value) in enumerate(config.items()):
             environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
@@ -135,3 +143,24 @@ async def _collected(stream: asyncio.StreamReader | None, output: Callable[[byte
         if len(found) > _LARGEST:
             raise ResourceExhausted(f"git: it writes more than {_LARGEST} bytes")
     return bytes(found)
+
+
+def end_left(directory: str) -> None:
+    """End the runs, with their helpers, that a killed daemon with repositories below ``directory`` has left; blocking.
+
+    They would write to repositories and layers that are somebody else's by now.
+    """
+    mark = f"\0{_OWNER}={directory}/".encode()
+    ours = os.stat("/")
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with suppress(OSError):  # it has ended
+            fd = pidfd.open_process(pid)
+            try:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    marked = mark in b"\0" + file.read()
+                if marked and os.path.samestat(os.stat(f"/proc/{pid}/root"), ours):  # a container may say so, too
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    if not select.select([fd], [], [], _END_S)[0]:
+                        log.error("git of a former build (pid %d) does not end", pid)
+            finally:
+                os.close(fd)

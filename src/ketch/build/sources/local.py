@@ -23,6 +23,7 @@ from ketch.build.sources.selection import PathSelection
 from ketch.build.sources.threads import SourceMeter, metered
 from ketch.build.tree import Tree
 from ketch.errors import DataLoss, NotFound
+from ketch.failpoints import failpoint
 from ketch.storage.contexts import copies
 from ketch.storage.contexts.copies import KeptCopy
 from ketch.storage.contexts.fill import Known, fill
@@ -172,6 +173,7 @@ class _Taking(NamedTuple):
             known = set(settled)
             layer = self._changed(fd, entries, last.layer, Known(-1, known))
             taken = _Taken(layer, FormerTree(Tree((last.layer,)), copies.changed_paths(entries, before, known)))
+        failpoint("context.copied")
         self.kept.keep(KeptCopy(layer=taken.layer, place=new.place, taken_ns=new.taken_ns), wanted, entries)
         return taken
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.failpoints import failpoint
+from ketch.storage import removal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 _MOST = 1000  # files, the least recently written of which go first
 _OF_ONE = 8
+_NEW = ".new-"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,8 @@ class Versions:
     def __init__(self, root: str) -> None:
         self._root = root
         os.makedirs(root, mode=0o700, exist_ok=True)
+        for path in removal.those(root, lambda name: _NEW in name):  # their writer was killed
+            removal.try_to_remove(path)
 
     def known(self, key: str) -> Sequence[Version]:
         """The versions of an address, the newest first; ``key`` is a file name."""
@@ -47,10 +53,11 @@ class Versions:
         """Note a version; a failure costs a download."""
         path = os.path.join(self._root, key)
         others = [one for one in self.known(key) if one.etag != version.etag]
-        temporary = f"{path}.{secrets.token_hex(4)}"
+        temporary = f"{path}{_NEW}{secrets.token_hex(4)}"
         try:
             with open(temporary, "wb") as f:
                 f.write(msgspec.json.encode([version, *others[: _OF_ONE - 1]]))
+            failpoint("source.version-written")
             os.rename(temporary, path)
             self._shrink()
         except OSError as e:

@@ -26,6 +26,7 @@ import msgspec
 from ketch import trees
 from ketch.build.providers import CacheMountRecord
 from ketch.errors import InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.runtime.rootfs import paths
 from ketch.storage import removal, sizes
 from ketch.storage.tree_copy import Copier
@@ -152,7 +153,9 @@ class CacheMounts:
             if mount.tree.layers:
                 self._copy(mount, target)
             _write(new, cache.stored)
+            failpoint("build.cache-mount-filled")
             os.rename(new, os.path.join(self._root, cache.name))
+            failpoint("build.cache-mount-named")
         except BaseException:
             removal.try_to_remove(new)
             raise
@@ -211,6 +214,7 @@ class CacheMounts:
             return -1
         aside = os.path.join(self._root, _NEW + secrets.token_hex(8))
         os.rename(os.path.join(self._root, name), aside)
+        failpoint("build.cache-mount-unnamed")
         del self._caches[name]
         size = await asyncio.to_thread(sizes.written_bytes, os.path.join(aside, "files"))
         await asyncio.to_thread(removal.try_to_remove, aside)

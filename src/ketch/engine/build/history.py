@@ -115,9 +115,10 @@ class BuildHistory:
         for listener in self._listeners:
             listener(kind, msgspec.structs.replace(record))
 
-    def end_all(self) -> None:
-        """Note that no build runs: at the daemon's start those that did were cut off."""
-        for record in self.all():
-            if record.status == "running":
-                record.status, record.error = "error", "the daemon ended while it was running"
-                self.write(record)
+    def end_all(self) -> int:
+        """Note that no build runs: at the daemon's start those that did were cut off; returns how many."""
+        cut_off = [record for record in self.all() if record.status == "running"]
+        for record in cut_off:
+            record.status, record.error = "error", "the daemon ended while it was running"
+            self.write(record)
+        return len(cut_off)

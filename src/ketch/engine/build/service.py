@@ -20,6 +20,7 @@ from ketch.engine import os_errors
 from ketch.engine.build.status_log import StatusLog, unpacked
 from ketch.engine.model.building.records import BuildRecord
 from ketch.errors import KetchError, Unavailable
+from ketch.failpoints import failpoint
 from ketch.storage.contexts import receive
 
 if TYPE_CHECKING:
@@ -156,8 +157,11 @@ class BuildService:
 
     def resume(self) -> None:
         """Remove what builds of a former daemon left, and note that they were cut off.  Blocking."""
+        if self.history.end_all():
+            from ketch.build.sources import git_program
+
+            git_program.end_left(self._parts.root)
         receive.sweep(self._parts.root)
-        self.history.end_all()
 
     def logged(self, ref: str) -> list[bytes]:
         """The messages of a build that has ended, each as JSON (NotFound).  Blocking."""
@@ -258,6 +262,7 @@ class _Work:
         kept = self._request.call == "build"
         if kept:
             await asyncio.to_thread(history.begin, record)
+            failpoint("build.begun")
         self._run = run = BuildRun(self._service.builder(), self._request, self._log, record)
         record.status = "canceled"
         try:
@@ -283,6 +288,7 @@ class _Work:
             record.completed = time.time_ns()
             if kept:
                 await asyncio.shield(asyncio.to_thread(lambda: history.write(record, self._log.packed())))
+                failpoint("build.recorded")
 
     def failure(self, error: KetchError) -> BuildFailure:
         """The end of the build's events."""

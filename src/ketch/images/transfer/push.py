@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from ketch.errors import NotFound
+from ketch.failpoints import failpoint
 from ketch.images.archives.compressed import compressed
 from ketch.images.made.attestations import in_other_form
 from ketch.images.made.blobs import ImageBlobs
@@ -178,6 +179,7 @@ class Pusher(Struct):
             if tasks:
                 await asyncio.wait(tasks)
         await self._blob(blobs, manifest.config, lambda _item: None)
+        failpoint("push.blobs-sent")
 
     async def _blob(self, blobs: ImageBlobs, descriptor: oci.Descriptor, report: Report) -> None:
         ident = short(descriptor.digest)
@@ -223,7 +225,9 @@ class Pusher(Struct):
         if not media_type:
             manifest = msgspec.json.decode(data, type=oci.Manifest)
             media_type = manifest.media_type or oci.MANIFEST
-        return Pushed(await self.repository.put_manifest(ref, data, media_type), len(data))
+        found = await self.repository.put_manifest(ref, data, media_type)
+        failpoint("push.manifest-sent")
+        return Pushed(found, len(data))
 
 
 def _again(file: IO[bytes]) -> IO[bytes]:

@@ -1,22 +1,26 @@
 """An OCI image-layout in somebody's directory, which is open: caches that builds exchange through directories.
 
 Nothing outside of the directory is reached, whatever its owner puts into it meanwhile.  What is written belongs to the
-directory's owner.  Blocking.
+directory's owner.  Several may write at once; what one that was killed has left goes with the next.  Blocking.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
-from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
+import time
+from errno import ELOOP, ENOENT, ENOTDIR, EWOULDBLOCK, EXDEV
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.errors import DataLoss, InvalidArgument, NotFound
+from ketch.errors import Conflict, DataLoss, InvalidArgument, NotFound
+from ketch.failpoints import failpoint
 from ketch.linux.openat2 import open_beneath
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
@@ -30,6 +34,8 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _LARGEST_INDEX = 4 << 20
 _PIECE = 1 << 20
 _BLOBS = "blobs/sha256"
+_BEGUN = re.compile(r"\.([0-9a-f]{64}|index\.json|oci-layout)\.[0-9a-f]{8}\Z")  # files that are being written
+_ATTEMPTS, _PATIENCE_S = 10, 10.0
 
 
 class LayoutDirectory:
@@ -136,11 +142,29 @@ class LayoutDirectory:
 
     def name(self, manifest: oci.Descriptor, tag: str) -> None:
         """Give a manifest that is here a name, which another one loses."""
+        with self._alone():
+            self._name(manifest, tag)
+
+    def _name(self, manifest: oci.Descriptor, tag: str) -> None:
         described = msgspec.structs.replace(manifest, annotations={NAME: tag})
         kept = [one for one in self.index().manifests if (one.annotations or {}).get(NAME) != tag]
         index = oci.Index(media_type=oci.INDEX, manifests=[*kept, described])
         self._write("oci-layout", [_LAYOUT])
         self._write(_INDEX, [oci.encode(index)])
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The index for the caller alone (Conflict: another writer does not let go of it)."""
+        fd = open_beneath(self._fd, ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            deadline = time.monotonic() + _PATIENCE_S
+            while not _locked(fd):
+                if time.monotonic() > deadline:
+                    raise Conflict(f"write {_INDEX} of the directory: somebody else has it locked")
+                time.sleep(0.01)
+            yield
+        finally:
+            os.close(fd)
 
     def _make(self, path: str) -> None:
         with self._parent(path) as (fd, name), contextlib.suppress(FileExistsError):
@@ -150,18 +174,20 @@ class LayoutDirectory:
     def _write(self, path: str, pieces: Iterable[bytes]) -> None:
         """Write a file, which is there when it is whole."""
         with self._parent(path) as (directory_fd, name):
-            new = f".{name[:64]}.{secrets.token_hex(4)}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o644, dir_fd=directory_fd), "wb") as file:
+            _remove_left(directory_fd)
+            fd, new = _begun(directory_fd, name)
+            with open(fd, "wb") as file:
                 try:
                     for piece in pieces:
                         file.write(piece)
                     file.flush()
                     self._give(directory_fd, new)
+                    failpoint("layout.file-written")
                     os.rename(new, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
                 except BaseException:
                     os.unlink(new, dir_fd=directory_fd)
                     raise
+                failpoint("layout.file-named")
 
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
@@ -176,6 +202,42 @@ class LayoutDirectory:
         """Make a new file the directory's owner's."""
         owner = os.fstat(self._fd)
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=directory_fd, follow_symlinks=False)
+
+
+def _begun(directory_fd: int, name: str) -> tuple[int, str]:
+    """A new file, locked as long as it is written to: its descriptor, and the name that it has until then.
+
+    Conflict: somebody is in the way again and again.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for _ in range(_ATTEMPTS):
+        new = f".{name}.{secrets.token_hex(4)}"
+        fd = os.open(new, flags, 0o644, dir_fd=directory_fd)
+        if _locked(fd) and os.fstat(fd).st_nlink:
+            return fd, new
+        os.close(fd)  # another writer took it for one that was left
+    raise Conflict(f"write `{name}` to the directory: others remove what is begun")
+
+
+def _locked(fd: int) -> bool:
+    """Lock a file, or go on without on a file system that has no locks; False: somebody else has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        return e.errno != EWOULDBLOCK
+    return True
+
+
+def _remove_left(directory_fd: int) -> None:
+    """Remove the files of writers that were killed: nobody has them locked."""
+    for name in filter(_BEGUN.match, os.listdir(directory_fd)):
+        with contextlib.suppress(OSError):  # it is gone, locked, or none of ours
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(name, dir_fd=directory_fd)
+            finally:
+                os.close(fd)
 
 
 def _path(digest: str) -> str:

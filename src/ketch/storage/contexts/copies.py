@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.failpoints import failpoint
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 _TICK_NS = 20_000_000  # twice the longest tick by which kernels date changes
 _MOST = 32
 _FORM = 1
+_NEW = ".new"  # behind the name of a list that is being written
 
 
 class KeptCopy(msgspec.Struct, kw_only=True, frozen=True):
@@ -96,9 +99,11 @@ class ContextCopies:
         paths = os.fsencode("\0".join([one[0] for one in entries]))
         with self._lock:
             try:
-                with open(path + ".new", "wb") as f:
+                with open(path + _NEW, "wb") as f:
                     f.write(msgspec.json.encode(copy) + b"\n" + msgspec.msgpack.encode((paths, columns)))
-                os.rename(path + ".new", path)
+                failpoint("context.list-written")
+                os.rename(path + _NEW, path)
+                failpoint("context.list-named")
             except OSError as e:
                 log.warning("note the copy of a build context in `%s`: %s; the next is copied whole", path, e.strerror)
                 self._drop([name])
@@ -123,6 +128,9 @@ class ContextCopies:
         dated: list[tuple[int, str, KeptCopy]] = []
         for name in os.listdir(self._root):
             path = os.path.join(self._root, name)
+            if name.endswith(_NEW):  # its writer was killed
+                _unlink(path)
+                continue
             try:
                 with open(path, "rb") as f:
                     copy = _COPY.decode(f.readline())

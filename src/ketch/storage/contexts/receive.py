@@ -10,6 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
+from ketch.failpoints import failpoint
 from ketch.storage import removal
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import Extractor
@@ -64,6 +65,7 @@ def receive(source: Source, root: str) -> PrivateDirectory:
             _ContextUnpacking(directory.fd).run(tar.TarReader(Guard(plain, directory.fd)))
             while plain.read(_BUFFER):
                 pass  # a client that still sends padding must not see the connection break
+        failpoint("context.received")
     except BaseException:
         directory.close()
         raise

@@ -8,12 +8,14 @@ import re
 import socket
 import subprocess
 import threading
+from contextlib import ExitStack
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ketch.build.cache.maps import Checkout, git_map
-from ketch.build.sources.git_remote import GitRemote
+from ketch.build.sources.git_program import end_left
+from ketch.build.sources.git_remote import GitRemote, GitRepositories
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from tests.support.building.sources import SourceBox, SourceWork
 from tests.support.programs import need
@@ -332,3 +334,41 @@ def test_addresses():
     assert GitRemote.of("git@host:a/b.git").host == "host"
     assert GitRemote.of("ssh://git@host:22/a").host == "host:22"
     assert GitRemote.of("https://u:p@host/a").shown == "https://u:xxxxx@host/a"
+
+
+# -- what a killed daemon leaves -----------------------------------------------------------------
+
+
+def test_repositories_that_were_half_made(box, source, tmp_path):
+    """One has its name when it is whole; locks, indexes and packs that a killed git left are removed."""
+    assert (source()[1] / "a").read_text() == "two"
+    [kept] = (tmp_path / "sources" / "git").iterdir()
+    left = [kept / "shallow.lock", kept / "index-0123456789abcdef.lock", kept / "objects" / "pack" / "tmp_pack_x"]
+    for path in left:
+        path.write_text("")
+    half = kept.parent / ".new-0123456789abcdef"
+    half.mkdir()
+    box.sources._repositories = GitRepositories(str(kept.parent))
+    assert (source("#light")[1] / "a").read_text() == "one"
+    assert [path for path in (*left, half) if path.exists()] == []
+
+
+def test_runs_that_a_killed_daemon_left(tmp_path):
+    """They are ended with their helpers, and those of another daemon go on."""
+    with ExitStack() as stack:
+        ours, theirs = [
+            stack.enter_context(
+                subprocess.Popen(
+                    ["sh", "-c", "sleep 100 & echo; wait"], stdout=subprocess.PIPE, env={**CLEAN, "KETCH_SOURCES": root}
+                )
+            )
+            for root in (f"{tmp_path}/git", f"{tmp_path}-other/git")
+        ]
+        for process in (ours, theirs):
+            stack.callback(process.kill)
+            process.stdout.readline()
+        end_left(str(tmp_path))
+        assert ours.wait(10) == -9
+        assert ours.stdout.read() == b""  # its helper had it, too
+        assert theirs.poll() is None
+        end_left(f"{tmp_path}-other")

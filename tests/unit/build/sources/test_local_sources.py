@@ -21,6 +21,7 @@ from ketch.build.sources.follow import follow
 from ketch.build.sources.selection import PathSelection
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.storage.contexts import copies
+from ketch.storage.contexts.copies import ContextCopies
 from ketch.storage.contexts.scan import scan
 from tests.support.building.sources import SourceBox, SourceClient, SourceWork
 
@@ -341,3 +342,14 @@ def test_a_directory_of_which_less_is_taken_is_not_the_same(box, tmp_path, monke
         found.append(asyncio.run(digests.digest(box.seen[-1])))
     assert box.formers[-1].changed == {"d", "d/b"}
     assert found[0] != found[1]
+
+
+def test_a_list_that_a_killed_writer_left(box, tmp_path):
+    """It is removed, and nothing is found by it."""
+    os.mkdir(tmp_path / "client")
+    box.give("context", filled(tmp_path / "client", "a"))
+    box.run("local://context")
+    [kept] = (tmp_path / "contexts").iterdir()
+    kept.rename(f"{kept}.new")
+    assert ContextCopies(str(tmp_path / "contexts")).layers() == set()
+    assert list((tmp_path / "contexts").iterdir()) == []

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ketch.build.cache.maps import Download, http_map
+from ketch.build.sources.remembered import Version, Versions
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from tests.support.building.sources import FolderDraft, LayerFolders, SourceBox, SourceClient, SourceWork
 
@@ -230,3 +231,11 @@ def test_what_a_client_keeps_is_a_source(tmp_path):
     with pytest.raises(NotFound, match="nothing at http://buildkit-session/id"):
         box.run("http://buildkit-session/id")
     box.close()
+
+
+def test_a_note_that_a_killed_writer_left(tmp_path):
+    versions = Versions(str(tmp_path))
+    versions.keep("key", Version(etag='"1"', checksum="sha256:1"))
+    (tmp_path / "key.new-0a1b2c3d").write_text("[")
+    assert [one.etag for one in Versions(str(tmp_path)).known("key")] == ['"1"']
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

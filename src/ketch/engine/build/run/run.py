@@ -36,6 +36,7 @@ from ketch.engine.build.run.resolver import SessionResolver
 from ketch.engine.build.run.session import RequestSession, given_credentials
 from ketch.engine.model.building.builds import BuildExplanation, BuildExplanations, BuildResult
 from ketch.errors import PermissionDenied
+from ketch.failpoints import failpoint
 from ketch.oci import platform as platforms
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class BuildRun:
             lease = await builder.lease(stack)
             await contexts.bring(self._request, self._session, body, builder.root, stack)
             dockerfile, context = await self._read(lease)
+            failpoint("build.read")
             self._failures.dockerfile = dockerfile
             self._record.dockerfile = dockerfile.name
             self._listener.read(dockerfile)
@@ -103,8 +105,11 @@ class BuildRun:
             except SolveError as e:
                 await self._failures.keep(builder.store, e, lease)
                 raise
+            failpoint("build.solved")
             exported = await self._export(names, products, lease)
+            failpoint("build.exported")
             await self._export_caches(products, lease)
+            failpoint("build.caches-exported")
             await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
         return BuildResult(
             image=exported.image,
