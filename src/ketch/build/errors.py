@@ -28,7 +28,7 @@ class SolveError(KetchError):
     """A vertex that failed: its digest and name, and what its operation raised (``cause``)."""
 
     def __init__(self, vertex: str, name: str, cause: Exception) -> None:
-        super().__init__(str(cause), hint=cause.hint if isinstance(cause, KetchError) else None)
+        super().__init__(_told(cause), hint=cause.hint if isinstance(cause, KetchError) else None)
         self.vertex, self.name, self.cause = vertex, name, cause
 
 
@@ -38,3 +38,11 @@ class UnresolvedImage(KetchError):
     def __init__(self, reference: str, cause: KetchError) -> None:
         super().__init__(f"failed to resolve source metadata for {reference}: {cause.message}", hint=cause.hint)
         self.kind = cause.kind
+
+
+def _told(cause: Exception) -> str:
+    """Text of an exception, without the number of a system error."""
+    if isinstance(cause, KetchError) or not isinstance(cause, OSError) or not cause.strerror:
+        return str(cause)
+    place = f": `{cause.filename}`" if isinstance(cause.filename, str) else ""
+    return f"{cause.strerror[:1].lower()}{cause.strerror[1:]}{place}"

@@ -7,37 +7,18 @@ import json
 import os
 import signal
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.boxes.damage import fill
+from tests.support.boxes.damage import fill, small
 from tests.support.containers import LOOP, body
-from tests.support.rawapi import Api
 from tests.support.waiting import until
 
+if TYPE_CHECKING:
+    from tests.support.rawapi import Api
+
 pytestmark = pytest.mark.ketch_only
-
-
-@contextlib.contextmanager
-def small(engine, options: str, *places: str):
-    """The engine with file systems of its own, a few megabytes each."""
-    for place in places:
-        os.makedirs(place, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
-    try:
-        engine.start()
-        engine.add_busybox()
-        yield Api(engine.socket)
-        engine.remove_all()
-        engine.stop()
-    finally:
-        if engine.process is not None:
-            engine.remove_all()
-            engine.stop(signal.SIGKILL)
-        for place in places:
-            subprocess.run(["umount", "-l", place], check=True)
-        engine.data_root += "2"  # what the fixture ends with works without it
-        engine.exec_root += "2"
 
 
 def take_inodes(directory: str) -> str:

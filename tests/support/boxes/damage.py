@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+
+from tests.support.rawapi import Api
 
 
 def refused(engine) -> str:
@@ -40,3 +43,40 @@ def overwrite(path: str, at: int, data: bytes) -> None:
     with open(path, "r+b") as f:
         f.seek(at)
         f.write(data)
+
+
+def mount(place: str, options: str) -> None:
+    """Mount a file system in memory."""
+    os.makedirs(place, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+
+
+@contextlib.contextmanager
+def mounted(place: str, options: str):
+    """A file system in memory at a directory."""
+    mount(place, options)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@contextlib.contextmanager
+def small(engine, options: str, *places: str):
+    """The engine with file systems of its own, a few megabytes each, and busybox."""
+    for place in places:
+        mount(place, options)
+    try:
+        engine.start()
+        engine.add_busybox()
+        yield Api(engine.socket)
+        engine.remove_all()
+        engine.stop()
+    finally:
+        if engine.process is not None:
+            engine.remove_all()
+            engine.stop(signal.SIGKILL)
+        for place in places:
+            subprocess.run(["umount", "-l", place], check=True)
+        engine.data_root += "2"  # what the fixture ends with works without it
+        engine.exec_root += "2"

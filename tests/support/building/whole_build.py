@@ -8,15 +8,15 @@ import contextlib
 import gzip
 import hashlib
 import http.client
-import http.server
 import io
 import json
 import os
+import re
 import tarfile
-import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
+from tests.support.building.web import served
 from tests.support.builds.classic_builds import context
 from tests.support.rawapi import Api, Unix
 from tests.support.registries import made_images
@@ -43,6 +43,7 @@ RUN --mount=from=two,source=/two,target=/m,rw echo y >/m/z; read word </m/file; 
 ENV A=b
 CMD ["sh"]
 """
+_STEP = re.compile(r"\[(?!internal)[^]]*\] (?!FROM |ADD http)")
 _SHOWN = ("config", "history", "created", "architecture", "os")
 
 
@@ -114,27 +115,8 @@ def whole_build(place: str) -> Iterator[WholeBuild]:
         with open("/bin/busybox", "rb") as f:
             shell = f.read()
         made_images.put(registry.host, "base", made_images.image({"bin/sh": shell}, {"etc/passwd": b""}), "1")
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _File)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        stack.callback(thread.join)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
-        thread.start()
-        yield WholeBuild(place, registry.host, f"http://127.0.0.1:{server.server_address[1]}")
-
-
-class _File(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "4")
-        self.send_header("ETag", '"one"')
-        self.end_headers()
-        self.wfile.write(b"web\n")
-
-    def log_message(self, *_arguments: Any) -> None:
-        pass
+        web = stack.enter_context(served({"/file": b"web\n"}))
+        yield WholeBuild(place, registry.host, web)
 
 
 def _handed(directory: str, stack: contextlib.ExitStack) -> str:
@@ -223,13 +205,13 @@ class Steps(NamedTuple):
 
 
 def steps(engine: Engine) -> Steps:
-    """Of the last build."""
+    """Of the last build, but for what is looked for again each time: images, and files of the web."""
     api = Api(engine.socket)
     ref = api.must("GET", "/ketch/builds")[0]["ref"]
     _, text = api("GET", f"/ketch/builds/{ref}/logs")
     ended = {}
     for line in _lines(text) if isinstance(text, bytes) else [text]:
         for one in line["status"].get("vertexes", ()):
-            if one.get("completed") and not one.get("error") and not one["name"].startswith("[internal]"):
+            if one.get("completed") and not one.get("error") and _STEP.match(one["name"]):
                 ended[one["name"]] = bool(one.get("cached"))
     return Steps({name for name, cached in ended.items() if cached}, {n for n, cached in ended.items() if not cached})

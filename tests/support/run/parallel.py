@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # The files that take longest, in this order, with the number of parts that each may be cut into.
 LONG = {
     "integration/crash/test_crash_matrix.py": 4,
+    "integration/build_faults/test_build_crash.py": 3,
     "integration/crash/test_bad_environments.py": 2,
     "integration/crash/test_stopped_monitors.py": 2,
     "integration/images/test_bombs.py": 2,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.build.progress import SolveStatus, VertexState, VertexStatus
+from ketch.engine.os_errors import explained
 from ketch.errors import KetchError
 from ketch.notation import times
 
@@ -56,13 +57,17 @@ class Phase:
 
 @contextmanager
 def phase(name: str, tell: Callable[[SolveStatus], None]) -> Iterator[Phase]:
-    """A step, as long as the context lasts."""
+    """A step, as long as the context lasts; errors of the system become KetchError, with its name."""
     found = Phase(name, tell)
     try:
         yield found
     except KetchError as e:
         found.end(e.message)
         raise
+    except OSError as e:
+        error = explained(e, name)
+        found.end(error.message)
+        raise error from e
     except BaseException:
         found.end("context canceled")
         raise

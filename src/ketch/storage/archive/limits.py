@@ -42,9 +42,10 @@ class Guard:
     A bomb is bounded by the disk and taken away again when it fails; what it may not do is to leave nothing for others.
     """
 
-    def __init__(self, source: Source, directory_fd: int) -> None:
+    def __init__(self, source: Source, directory_fd: int, doing: str = "unpack layer") -> None:
+        """``doing``: what errors say that is done."""
         self._source = source
-        self._reserve = Reserve(directory_fd, "unpack layer")
+        self._reserve = Reserve(directory_fd, doing)
 
     def read(self, size: int = -1, /) -> bytes:
         """The next piece."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EMLINK, ENOENT, ENOTDIR, EXDEV
+from errno import EDQUOT, EMLINK, ENOENT, ENOSPC, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgument, PermissionDenied
+from ketch.errors import InvalidArgument, PermissionDenied, ResourceExhausted
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from ketch.storage.byte_copy import ByteCopier
 from ketch.storage.contexts.attributes import attributes, set_attributes
@@ -28,6 +28,7 @@ _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = (EDQUOT, ENOSPC)
 _NOT_LINKED = (EMLINK, ENOENT, ENOTDIR, EXDEV)
 
 
@@ -76,21 +77,30 @@ class _Filling:
 
     def run(self, entries: Sequence[ScanEntry]) -> None:
         directories: list[ScanEntry] = []
-        linked, linked_fd = self._known.entries, self._known.fd
         self._several = _of_several_names(entries)
         for one in entries:
-            if stat.S_ISDIR(one.mode):
-                self._make_directory_of(one)
-                directories.append(one)
-                continue
-            if one.inode in self._several and self._link_again(one):
-                continue
-            if one not in linked or not self._link_known(one.path, linked_fd):
-                self._copy(one)
-            if one.inode in self._several:
-                self._first[one[1:]] = one.path
+            try:
+                if stat.S_ISDIR(one.mode):
+                    self._make_directory_of(one)
+                    directories.append(one)
+                else:
+                    self._take(one)
+            except OSError as e:
+                if e.errno not in _FULL:
+                    raise
+                message = f"copy `{one.path}` of the build context: no space left on device"
+                raise ResourceExhausted(message, hint="make room, for instance with: builder prune") from e
         for one in reversed(directories):
             self._finish(one)
+
+    def _take(self, one: ScanEntry) -> None:
+        """Have a file, a link or a node: linked to what is known, or copied."""
+        if one.inode in self._several and self._link_again(one):
+            return
+        if one not in self._known.entries or not self._link_known(one.path, self._known.fd):
+            self._copy(one)
+        if one.inode in self._several:
+            self._first[one[1:]] = one.path
 
     def _link_again(self, one: ScanEntry) -> bool:
         """Link a file to its first name; False: this is the first."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.storage.archive.tar import Member, Source
 
 _PREFIX = "context-"
+_DOING = "unpack the build context"
 _BUFFER = 1 << 20
 
 
@@ -62,7 +63,7 @@ def receive(source: Source, root: str) -> PrivateDirectory:
     directory = PrivateDirectory(root)
     try:
         with compression.reader(source, "the build context") as plain:
-            _ContextUnpacking(directory.fd).run(tar.TarReader(Guard(plain, directory.fd)))
+            _ContextUnpacking(directory.fd).run(tar.TarReader(Guard(plain, directory.fd, _DOING)))
             while plain.read(_BUFFER):
                 pass  # a client that still sends padding must not see the connection break
         failpoint("context.received")

@@ -45,7 +45,7 @@ def unpack(
     ``check`` is called now and then, and what it raises ends it (InvalidArgument: broken; ResourceExhausted: full).
     """
     with open(os.dup(fd), "rb", buffering=0) as file, compression.reader(file, "archive") as plain:
-        source = Guard(_Checked(plain, check), draft.upper_fd)
+        source = Guard(_Checked(plain, check), draft.upper_fd, "unpack archive")
         _DraftExtractor(draft, target, owner).run(tar.TarReader(source))
 
 

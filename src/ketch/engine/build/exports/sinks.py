@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from ketch.engine.aio.transfer import in_own_thread, written
+from ketch.engine.os_errors import explained
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.storage.archive.write import write_directory
 
@@ -89,6 +90,8 @@ class DescriptorSink(ArchiveSink):
                     write(file)
             except BrokenPipeError as e:
                 raise Unavailable(f"output `{self._kind}`: its reader is gone") from e
+            except OSError as e:
+                raise explained(e, f"output `{self._kind}`") from e
 
         await in_own_thread(work)
 
