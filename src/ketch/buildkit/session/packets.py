@@ -126,11 +126,16 @@ def _mode(go: int) -> int:
 
 def told(one: SentEntry) -> bytes:
     """The packet that tells of an entry."""
+    return Packet(type=STAT, stat=stat_of(one)).SerializeToString()
+
+
+def stat_of(one: SentEntry) -> Stat:
+    """The message of an entry."""
     mode = one.mode
     go = _GO_KINDS[stat.S_IFMT(mode)] | mode & 0o777
     go |= (_SETUID if mode & stat.S_ISUID else 0) | (_SETGID if mode & stat.S_ISGID else 0)
     go |= _STICKY if mode & stat.S_ISVTX else 0
-    found = Stat(
+    return Stat(
         path=os.fsencode(one.path),
         mode=go,
         uid=one.uid,
@@ -142,4 +147,3 @@ def told(one: SentEntry) -> bytes:
         devminor=os.minor(one.device),
         xattrs=[Xattr(key=os.fsencode(name), value=value) for name, value in one.attributes],
     )
-    return Packet(type=STAT, stat=found).SerializeToString()
