@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import uuid
 
 import pytest
 
+from ketch.buildkit.services.content import ContentService
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.wire.control import control_pb2 as pb
+from ketch.buildkit.wire.files import content_pb2
 from ketch.rpc import bytestream
 from ketch.rpc.client import Channel
 from ketch.rpc.status import Code, RpcError
@@ -80,6 +84,41 @@ async def test_the_log_of_a_build_that_has_ended(builder, two_builds):
     await channel.close()
 
 
+async def test_a_log_is_a_blob(builder, two_builds):
+    good, _ = two_builds
+    channel = Channel.over(await bytestream.connect(builder.path))
+    assert not (await events(channel))[0].record.HasField("logs")
+    (event,) = await events(channel, Ref=good)
+    log = event.record.logs
+    info = await channel.unary(ContentService.Info, content_pb2.InfoRequest(digest=log.digest))
+    assert info.info.size == log.size
+    data = await read(channel, log.digest)
+    assert f"sha256:{hashlib.sha256(data).hexdigest()}" == log.digest
+    assert await read(channel, log.digest, offset=5, size=10) == data[5:15]
+    messages, at = [], 0
+    while at < len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "little")
+        messages.append(pb.StatusResponse.FromString(data[at + 4 : end]))
+        at = end
+    assert b"said by a step\n" in b"".join(line.msg for message in messages for line in message.logs)
+    await channel.close()
+
+
+@pytest.mark.parametrize("digest", ["sha256:" + "0" * 64, "sha256:../../ketch.db", "", "x"])
+async def test_a_blob_that_is_not_there(builder, digest):
+    channel = Channel.over(await bytestream.connect(builder.path))
+    with pytest.raises(RpcError) as raised:
+        await read(channel, digest)
+    assert raised.value.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
+    await channel.close()
+
+
+async def read(channel, digest, **part):
+    async with channel.stream(ContentService.Read) as call:
+        await call.send(content_pb2.ReadContentRequest(digest=digest, **part), end=True)
+        return b"".join([piece.data async for piece in call])
+
+
 async def test_changes_are_heard(builder, two_builds):
     good, bad = two_builds
     channel = Channel.over(await bytestream.connect(builder.path))
@@ -108,6 +147,9 @@ def test_buildx_lists_shows_and_removes(builder, two_builds):
     assert good[:10] in listed
     assert "Error" in next(line for line in listed.splitlines() if bad[:10] in line)
     assert "said by a step" in docker("buildx", "history", "logs", "--progress=plain", good).err
+    docker("buildx", "history", "export", "--output", f"{builder.root}/exported", good)
+    with open(f"{builder.root}/exported", "rb") as f:
+        assert b"said by a step" in gzip.decompress(f.read())
     shown = docker("buildx", "history", "inspect", good).out
     assert "Build Steps:" in shown
     docker("buildx", "history", "rm", good)

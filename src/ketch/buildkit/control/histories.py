@@ -50,8 +50,8 @@ async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) ->
         await asyncio.shield(asyncio.to_thread(history.write, record, log))
 
 
-def handlers(history: BuildHistory) -> Handlers:
-    """The handlers of what is asked about the history."""
+def handlers(history: BuildHistory, log: Callable[[str], pb.Descriptor | None]) -> Handlers:
+    """The handlers of what is asked about the history; ``log`` finds a build's log."""
 
     async def listen(call: ServerCall[pb.BuildHistoryRequest, pb.BuildHistoryEvent]) -> None:
         request = await call.receive() or pb.BuildHistoryRequest()
@@ -65,7 +65,10 @@ def handlers(history: BuildHistory) -> Handlers:
         with history.heard_by(heard):
             call.begin()
             for record in await asyncio.to_thread(_chosen, history, request, wanted):
-                await call.send(_event(record))
+                event = _event(record)
+                if request.Ref and (found := await asyncio.to_thread(log, record.ref)) is not None:
+                    event.record.logs.CopyFrom(found)  # as a rule a list needs none, and each takes a while
+                await call.send(event)
             while not request.EarlyExit:
                 kind, record = await changes.get()
                 if request.Ref in ("", record.ref) and wanted(_fields(record)):

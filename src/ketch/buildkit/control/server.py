@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.buildkit.control import histories, jobs, usage, workers
+from ketch.buildkit.control.contents import BuildContents
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.session.sessions import Sessions
 from ketch.buildkit.wire.control.control_pb2 import BytesMessage
@@ -27,12 +28,14 @@ class BuildKitServer:
     def __init__(self, engine: Engine) -> None:
         self.sessions = Sessions(os.path.join(engine.parts.paths.exec_root, "sessions"))
         self.jobs = jobs.BuildJobs()
+        contents = BuildContents(engine.builds, engine.images.store.content)
         self._handlers = {
             **health.handlers(),
             **workers.handlers(engine),
             **usage.handlers(engine.builds),
             **jobs.handlers(self.jobs, engine.builds),
-            **histories.handlers(engine.builds.history),
+            **histories.handlers(engine.builds.history, contents.log),
+            **contents.handlers(),
             ControlService.Session.path: (ControlService.Session, self._session),
         }
 
