@@ -80,8 +80,8 @@ class CommandContainers(Struct, frozen=True, eq=False):
             if start.ahead is not None:
                 undo.push_async_callback(start.ahead.undo.aclose)
                 monitor = start.ahead.monitor
-                read = await attach(monitor)
                 await monitor.set_up(start.message["rootfs"])
+                read = await attach(monitor)  # while it is set up
                 await _run(monitor)
             else:
                 monitor, read = await self.started(start.message, start.network, undo, attach)
