@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
@@ -55,6 +55,7 @@ class BuildKitClients:
         from ketch.rpc.bytestream import TransportStream
 
         loop = asyncio.get_running_loop()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that is gone says nothing
         try:
             _, stream = await loop.connect_accepted_socket(
                 TransportStream, sock, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_S if tls is not None else None

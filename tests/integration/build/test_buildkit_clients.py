@@ -174,6 +174,30 @@ def test_buildx_with_the_remote_driver_behind_tls(builder):
         docker("buildx", "rm", "tls")
 
 
+def test_buildx_by_tcp_and_behind_the_api_s_tls(tmp_path):
+    for name in ("authority", "server", "client"):
+        tls.certificate(tmp_path, name, signed_by="" if name == "authority" else "authority")
+    one = Engine("ketch", suffix="t")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--tlsverify", "--tlscacert", f"{tmp_path}/authority.pem"]
+    own = ["--tlscert", f"{tmp_path}/server.pem", "--tlskey", f"{tmp_path}/server.key"]
+    mine = ["--tlscert", f"{tmp_path}/client.pem", "--tlskey", f"{tmp_path}/client.key"]
+    one.extra = ["-H", f"tcp://127.0.0.1:{port}"]
+    host = ["-H", f"tcp://localhost:{port}"]
+    try:
+        one.start()
+        assert "running" in one.docker(*host, "buildx", "ls", DOCKER_HOST=f"tcp://localhost:{port}").out
+        one.stop()
+        one.extra += flags + own
+        one.start()
+        shown = one.docker(*flags, *mine, *host, "buildx", "inspect").out
+        assert "Status:           running" in shown
+    finally:
+        one.delete()
+
+
 async def test_connections_end_with_the_daemon(tmp_path):
     one = Engine("ketch", suffix="e")
     one.extra += ["--builder-addr", f"unix://{one.root}/b.sock"]

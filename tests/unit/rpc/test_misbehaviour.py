@@ -210,6 +210,47 @@ async def test_a_peer_that_asks_and_does_not_read_loses_the_connection():
     near.close()
 
 
+async def test_too_much_of_unfinished_messages_is_refused_and_the_connection_stays():
+    """The windows of calls that wait for the rest of a message are opened, up to a bound for all of them."""
+    codes = []
+
+    async def one(call):
+        try:
+            await call.receive()
+        except RpcError as e:
+            codes.append(e.code)
+            raise
+
+    async with served(one) as peer:
+        await peer.send(GREETING)
+        streams = range(1, 13, 2)
+        for number in streams:
+            await peer.send(peer.request(number))
+        rooms = dict.fromkeys((0, *streams), limits.WINDOW) | {0: limits.CONNECTION_WINDOW}
+        left = dict.fromkeys(streams, limits.MESSAGE - 1)
+        frames = peer.frames()
+        while not codes:
+            for number in streams:
+                first = b"\0" + limits.MESSAGE.to_bytes(4) if left[number] == limits.MESSAGE - 1 else b""
+                piece = first + bytes(max(0, min(16000, rooms[0] - 5, rooms[number] - 5, left[number])))
+                left[number] -= len(piece) - len(first)
+                rooms[0] -= len(piece)
+                rooms[number] -= len(piece)
+                if piece:
+                    await peer.send(frame(FrameKind.DATA, 0, number, piece))
+            if min(rooms[0], max(rooms[number] for number in streams)) < 16384:
+                kind, _, number, content = await anext(frames)
+                if kind == FrameKind.WINDOW_UPDATE:
+                    rooms[number] += int.from_bytes(content)
+            else:
+                await asyncio.sleep(0)
+        assert codes[0] is Code.RESOURCE_EXHAUSTED
+        await peer.send(frame(FrameKind.PING, 0, 0, b"12345678"))
+        async for kind, *_ in frames:
+            if kind == FrameKind.PING:
+                break
+
+
 async def test_more_calls_than_are_allowed_are_refused_and_the_others_go_on():
     async with served() as peer:
         await peer.send(GREETING)
