@@ -161,10 +161,14 @@ class Executor(Protocol):
         ...
 
 
-class CacheMountRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory of cache mounts: its ``name`` in the store, what it is for, times in ns since 1970."""
+class KeptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A thing that is kept for the next builds: its ``name`` in the store, what it is for, times in ns since 1970.
+
+    ``kind`` is BuildKit's (`build.cache.pruning.usage.UsageRow`).
+    """
 
     name: str
+    kind: str
     description: str
     created: int
     last_used: int
@@ -172,19 +176,19 @@ class CacheMountRecord(msgspec.Struct, frozen=True, kw_only=True):
     in_use: bool
 
 
-class CacheMountStore(Protocol):
-    """The keeper of the directories that commands see as cache mounts.  In the event loop, but for `size`."""
+class KeptStore(Protocol):
+    """The keeper of such things: of cache mounts, of repositories.  In the event loop, but for `size`."""
 
-    def records(self) -> Sequence[CacheMountRecord]:
-        """All directories."""
+    def records(self) -> Sequence[KeptRecord]:
+        """All that is kept."""
         ...
 
     def size(self, name: str) -> int:
-        """The bytes of a directory's files, 0 when it is gone; blocking, from any thread."""
+        """The bytes of a thing, 0 when it is gone; blocking, from any thread."""
         ...
 
     async def remove(self, name: str) -> int:
-        """Remove a directory and return the bytes that it had; -1 when it is in use, or gone."""
+        """Remove a thing and return the bytes that it had; -1 when it is in use, or gone."""
         ...
 
 

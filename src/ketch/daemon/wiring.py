@@ -15,6 +15,7 @@ from ketch.api.acceptor import Acceptor
 from ketch.api.server import build_server
 from ketch.api.tls import TlsFront
 from ketch.build.cache.records import CacheRecords
+from ketch.build.sources.kept.stores import SourceStores
 from ketch.buildkit.clients import BuildKitClients
 from ketch.daemon import listen, roots
 from ketch.daemon.recovery import repair
@@ -109,6 +110,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
             records=records,
             contexts=contexts,
             mounts=CacheMounts(config.data_root, layers, remover.later),
+            sources=SourceStores(os.path.join(builder, "tmp"), remover.later),
             history=BuildHistory(db),
             rules=builder_settings.rules(config),
             max_parallelism=builder_settings.max_parallelism(config),

@@ -199,6 +199,7 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
                 executor=executor,
                 records=p.builds.records,
                 contexts=p.builds.contexts,
+                sources=p.builds.sources,
                 registries=p.registries,
                 pulls=pulls,
                 pushes=pushes,
@@ -213,7 +214,7 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         snapshots=p.builds.layers,
         image_layers=p.images.layer_names,
         disk=p.paths.data_root,
-        mounts=p.builds.mounts,
+        kept=[p.builds.mounts, p.builds.sources.repositories, p.builds.sources.versions],
         copies=p.builds.contexts,
     )
     parts = ServiceParts(

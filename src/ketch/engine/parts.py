@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.records import CacheRecords
+    from ketch.build.sources.kept.stores import SourceStores
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.build.cache_mounts import CacheMounts
@@ -40,6 +41,7 @@ class BuildParts(Struct, frozen=True, kw_only=True, eq=False):
     records: CacheRecords
     contexts: ContextCopies
     mounts: CacheMounts
+    sources: SourceStores
     history: BuildHistory
     rules: Sequence[PruneOptions]  # of the collections of the cache that follow builds
     max_parallelism: int  # of operations; 0: by the processors

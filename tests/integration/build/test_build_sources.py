@@ -140,6 +140,12 @@ def test_git(engine, build, context, web):
     assert build(f"{url}/app.git#main")[0] == {"got/file": "committed"}
     code, answer = Api(engine.socket)("POST", "/build", remote=f"{url}/app.git", q="1")
     assert code == 200, answer
+    rows = Api(engine.socket).must("GET", "/system/df?type=build-cache")["BuildCache"]
+    [kept] = [row for row in rows if row["Description"] == f"shared git repo for {url}/app.git"]
+    assert (kept["Type"], kept["InUse"], kept["Size"] > 100) == ("source.git.checkout", False, True)
+    done = engine.ketch("builder", "prune", "-f", "--filter", f"id={kept['ID']}")
+    assert kept["ID"] in done.out
+    assert build(f"{url}/app.git#main")[0] == {"got/file": "committed"}
 
 
 def test_layouts(build, context, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ketch.build.llb.operations import source
 from ketch.build.providers import LocalDirectory
+from ketch.build.sources.kept.stores import SourceStores
 from ketch.build.sources.sources import Sources
 from ketch.errors import NotFound
 from ketch.storage.content.layout_directory import LayoutDirectory
@@ -123,12 +124,13 @@ class SourceBox:
         self.contexts = ContextCopies(str(root / "contexts"))
         self.seen, self.formers = [], []
         self.client = SourceClient()
+        self.kept = SourceStores(str(root / "sources"), lambda remove: remove())
         self.sources = Sources(
             snapshots=self.layers,
             images=images,
             layouts=layouts,
             contexts=self.contexts,
-            root=str(root / "sources"),
+            kept=self.kept,
             from_client=self._made,
         )
 

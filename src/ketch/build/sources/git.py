@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ketch.build.operation import CacheMap, Work
     from ketch.build.providers import BuildSnapshots
-    from ketch.build.sources.git_remote import GitRepositories
+    from ketch.build.sources.kept.repositories import GitRepositories
 
 SCHEME = "git://"
 _BRANCH = re.compile(r"^ref: (refs/heads/\S+)\tHEAD$", re.MULTILINE)

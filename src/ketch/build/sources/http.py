@@ -25,7 +25,7 @@ from yarl import URL
 from ketch import threads
 from ketch.build.cache.maps import Download, http_map
 from ketch.build.sources.attributes import number
-from ketch.build.sources.remembered import Version
+from ketch.build.sources.kept.versions import Version
 from ketch.build.sources.threads import drafted
 from ketch.build.tree import Tree
 from ketch.errors import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unavailable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ketch.build.operation import CacheMap, Work
     from ketch.build.providers import BuildSnapshots, LayerDraft
-    from ketch.build.sources.remembered import Versions
+    from ketch.build.sources.kept.versions import Versions
 
 UPLOADS = "buildkit-session"  # the host of what a client keeps for its builds
 _BUFFER = 1 << 20

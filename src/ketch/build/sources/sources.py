@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ketch.build.sources import git, http, image, layout, local
-from ketch.build.sources.git_remote import GitRepositories
-from ketch.build.sources.remembered import Versions
 from ketch.errors import InvalidArgument
 from ketch.storage.contexts import receive
 
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
     from ketch.build.llb.vertex import Vertex
     from ketch.build.operation import Operation
     from ketch.build.providers import BuildImages, BuildLayouts, BuildSnapshots
+    from ketch.build.sources.kept.stores import SourceStores
     from ketch.build.tree import Tree
     from ketch.storage.contexts.copies import ContextCopies
 
@@ -31,19 +29,18 @@ class Sources:
         snapshots: BuildSnapshots,
         images: BuildImages,
         contexts: ContextCopies,
-        root: str,
+        kept: SourceStores,
         from_client: Callable[[Tree, FormerTree | None], None],
         layouts: BuildLayouts | None = None,
     ) -> None:
-        """``root``: a directory of their own, on one file system with layers.
+        """``kept``: on one file system with layers.
 
         ``from_client`` is told the trees of clients' directories (`ContentDigests.from_client`).
         """
         self._snapshots, self._images, self._contexts = snapshots, images, contexts
         self._layouts, self._from_client = layouts, from_client
-        self._versions = Versions(os.path.join(root, "http"))
-        self._repositories = GitRepositories(os.path.join(root, "git"))
-        self._temporary = os.path.join(root, "tmp")
+        self._versions, self._repositories = kept.versions, kept.repositories
+        self._temporary = kept.temporary
         receive.sweep(self._temporary)
 
     def operation(self, vertex: Vertex) -> Operation:

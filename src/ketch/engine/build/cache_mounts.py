@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import trees
-from ketch.build.providers import CacheMountRecord
+from ketch.build.providers import KeptRecord
 from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
 from ketch.runtime.rootfs import paths
@@ -187,13 +187,14 @@ class CacheMounts:
     def _files(self, name: str) -> str:
         return os.path.join(self._root, name, "files")
 
-    # -- for those who count and remove (`CacheMountStore`) ------------------------------------------
+    # -- for those who count and remove (`KeptStore`) ------------------------------------------
 
-    def records(self) -> list[CacheMountRecord]:
+    def records(self) -> list[KeptRecord]:
         """All directories, in the order in which they were made."""
         return [
-            CacheMountRecord(
+            KeptRecord(
                 name=cache.name,
+                kind="exec.cachemount",
                 description=cache.stored.description,
                 created=cache.stored.created,
                 last_used=cache.stored.last_used,

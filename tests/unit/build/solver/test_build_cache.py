@@ -18,7 +18,7 @@ from ketch.build.cache.pruning.policy import CollectionRule, CollectionSettings,
 from ketch.build.cache.pruning.usage import UsageRow
 from ketch.build.cache.records import CacheRecords, KeyFacts
 from ketch.build.cache.schema import SCHEMA, result_id
-from ketch.build.providers import CacheMountRecord
+from ketch.build.providers import KeptRecord
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument
 from ketch.storage.contexts.copies import ContextCopies, KeptCopy
@@ -263,7 +263,7 @@ async def test_copies_and_cache_mounts_have_rows(world: World, tmp_path: Path) -
         world.snapshots.needed = lambda: world.records.layers() | copies.layers()
     mounts = Mounts()
     stores = CacheStores(
-        records=world.records, snapshots=world.snapshots, image_layers=set, disk="/", mounts=mounts, copies=copies
+        records=world.records, snapshots=world.snapshots, image_layers=set, disk="/", kept=[mounts], copies=copies
     )
     kept = CacheKeeper(stores)
     rows = {row.kind: row for row in await kept.usage()}
@@ -285,9 +285,17 @@ class Mounts:
     def __init__(self) -> None:
         self.names = ["pip"]
 
-    def records(self) -> list[CacheMountRecord]:
+    def records(self) -> list[KeptRecord]:
         return [
-            CacheMountRecord(name=name, description="pip", created=1, last_used=1, usage_count=1, in_use=False)
+            KeptRecord(
+                name=name,
+                kind="exec.cachemount",
+                description="pip",
+                created=1,
+                last_used=1,
+                usage_count=1,
+                in_use=False,
+            )
             for name in self.names
         ]
 

@@ -15,7 +15,9 @@ import pytest
 
 from ketch.build.cache.maps import Checkout, git_map
 from ketch.build.sources.git_program import end_left
-from ketch.build.sources.git_remote import GitRemote, GitRepositories
+from ketch.build.sources.git_remote import GitRemote
+from ketch.build.sources.kept.repositories import GitRepositories
+from ketch.build.sources.kept.stores import SourceStores
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from tests.support.building.sources import SourceBox, SourceWork
 from tests.support.programs import need
@@ -149,6 +151,27 @@ def test_the_repository_is_kept_when_asked_for(source, repository, served):
     assert f"url = git://{served[1]}/app.git" in (layer / ".git/config").read_text()
     maps, layer = source("#annotated", git_keepgitdir="true")
     assert maps == [git_map(Checkout(repository.first, keep=True, ref="refs/tags/annotated"))]
+
+
+def test_kept_repositories_are_counted_and_removed(box, source, repository, tmp_path):
+    source("#light")
+    source("#same")
+    [kept] = box.kept.repositories.records()
+    assert kept.description.startswith("shared git repo for git://127.0.0.1:")
+    assert (kept.kind, kept.usage_count >= 2, kept.in_use) == ("source.git.checkout", True, False)
+    assert box.kept.repositories.size(kept.name) > 100
+    again = SourceStores(str(tmp_path / "sources"), lambda remove: remove()).repositories
+    assert again.records() == [kept]
+
+    async def in_use():
+        async with box.kept.repositories.of(GitRemote.of(kept.description.rpartition(" ")[2]), None):
+            assert box.kept.repositories.records()[0].in_use
+            assert await box.kept.repositories.remove(kept.name) == -1
+        return await box.kept.repositories.remove(kept.name)
+
+    assert asyncio.run(in_use()) > 100
+    assert box.kept.repositories.records() == [] == os.listdir(tmp_path / "sources" / "git")
+    assert (source("#light")[1] / "a").exists()
 
 
 def test_a_branch_that_moves(source, repository):
@@ -348,7 +371,7 @@ def test_repositories_that_were_half_made(box, source, tmp_path):
         path.write_text("")
     half = kept.parent / ".new-0123456789abcdef"
     half.mkdir()
-    box.sources._repositories = GitRepositories(str(kept.parent))
+    box.sources._repositories = GitRepositories(str(kept.parent), lambda remove: remove())
     assert (source("#light")[1] / "a").read_text() == "one"
     assert [path for path in (*left, half) if path.exists()] == []
 

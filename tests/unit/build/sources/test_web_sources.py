@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ketch.build.cache.maps import Download, http_map
-from ketch.build.sources.remembered import Version, Versions
+from ketch.build.sources.kept.versions import Version, Versions
 from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from tests.support.building.sources import FolderDraft, LayerFolders, SourceBox, SourceClient, SourceWork
 
@@ -129,6 +129,18 @@ def test_names(box, server, disposition, path, expected):
     server.pages[path] = (200, {"Content-Disposition": disposition}, b"x")
     layer = box.run(server.url + path)[1]
     assert [one.name for one in layer.iterdir()] == [expected]
+
+
+def test_what_servers_said_is_counted_and_removed(box, server):
+    server.pages["/f"] = (200, {"ETag": '"1"'}, b"one")
+    versions = box.kept.versions
+    assert versions.records() == []
+    box.run(f"{server.url}/f")
+    [kept] = versions.records()
+    assert kept.kind == "internal" and versions.size(kept.name) > 0
+    assert asyncio.run(versions.remove("other")) == -1
+    assert asyncio.run(versions.remove(kept.name)) > 0
+    assert versions.records() == []
 
 
 def test_what_has_not_changed_is_not_downloaded(box, server):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.pruning.usage import UsageRow
     from ketch.build.cache.records import CacheRecords
-    from ketch.build.providers import BuildSnapshots, CacheMountRecord, CacheMountStore
+    from ketch.build.providers import BuildSnapshots, KeptRecord, KeptStore
 
 log = logging.getLogger(__name__)
 _INTERVAL = 60.0  # seconds between collections
@@ -40,7 +40,7 @@ class KeptCopies(Protocol):
 
 
 class CacheStores(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the build cache consists of: records with their layers, copies of contexts, cache mounts.
+    """All that the build cache consists of: records with their layers, copies of contexts, what else is kept.
 
     ``image_layers`` has the layers that images need; ``disk`` is a path on the disk that is to have free space.
     """
@@ -49,7 +49,7 @@ class CacheStores(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: BuildSnapshots
     image_layers: Callable[[], AbstractSet[str]]
     disk: str
-    mounts: CacheMountStore | None = None
+    kept: Sequence[KeptStore] = ()
     copies: KeptCopies | None = None
 
 
@@ -66,18 +66,18 @@ class CacheKeeper:
     async def usage(self) -> list[UsageRow]:
         """A row for each record, copy and directory."""
         stores = self._stores
-        mounts = stores.mounts.records() if stores.mounts is not None else ()
-        return await asyncio.to_thread(self._rows, mounts)
+        kept = [(store, store.records()) for store in stores.kept]
+        return await asyncio.to_thread(self._rows, kept)
 
-    def _rows(self, mounts: Sequence[CacheMountRecord]) -> list[UsageRow]:
+    def _rows(self, kept: Sequence[tuple[KeptStore, Sequence[KeptRecord]]]) -> list[UsageRow]:
         stores = self._stores
         records = stores.records
         found = usage.rows_of_results(records.results(), records.in_use(), stores.image_layers())
         if stores.copies is not None:
             copies = stores.copies.uses()
             found += usage.rows_of_copies(copies, {layer: self._size(layer) for layer in copies})
-        if stores.mounts is not None:
-            found += usage.rows_of_mounts(mounts, {one.name: stores.mounts.size(one.name) for one in mounts})
+        for store, things in kept:
+            found += usage.rows_of_kept(things, {one.name: store.size(one.name) for one in things})
         return found
 
     def _size(self, layer: str) -> int:
@@ -113,10 +113,13 @@ class CacheKeeper:
 
     async def _remove(self, row: UsageRow) -> bool:
         stores = self._stores
-        if row.kind == usage.CACHE_MOUNT and row.mutable:
-            return stores.mounts is not None and await stores.mounts.remove(row.id) >= 0
         if row.kind == usage.LOCAL_SOURCE and row.mutable:
             return await asyncio.to_thread(self._forget_copy, row.id)
+        if row.mutable:
+            for things in stores.kept:
+                if await things.remove(row.id) >= 0:
+                    return True
+            return False
         return stores.records.forget_unused(row.id)
 
     def _forget_copy(self, name: str) -> bool:

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from ketch.build.cache.schema import CacheResult
-    from ketch.build.providers import CacheMountRecord
+    from ketch.build.providers import KeptRecord
 
-CACHE_MOUNT = "exec.cachemount"
 LOCAL_SOURCE = "source.local"
 
 
@@ -90,12 +89,12 @@ def _used_below(rows: list[UsageRow]) -> list[UsageRow]:
     return [msgspec.structs.replace(row, in_use=row.id in used) for row in rows]
 
 
-def rows_of_mounts(mounts: Sequence[CacheMountRecord], sizes: Mapping[str, int]) -> list[UsageRow]:
-    """Rows of the directories of cache mounts."""
+def rows_of_kept(kept: Sequence[KeptRecord], sizes: Mapping[str, int]) -> list[UsageRow]:
+    """Rows of cache mounts, repositories and the like."""
     return [
         UsageRow(
             id=one.name,
-            kind=CACHE_MOUNT,
+            kind=one.kind,
             description=one.description,
             in_use=one.in_use,
             mutable=True,
@@ -104,7 +103,7 @@ def rows_of_mounts(mounts: Sequence[CacheMountRecord], sizes: Mapping[str, int])
             last_used=one.last_used,
             usage_count=one.usage_count,
         )
-        for one in mounts
+        for one in kept
     ]
 
 

@@ -20,6 +20,7 @@ from ketch.engine.build.layouts import EngineBuildLayouts
 if TYPE_CHECKING:
     from ketch.build.cache.records import CacheRecords
     from ketch.build.providers import BuildSnapshots, Executor
+    from ketch.build.sources.kept.stores import SourceStores
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.pull import PullService
@@ -38,6 +39,7 @@ class BuilderParts(Struct, frozen=True, kw_only=True, eq=False):
     executor: Executor
     records: CacheRecords
     contexts: ContextCopies
+    sources: SourceStores
     registries: Registries
     pulls: PullService
     pushes: PushService
@@ -55,7 +57,7 @@ def make(p: BuilderParts) -> Builder:
         images=images,
         layouts=EngineBuildLayouts(p.store),
         contexts=p.contexts,
-        root=p.root,
+        kept=p.sources,
         from_client=contents.from_client,
     )
     operations = OperationRegistry(p.snapshots, p.executor, contents, sources.operation)

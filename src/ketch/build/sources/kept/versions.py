@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch import threads
+from ketch.build.providers import KeptRecord
 from ketch.failpoints import failpoint
-from ketch.storage import removal
+from ketch.storage import removal, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 _MOST = 1000  # files, the least recently written of which go first
 _OF_ONE = 8
 _NEW = ".new-"
+_NAME = "versions-of-files-of-the-web"
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +40,8 @@ class Versions:
         self._root = root
         os.makedirs(root, mode=0o700, exist_ok=True)
         for path in removal.those(root, lambda name: _NEW in name):  # their writer was killed
-            removal.try_to_remove(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def known(self, key: str) -> Sequence[Version]:
         """The versions of an address, the newest first; ``key`` is a file name."""
@@ -62,6 +67,40 @@ class Versions:
             self._shrink()
         except OSError as e:
             log.warning("note the version of a file of the web in `%s`: %s", path, e.strerror)
+
+    # -- for those who count and remove (`KeptStore`): all of it is one thing -------------------------
+
+    def records(self) -> list[KeptRecord]:
+        """One record, if anything is known."""
+        if not os.listdir(self._root):
+            return []
+        used = os.stat(self._root).st_mtime_ns
+        return [
+            KeptRecord(
+                name=_NAME,
+                kind="internal",
+                description="versions of files of the web",
+                created=used,
+                last_used=used,
+                usage_count=1,
+                in_use=False,
+            )
+        ]
+
+    def size(self, name: str) -> int:
+        """The bytes of it."""
+        return sizes.written_bytes(self._root) if name == _NAME else 0
+
+    async def remove(self, name: str) -> int:
+        """Forget all versions; returns the bytes that they had, -1 for another name."""
+        return await threads.run_to_end(self._forget) if name == _NAME else -1
+
+    def _forget(self) -> int:
+        size = sizes.written_bytes(self._root)
+        for file in os.listdir(self._root):
+            with contextlib.suppress(FileNotFoundError):  # it was being written, and has its own name now
+                os.unlink(os.path.join(self._root, file))
+        return size
 
     def _shrink(self) -> None:
         names = os.listdir(self._root)
