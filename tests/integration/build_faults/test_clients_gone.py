@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
 import os
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.building.remains import until_nothing_is_half_made
+from tests.support.building.requests import heard, own, request, states
 from tests.support.builds import classic_builds
-from tests.support.rawapi import Api, connected
 from tests.support.registries.made_images import busybox
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
 from tests.support.waiting import patient, until
-
-if TYPE_CHECKING:
-    import socket
 
 pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
 
 NO_END = "while :; do usleep 50000; done"
 
 
-@contextlib.contextmanager
-def request(engine, path: str, body: bytes, *, length: int = 0):
-    """A request whose client goes away where the block ends; ``length``: what it says of its body."""
-    with connected(engine.socket) as sock:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n"
-        sock.sendall(f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body)
-        sock.settimeout(patient(20))
-        yield sock
-
-
-def heard(sock: socket.socket, text: bytes) -> bytes:
-    """Read the answer until it has a text."""
-    data = b""
-    while text not in data:
-        piece = sock.recv(1 << 16)
-        assert piece, data
-        data += piece
-    return data
-
-
 def dockerfile(text: str, **files: str) -> bytes:
     return classic_builds.context({"Dockerfile": text, **files})
 
 
-def own(text: str, **fields: object) -> bytes:
-    line = {"dockerfile": {"data": base64.b64encode(text.encode()).decode()}, **fields}
-    return json.dumps(line).encode() + b"\n"
-
-
-def _states(engine) -> list[str]:
-    """What became of the last builds, the newest first."""
-    return [row["status"] for row in Api(engine.socket).must("GET", "/ketch/builds")]
-
-
 def ended(engine) -> None:
     """Wait until no build runs; the last one is told as cancelled, and nothing of it is left."""
-    until(lambda: "running" not in _states(engine), "a build goes on")
-    assert _states(engine)[0] == "canceled"
+    until(lambda: "running" not in states(engine), "a build goes on")
+    assert states(engine)[0] == "canceled"
     until_nothing_is_half_made(engine)
 
 
@@ -146,49 +110,18 @@ def test_while_nobody_reads_results(engine):
         os.close(writer)
 
 
-@pytest.fixture
-def gate(engine):
-    """A cache mount that commands look into: (its option, a function that opens the gate, one that reads its log)."""
-    Api(engine.socket).must("POST", "/build/prune", all=1)
-    mount = "--mount=type=cache,id=gate,target=/gate,sharing=shared"
-    root = os.path.join(engine.data_root, "builder", "mounts")
-
-    def file(name: str) -> str:
-        for one in os.listdir(root):
-            with open(os.path.join(root, one, "record.json"), encoding="utf-8") as f:
-                if json.load(f)["key"][0].endswith("gate"):
-                    return os.path.join(root, one, "files", name)
-        raise FileNotFoundError("no command has begun")
-
-    def log() -> str:
-        with contextlib.suppress(OSError), open(file("log"), encoding="ascii") as f:
-            return f.read()
-        return ""
-
-    def go() -> None:
-        with open(file("go"), "w", encoding="ascii"):
-            pass
-
-    yield mount, go, log
-    Api(engine.socket).must("POST", "/build/prune", all=1)
-
-
-WAIT = "while ! test -e /gate/go; do usleep 20000; done"
-
-
 def test_while_it_waits_for_a_cache_mount(engine, gate):
     """Only the one that waits ends; then the other goes as well, and the next command has the cache."""
-    mount, _, log = gate
     lock = "--mount=type=cache,id=lock,target=/lock,sharing=locked"
-    holding = own(f"FROM busybox\nRUN {mount} {lock} echo held >>/gate/log; {WAIT}\n")
+    holding = own(f"FROM busybox\nRUN {gate.mount} {lock} echo held >>/gate/log; {gate.wait}\n")
     waiting = own(f"FROM busybox\nRUN {lock} echo waited >/lock/x\n")
     with contextlib.ExitStack() as held:
         held.enter_context(request(engine, "/ketch/build", holding))
-        until(lambda: log() == "held\n", "it does not begin")
+        until(lambda: gate.log() == "held\n", "it does not begin")
         with request(engine, "/ketch/build", waiting) as other:
             heard(other, b"RUN --mount")
-        until(lambda: _states(engine)[0] == "canceled", "it does not end")
-        assert _states(engine)[1] == "running"
+        until(lambda: states(engine)[0] == "canceled", "it does not end")
+        assert states(engine)[1] == "running"
     ended(engine)
     with request(engine, "/ketch/build", waiting) as other:
         heard(other, b'"result"')
@@ -196,19 +129,18 @@ def test_while_it_waits_for_a_cache_mount(engine, gate):
 
 def test_one_of_two_that_share_a_step(engine, gate):
     """The command runs on for the other, once."""
-    mount, go, log = gate
-    shared = f"FROM busybox AS shared\nRUN {mount} echo ran >>/gate/log; {WAIT}; echo made >/made\n"
+    shared = f"FROM busybox AS shared\nRUN {gate.mount} echo ran >>/gate/log; {gate.wait}; echo made >/made\n"
     first = own(shared + "FROM shared\nRUN echo first >/which\n")
     second = own(shared + "FROM shared\nRUN cat /made\n")
     answers = []
     with request(engine, "/ketch/build", second) as staying:
-        until(lambda: log() == "ran\n", "it does not begin")
+        until(lambda: gate.log() == "ran\n", "it does not begin")
         with request(engine, "/ketch/build", first) as going:
             heard(going, b"echo ran")
             reading = threading.Thread(target=lambda: answers.append(heard(staying, b'"result"')))
-        until(lambda: _states(engine)[0] == "canceled", "it does not end")
+        until(lambda: states(engine)[0] == "canceled", "it does not end")
         reading.start()
-        go()
+        gate.go()
         reading.join(patient(20))
     assert len(answers) == 1
-    assert log() == "ran\n"
+    assert gate.log() == "ran\n"

@@ -91,20 +91,20 @@ class WholeBuild:
             os.makedirs(cache, exist_ok=True)
             line = {
                 "dockerfile": None,
-                "directories": {"context": _handed(self.context, stack)},
+                "directories": {"context": handed(self.context, stack)},
                 "buildargs": {"SOURCE_DATE_EPOCH": str(EPOCH)},
                 "outputs": [
                     {"type": "image", "attrs": {"name": self.tag, "push": "true", "rewrite-timestamp": "true"}}
                 ],
-                "cache_to": [{"type": "local", "attrs": {"dest": _handed(cache, stack), "mode": "max"}}],
+                "cache_to": [{"type": "local", "attrs": {"dest": handed(cache, stack), "mode": "max"}}],
                 **fields,
             }
-            return _told(engine, "/ketch/build", json.dumps(line).encode() + b"\n")
+            return told(engine, "/ketch/build", json.dumps(line).encode() + b"\n")
 
     def classic(self, engine: Engine, **query: str) -> Told:
         """Build by the old API: the context as a tar."""
         asked = {"t": self.tag, "buildargs": json.dumps({"SOURCE_DATE_EPOCH": str(EPOCH)}), **query}
-        return _told(engine, f"/build?{urlencode(asked)}", context(self.files))
+        return told(engine, f"/build?{urlencode(asked)}", context(self.files))
 
 
 @contextlib.contextmanager
@@ -119,14 +119,16 @@ def whole_build(place: str) -> Iterator[WholeBuild]:
         yield WholeBuild(place, registry.host, web)
 
 
-def _handed(directory: str, stack: contextlib.ExitStack) -> str:
+def handed(directory: str, stack: contextlib.ExitStack) -> str:
+    """A directory of this process, as requests name it, open as long as the stack."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, fd)
     status = os.fstat(fd)
     return f"fd:{fd}:{status.st_dev}:{status.st_ino}"
 
 
-def _told(engine: Engine, path: str, body: bytes) -> Told:
+def told(engine: Engine, path: str, body: bytes) -> Told:
+    """The answer to a build."""
     connection = Unix(engine.socket, 60)
     answer, data, broken = None, b"", False
     try:
