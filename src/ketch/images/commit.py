@@ -48,7 +48,7 @@ def commit(
         if fill is not None:
             check_depth(len(layers) + 1)
             layers.append(_new_layer(store, lease, fill))
-            found.append(layer_of(store, layers[-1]))
+            found.append(layer_of(store, lease, layers[-1]))
         now = times.fixed(time.time_ns())
         step = msgspec.structs.replace(step, created=now, empty_layer=fill is None)
         full = msgspec.structs.replace(

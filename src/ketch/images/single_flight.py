@@ -84,8 +84,8 @@ class SingleFlight(Generic[T]):
         return frozenset(self._jobs) | frozenset(self._ending)
 
 
-async def run_uncancellable(work: Callable[..., T], *arguments: Any) -> T:
-    """Run blocking work in a thread to its end, also when the caller is cancelled.
+async def run_uncancellable(work: Callable[..., T], *arguments: Any, stop: Callable[[], object] | None = None) -> T:
+    """Run blocking work in a thread to its end, also when the caller is cancelled; ``stop`` makes it end soon then.
 
     What it relies on, a lease for instance, must not end before it.
     """
@@ -93,5 +93,9 @@ async def run_uncancellable(work: Callable[..., T], *arguments: Any) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        if stop is not None:
+            stop()
         await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # nobody asks for it any more
         raise

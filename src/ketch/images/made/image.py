@@ -43,12 +43,12 @@ def layers_of(store: ImageStore, image: Image) -> list[ImageLayer]:
     ]
 
 
-def layer_of(store: ImageStore, layer: str) -> ImageLayer:
+def layer_of(store: ImageStore, lease: Lease, layer: str) -> ImageLayer:
     """A layer as images have it, with a tar that is made of its files.
 
-    Blocking: one that is new is read once (DataLoss: it is gone).
+    Blocking: one that is new is read once, unless the lease is broken off (DataLoss: it is gone).
     """
-    made = tars.facts(store.layers, layer)
+    made = tars.facts(store.layers, layer, lease.check)
     described = oci.Descriptor(media_type=oci.LAYER, digest=made.diff_id, size=made.size)
     return ImageLayer(made.diff_id, described, made.files)
 
@@ -75,7 +75,7 @@ def layer_facts(
     of_images = _of_images(store, lease, {layer for layer in layers if not is_built(layer)}, bases)
     others = list(dict.fromkeys(layer for layer in layers if layer not in of_images))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        made = dict(zip(others, pool.map(lambda layer: layer_of(store, layer), others), strict=True))
+        made = dict(zip(others, pool.map(lambda layer: layer_of(store, lease, layer), others), strict=True))
     return [of_images[layer] if layer in of_images else made[layer] for layer in layers]
 
 
@@ -115,7 +115,7 @@ def _keep_tar(store: ImageStore, lease: Lease, chain: str, layer: str, part: Ima
     digest = part.descriptor.digest
     if store.content.exists(digest) or digest != part.diff_id:
         return
-    if tars.facts(store.layers, chain).diff_id == digest:
+    if tars.facts(store.layers, chain, lease.check).diff_id == digest:
         return
     with store.content.ingest(digest, hold=lease.hold, durable=False) as ingest:
         tars.write(store.layers, layer, digest, ingest.write)

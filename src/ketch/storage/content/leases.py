@@ -17,6 +17,8 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ketch.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
@@ -25,11 +27,22 @@ if TYPE_CHECKING:
 class Lease:
     """Digests of blobs and chain ids of layers, held until the lease ends."""
 
+    _over = False
+
     def __init__(self, lock: AbstractContextManager[bool], path: str) -> None:
         self._lock = lock
         self.path = path
         self.names: set[str] = set()
         self.spoiled = False
+
+    def break_off(self) -> None:
+        """Make the work that it is for end at its next `check`; so does the lease's own end."""
+        self._over = True
+
+    def check(self) -> None:
+        """Raise Unavailable when the work is to end; to be called in long blocking work, from any thread."""
+        if self._over:
+            raise Unavailable("the work was cancelled")
 
     def hold(self, *names: str) -> None:
         """Hold content; waits for a collection under way, so that content that exists afterwards stays."""
@@ -68,6 +81,7 @@ class Leases:
         try:
             yield lease
         finally:
+            lease.break_off()
             with self._lock:
                 self._active.remove(lease)
             ended(lease.names)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ketch.storage.layers.store import Layers
 
+    Check = Callable[[], None]
     Write = Callable[[bytes | memoryview], object]
 
 _RECORD = "tar.json"
@@ -56,6 +57,10 @@ class SeenTar:
         return TarFacts(diff_id="sha256:" + self._digest.hexdigest(), size=self._size, files=files)
 
 
+def _nothing() -> None:
+    """Let work go on."""
+
+
 def known(layers: Layers, layer: str) -> TarFacts | None:
     """The facts of a layer's tar, if they have been found out (by `facts`)."""
     try:
@@ -65,14 +70,15 @@ def known(layers: Layers, layer: str) -> TarFacts | None:
         return None
 
 
-def facts(layers: Layers, layer: str) -> TarFacts:
+def facts(layers: Layers, layer: str, check: Check = _nothing) -> TarFacts:
     """The facts of a layer's tar, for which all of the layer is read once.
 
-    Blocking.  DataLoss: it is gone.  InvalidArgument: it has files that no layer's tar can have.
+    Blocking; ``check`` is called now and then, and what it raises ends it.  DataLoss: it is gone.  InvalidArgument: it
+    has files that no layer's tar can have.
     """
     found = known(layers, layer)
     if found is None:
-        found = _written(layers, layer)
+        found = _written(layers, layer, lambda _data: check())
         keep(layers, layer, found)
     return found
 

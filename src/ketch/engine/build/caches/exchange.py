@@ -150,7 +150,7 @@ class CacheExchange:
         if not layers:
             tell("there is nothing that others could use")
             return None
-        found = await run_uncancellable(blobs.of, layers)
+        found = await run_uncancellable(blobs.of, layers, stop=lease.break_off)
         manifest = manifests.written(
             exports.config_of(keys, found),
             found.values(),

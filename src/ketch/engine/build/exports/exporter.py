@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import functools
 import time
 from contextlib import aclosing
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from msgspec import Struct, field
 
@@ -19,6 +19,7 @@ from ketch.engine.build.exports.sinks import NamedTree
 from ketch.engine.build.phases import phase
 from ketch.engine.model.building.builds import OutputRequest
 from ketch.images.archives.save import InLayout, save_as
+from ketch.images.single_flight import run_uncancellable
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.oci import reference
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ketch.remote.credentials import Credentials
     from ketch.storage.content.leases import Lease
 
+T = TypeVar("T")
 _KEPT = Output(OutputRequest(kind="image"))
 
 
@@ -105,7 +107,7 @@ class _Export:
         if kind in outputs.FILES:
             with phase("exporting to client tarball" if kind == "tar" else "copying files", self._order.tell):
                 if sink is not None:
-                    await sink.files(await asyncio.to_thread(self._trees))
+                    await sink.files(await self._run(self._trees))
             return
         with phase(
             "exporting to image" if sink is None else f"exporting to {kind} image format", self._order.tell
@@ -120,6 +122,10 @@ class _Export:
                 plain = how is not None and how.compression.kind == packing.UNCOMPRESSED
                 for name in names:
                     await self._push(name, step, compress=not plain)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run blocking work; cancelled, it is over before this returns, for it relies on the lease."""
+        return await run_uncancellable(work, stop=self._lease.break_off)
 
     def _trees(self) -> list[NamedTree]:
         """The files, and what is said of them; those of several platforms each in a directory of its own.  Blocking."""
@@ -138,7 +144,7 @@ class _Export:
         Returns what is told of them.
         """
         shown = [reference.parse(name).familiar for name in names]
-        self._images, top = await asyncio.to_thread(self._add, names, output, keep=keep)
+        self._images, top = await self._run(functools.partial(self._add, names, output, keep=keep))
         told = {"containerimage.config.digest": self._images[0].id}
         if top is not None:
             self._noted = top.annotations or {}

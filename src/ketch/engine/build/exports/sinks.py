@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 from contextlib import aclosing
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
@@ -70,6 +72,20 @@ class ArchiveSink:
         await self.archive(lambda file: write_trees(self._snapshots, trees, file), {})
 
 
+class _File(io.FileIO):
+    """A descriptor, which is closed with it; once it is ``stopped`` nothing is written any more (Unavailable)."""
+
+    def __init__(self, fd: int, stopped: threading.Event) -> None:
+        super().__init__(fd, "wb")
+        self._stopped = stopped
+
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]
+        """Write bytes."""
+        if self._stopped.is_set():
+            raise Unavailable("write an output: the build was cancelled")
+        return super().write(data)
+
+
 class DescriptorSink(ArchiveSink):
     """An open file or pipe of the client, which stays the caller's."""
 
@@ -84,16 +100,21 @@ class DescriptorSink(ArchiveSink):
             raise InvalidArgument(f"output `{self._kind}`: where to is not told", hint="give dest=PATH")
         fd = os.dup(self._fd)
 
+        stopped = threading.Event()
+
         def work() -> None:
             try:
-                with open(fd, "wb") as file:
+                with io.BufferedWriter(_File(fd, stopped), _PIECE) as file:  # type: ignore[type-var]
                     write(file)
             except BrokenPipeError as e:
                 raise Unavailable(f"output `{self._kind}`: its reader is gone") from e
             except OSError as e:
                 raise explained(e, f"output `{self._kind}`") from e
 
-        await in_own_thread(work)
+        try:
+            await in_own_thread(work)
+        finally:
+            stopped.set()
 
 
 class StreamSink(ArchiveSink):
