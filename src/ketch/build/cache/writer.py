@@ -35,16 +35,19 @@ class CacheWriter:
         self._hurry = self._running = False
         self._held: list[ExitStack] = []  # leases of layers that the next pass writes records of
 
-    async def settle(self) -> None:
+    async def settle(self, *, succeeded: bool) -> None:
         """Hold the layers of what is not written yet, so that a build's lease can end; begin to bring them to the disk.
 
-        Their sizes are measured when the image is made of them, or else by `flush`.
+        After one that has ``succeeded`` comes a `flush`, when its image has been made, which tells the layers' sizes.
         """
         if self.records.unwritten():
             held = await asyncio.to_thread(self._hold)
             self._held.append(held)
             asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
-        self.begin()
+        if succeeded:
+            self.begin()
+        else:
+            self._begin_now()
 
     def _hold(self) -> ExitStack:
         with ExitStack() as stack:
@@ -69,11 +72,15 @@ class CacheWriter:
 
         What cannot be written is forgotten, with a line in the daemon's log: no build fails for its cache.
         """
+        await asyncio.shield(self._begin_now())
+
+    def _begin_now(self) -> asyncio.Future[None]:
+        """Have it written as soon as what is being written has been."""
         waiting = self.begin()
         self._hurry = True
         if not self._running:
             self._start()
-        await asyncio.shield(waiting)
+        return waiting
 
     def _start(self) -> None:
         waiting, self._next, self._hurry, self._running = self._next, None, False, True

@@ -74,7 +74,7 @@ class Solver:
             tree, job.keys[edge] = await evaluation.run()
             return tree
         finally:
-            await self._finish(evaluation, joined, job)
+            await self._finish(evaluation, joined, job, edge)
 
     def _work(self, vertex: Vertex, anew: bool) -> tuple[tuple[str, bool], VertexWork]:
         """The work on a vertex: of one that is made anew, only that of other builds which make it anew."""
@@ -98,7 +98,11 @@ class Solver:
         await asyncio.shield(task)
 
     async def _finish(
-        self, evaluation: GraphEvaluation | None, joined: Sequence[tuple[tuple[str, bool], VertexWork]], job: Job
+        self,
+        evaluation: GraphEvaluation | None,
+        joined: Sequence[tuple[tuple[str, bool], VertexWork]],
+        job: Job,
+        target: Edge,
     ) -> None:
         """End a build's part in everything, however often this is cancelled."""
 
@@ -113,7 +117,7 @@ class Solver:
             job.solves -= 1
             if not job.solves:
                 job.report.close()
-            await self.writer.settle()
+            await self.writer.settle(succeeded=target in job.keys)
             if not job.solves:
                 self.writer.records.release(job.used)
                 job.used.clear()

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from ketch.build.cache import writer
 from ketch.build.cache.pruning import policy
 from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
 from ketch.build.cache.pruning.policy import CollectionRule, CollectionSettings, PruneOptions
 from ketch.build.cache.pruning.usage import UsageRow
 from ketch.build.cache.records import CacheRecords, KeyFacts
 from ketch.build.cache.schema import SCHEMA, result_id
+from ketch.build.errors import SolveError
 from ketch.build.providers import KeptRecord
 from ketch.build.tree import Tree
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, KetchError
 from ketch.storage.contexts.copies import ContextCopies, KeptCopy
 from ketch.storage.database.db import Database
 from tests.support.building.memory import World, step, until
@@ -305,3 +307,21 @@ class Mounts:
     async def remove(self, name: str) -> int:
         self.names.remove(name)
         return 7
+
+
+async def test_steps_of_a_failed_build_are_written_without_waiting_for_more(world, monkeypatch):
+    monkeypatch.setattr(writer, "_SOON_S", 1000.0)
+    world.behaviour.failing["bad"] = KetchError("no")
+    with pytest.raises(SolveError):
+        await world.build(step("bad", step("good")))
+    await until(lambda: len(world.db.query("SELECT id FROM build_results")) == 1)
+
+
+async def test_steps_of_a_long_build_are_written_before_its_end(world, monkeypatch):
+    monkeypatch.setattr(writer, "_SOON_S", 0.01)
+    gate = world.behaviour.gates["last"] = asyncio.Event()
+    build = asyncio.create_task(world.build(step("last", step("first"))))
+    await until(lambda: len(world.db.query("SELECT id FROM build_results")) == 1)
+    gate.set()
+    await build
+    assert len(world.db.query("SELECT id FROM build_results")) == 2
