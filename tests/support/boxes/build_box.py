@@ -183,6 +183,10 @@ class BuildBox:
                 found[os.path.relpath(path, root)] = _kind(os.lstat(path))
         return found
 
+    def paths(self, tree: Tree, *names: str) -> list[str]:
+        """Where entries of a tree's uppermost layer are."""
+        return [os.path.join(self.layers.directory(tree.layers[-1]), name) for name in names]
+
 
 def _kind(status: os.stat_result) -> str:
     if stat.S_ISCHR(status.st_mode) and not status.st_rdev:

@@ -248,7 +248,8 @@ def _target(mount: Planned, anchors: Anchors) -> int:
     if mount.fstype in ("proc", "sysfs"):
         return _unlinked(mount, anchors)
     if mount.fstype == "tmpfs" and not mount.options.bind:
-        target_fd = _target_of_tmpfs(*anchors.find(mount.destination))
+        make = paths.make_dirs if _has_mode(mount) else _target_of_tmpfs
+        target_fd = make(*anchors.find(mount.destination))
     else:
         target_fd = (paths.make_dirs if mount.directory else paths.make_file)(*anchors.find(mount.destination))
     try:
@@ -262,8 +263,15 @@ def _target(mount: Planned, anchors: Anchors) -> int:
     return target_fd
 
 
+def _has_mode(mount: Planned) -> bool:
+    return any(option.startswith("mode=") for option in mount.options.data)
+
+
 def _target_of_tmpfs(root_fd: int, path: str) -> int:
-    """Open the directory; one that is missing is made with a tmpfs's own mode, which later starts find there."""
+    """Open the directory; one that is missing is made with a tmpfs's own mode, which later starts find there.
+
+    That is for a tmpfs whose mode nobody has said.
+    """
     try:
         return paths.open_in(root_fd, path, paths.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -290,7 +298,7 @@ def _unlinked(mount: Planned, anchors: Anchors) -> int:
 
 def _make(mount: Planned, target_fd: int) -> int:
     options = mount.options
-    if mount.fstype == "tmpfs" and not any(option.startswith("mode=") for option in options.data):
+    if mount.fstype == "tmpfs" and not _has_mode(mount):
         # A tmpfs over a directory of the image keeps that directory's mode, as Docker does it.
         mode = os.fstat(target_fd).st_mode & 0o7777
         if mode != _OF_TMPFS:

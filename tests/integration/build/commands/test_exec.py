@@ -179,6 +179,8 @@ def test_layers(build_box):
     static = build_box.tree(lambda root: shutil.copy("/bin/busybox", root / "busybox"))
     ran = build_box.run("/busybox", "mkdir", "/made", root=static)
     assert build_box.layer(ran.written.root) == {"made": "d", "proc": "d", "sys": "d", "dev": "d"}
+    modes = {os.stat(path).st_mode & 0o7777 for path in build_box.paths(ran.written.root, "proc", "sys", "dev")}
+    assert modes == {0o755}
     # Mounts leave no stubs, nor the directories made for them, unless something else is in them.
     mounts = [
         CommandMount(dest="/x/y/z", kind="tmpfs"),
