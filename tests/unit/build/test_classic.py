@@ -119,3 +119,20 @@ def test_output_that_waits_for_its_turn_is_bounded():
     for _ in range(200):
         found.status(log(TWO, b"x" * (64 << 10)))
     assert len(texts(found.status(state(ONE)))) < 6 << 20
+
+
+def test_instructions_of_base_images_are_announced():
+    found = ClassicStream("FROM a\nFROM b\nRUN x\n")
+    items = found.begin(Places(), [0, 1], {0: BASE, 1: BASE}, {0: 1, 1: 5})
+    assert texts(items) == (
+        "Step 1/3 : FROM a\n# Executing 1 build trigger\n ---> ba5eba5eba5e\n"
+        "Step 2/3 : FROM b\n# Executing 5 build triggers\n ---> ba5eba5eba5e\nStep 3/3 : RUN x\n"
+    )
+
+
+def test_an_instruction_that_is_refused_is_told():
+    """No build has begun: the steps before it have no results."""
+    found = ClassicStream("FROM a\nRUN x\nEXPOSE 99999\n")
+    items = found.fail(DockerfileError("invalid containerPort: 99999", span=Span(3, 3)))
+    assert texts(items) == "Step 1/3 : FROM a\nStep 3/3 : EXPOSE 99999\n"
+    assert texts(ClassicStream("FROM a\n").fail(DockerfileError("x", span=Span(1, 1)))) == "Step 1/1 : FROM a\n"

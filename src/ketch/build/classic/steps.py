@@ -28,6 +28,9 @@ class ClassicStep(msgspec.Struct, kw_only=True):
     stage: int | None = None
     runs: bool = False
     begins: bool = False
+    triggers: int = 0
+    """How many instructions its base image wants done first: ONBUILD."""
+
     empty: bool = False
     """It begins a stage with no files."""
 

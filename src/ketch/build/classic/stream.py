@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.build.classic import steps as steps_of
+from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -61,11 +62,23 @@ class ClassicStream:
             self._number += not self._told
         return items
 
-    def begin(self, places: Places, needed: Collection[int], bases: Mapping[int, str]) -> list[ApiObject]:
-        """Begin with the steps of the stages that are built; ``bases``: the ids of their images."""
+    def begin(
+        self,
+        places: Places,
+        needed: Collection[int],
+        bases: Mapping[int, str],
+        triggers: Mapping[int, int] | None = None,
+    ) -> list[ApiObject]:
+        """Begin with the steps of the stages that are built.
+
+        ``bases``: the ids of their images; ``triggers``: how many instructions these want done first.
+        """
         told, self._begun = self._steps[self._number], True
         self._steps, self._bases = steps_of.located(self._steps, places, needed), bases
         self._told = self._told and self._steps[self._number] is told
+        for step in self._steps:
+            if step.begins and step.stage is not None and triggers:
+                step.triggers = triggers.get(step.stage, 0)
         return list(self._advance())
 
     def status(self, status: SolveStatus) -> list[ApiObject]:
@@ -94,6 +107,7 @@ class ClassicStream:
         items: list[ApiObject] = []
         if not self._told and self._number < len(self._steps):
             items.append(self._headline())
+        items += self._of_refused(error)
         failed = {state.digest for state in self._states.values() if state.error}
         message, code = error.message, 0
         for step in self._steps[self._number :]:
@@ -107,6 +121,16 @@ class ClassicStream:
             message = f"{message} ({error.hint})"
         detail: ApiObject = {"code": code, "message": message} if code else {"message": message}
         return [*items, {"errorDetail": detail, "error": message}]
+
+    def _of_refused(self, error: KetchError) -> list[ApiObject]:
+        """The headline of the instruction for which no build began; nothing where it is the one that was told."""
+        if self._begun or not isinstance(error, DockerfileError) or error.span is None:
+            return []
+        found = [number for number, step in enumerate(self._steps) if step.span == error.span]
+        if not found or found[0] <= self._number:
+            return []
+        self._number = found[0]
+        return [self._headline()]
 
     def _keep(self, line: LogLine) -> None:
         kept = self._kept.setdefault(line.vertex, [])
@@ -123,6 +147,9 @@ class ClassicStream:
             if not self._told:
                 self._told = True
                 yield self._headline()
+            if step.triggers:
+                yield _text(f"# Executing {step.triggers} build trigger{'s' * (step.triggers > 1)}\n")
+                step.triggers = 0
             yield from self._output(step)
             last = self._number + 1 == len(self._steps)
             if not image and (last or not self._ended(step)):

@@ -40,7 +40,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
 
     The configuration has the layers of the image that the build began with (``base``), and none that it makes.
     ``places``: the lines of vertices; ``epoch``: the build's time in seconds since 1970, if it is given; ``stages``:
-    the numbers of those that were converted, each with the reference of the image that it begins with (or nothing).
+    the numbers of those that were converted, each with the reference of the image that it begins with (or nothing);
+    ``triggers``: how many instructions that image wants done first.
     """
 
     edge: Edge | None
@@ -50,6 +51,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None
     ignore_cache: bool
     stages: Mapping[int, str]
+    triggers: Mapping[int, int]
 
 
 class ConversionPass:
@@ -77,6 +79,11 @@ class ConversionPass:
             places=self._build.places,
             epoch=self._build.epoch,
             ignore_cache=target.ignore_cache,
+            triggers={
+                node.stage: sum(command.trigger for command in node.commands)
+                for node in self._order
+                if node.stage is not None
+            },
             stages={
                 node.stage: node.image.reference if node.image else "" for node in self._order if node.stage is not None
             },

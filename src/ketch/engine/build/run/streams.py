@@ -87,7 +87,7 @@ class ClassicListener:
     def converted(self, conversion: Conversion, bases: Mapping[int, str]) -> None:
         """Tell of the first step."""
         if self._stream is not None:
-            self._put(self._stream.begin(conversion.places, conversion.stages, bases))
+            self._put(self._stream.begin(conversion.places, conversion.stages, bases, conversion.triggers))
 
     def status(self, status: SolveStatus) -> None:
         """Tell what has changed."""
