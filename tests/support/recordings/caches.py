@@ -233,6 +233,11 @@ def _write(path: pathlib.Path, text: str) -> None:
     path.parent.chmod(0o755)
 
 
+def archive_of_image(name: str) -> bytes:
+    """The archive that b:1 or b:2 is imported from."""
+    return _tar(files_of_image(name), programs=True)
+
+
 def files_of_image(name: str) -> dict[str, bytes]:
     """The files of the image b:1 or b:2, beside ``bin``."""
     return {"etc/passwd": PASSWD.encode(), "etc/group": GROUP.encode(), "name": name.encode()}
@@ -291,8 +296,7 @@ def _images(directory: pathlib.Path) -> dict[str, Any]:
     """Make the images; returns the digests of their manifests and of their layers."""
     for name in ("b:1", "b:2"):
         changes = ["-c", f"ENV {conversions.PATH}", "-c", 'CMD ["/bin/sh"]']
-        data = _tar(files_of_image(name), programs=True)
-        _docker("import", *changes, "-", name, data=data)
+        _docker("import", *changes, "-", name, data=archive_of_image(name))
     for name, triggers in conversions.TRIGGERS.items():
         lines = ["FROM b:1", *(["ENV A=b"] if name == "on:1" else []), *(f"ONBUILD {one}" for one in triggers)]
         command = ["buildx", "build", "--provenance=false", "-t", name, "-f", "-", str(directory / "www")]

@@ -40,35 +40,40 @@ class Images:
         return ResolvedImage(reference=name, config=image)
 
 
-def options_of(row, **more):
-    """The options that a row's command line sets."""
+def given(words):
+    """A command line's options, as they are written."""
     parser = argparse.ArgumentParser()
     for name in ("build-arg", "build-context", "label", "no-cache-filter", "add-host", "ulimit", "secret", "allow"):
         parser.add_argument(f"--{name}", action="append", default=[])
     for name in ("platform", "target", "network", "shm-size", "cgroup-parent"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--no-cache", action="store_true")
-    given = parser.parse_args(shlex.split(row["args"]))
-    args = dict(item.split("=", 1) for item in given.build_arg if "=" in item)
+    return parser.parse_args(shlex.split(words))
+
+
+def options_of(row, **more):
+    """The options that a row's command line sets."""
+    asked = given(row["args"])
+    args = dict(item.split("=", 1) for item in asked.build_arg if "=" in item)
     contexts = {}
-    for name, value in (item.split("=", 1) for item in given.build_context):
+    for name, value in (item.split("=", 1) for item in asked.build_context):
         image = value.startswith("docker-image://")
         contexts[name] = ImageContext(reference=value[15:]) if image else LocalContext(name=name)
     fields = {
         "args": args,
         "contexts": contexts,
-        "labels": dict(item.split("=", 1) for item in given.label),
-        "target": given.target,
-        "platform": platforms.parse(given.platform) if given.platform else None,
+        "labels": dict(item.split("=", 1) for item in asked.label),
+        "target": asked.target,
+        "platform": platforms.parse(asked.platform) if asked.platform else None,
         "build_platform": AMD64,
-        "network": {"host": pb.HOST, "none": pb.NONE}.get(given.network, pb.UNSET),
-        "hosts": [tuple(item.replace("=", ":", 1).split(":", 1)) for item in given.add_host],
-        "ulimits": [limit(item) for item in given.ulimit],
-        "shm_size": 64 << 20 if given.shm_size else 0,
-        "cgroup_parent": given.cgroup_parent,
+        "network": {"host": pb.HOST, "none": pb.NONE}.get(asked.network, pb.UNSET),
+        "hosts": [tuple(item.replace("=", ":", 1).split(":", 1)) for item in asked.add_host],
+        "ulimits": [limit(item) for item in asked.ulimit],
+        "shm_size": 64 << 20 if asked.shm_size else 0,
+        "cgroup_parent": asked.cgroup_parent,
         "hostname": args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         "cache_namespace": args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        "no_cache": [] if given.no_cache else given.no_cache_filter or None,
+        "no_cache": [] if asked.no_cache else asked.no_cache_filter or None,
     }
     if row["name"].startswith("ignore"):
         fields["context"] = LocalContext(name="context", ignore=conversions.IGNORED)

@@ -34,6 +34,7 @@ LONG = {
     "integration/network/test_side_by_side.py": 1,
     "integration/network/test_network_scale.py": 1,
     "integration/registry/test_interop.py": 1,
+    "integration/build/test_recorded_builds.py": 1,
     "integration/build/test_projects.py": 1,
     "integration/clients/test_ansible.py": 1,
     "integration/clients/test_testcontainers.py": 1,
