@@ -367,31 +367,39 @@ async def test_a_farewell_lets_calls_end_and_no_new_ones_begin():
 
 async def test_calls_wait_while_the_peer_takes_only_so_many():
     async with calling() as (channel, peer):
-        await peer.send(settings({H2Setting.MAX_CONCURRENT_STREAMS: 1}))
-        await asyncio.sleep(0)
-        first = asyncio.create_task(channel.unary(CALL, b"1"))
-        numbers = []
-        second = None
-        async for kind, _, number, _ in peer.frames():
-            if kind == FrameKind.SETTINGS and second is None:
-                second = asyncio.create_task(channel.unary(CALL, b"2"))
+        ping = frame(FrameKind.PING, 0, 0, bytes(8))
+        await peer.send(settings({H2Setting.MAX_CONCURRENT_STREAMS: 1}) + ping)
+        frames = peer.frames()
+        async for kind, *_ in frames:
+            if kind == FrameKind.PING:  # it has read the settings
+                break
+        asking = [asyncio.create_task(channel.unary(CALL, b"question")) for _ in range(2)]
+        asked, answered = [], 0
+        async for kind, _, number, _ in frames:
             if kind == FrameKind.DATA:
-                numbers.append(number)
-                assert number == 1 or first.done()
+                asked.append(number)
+                assert len(asked) == answered + 1
+                await peer.send(ping)
+            elif kind == FrameKind.PING:  # it had the time to begin another
+                answered += 1
+                number = asked[-1]
                 await peer.send(answer(peer, OK, number=number) + frame(FrameKind.DATA, 0, number, b"\0\0\0\0\1x"))
                 await peer.send(answer(peer, [("grpc-status", "0")], end=True, number=number))
-                if len(numbers) == 2:
+                if answered == 2:
                     break
-        assert await asyncio.gather(first, second) == [b"x", b"x"]
+        assert await asyncio.gather(*asking) == [b"x", b"x"]
 
 
 async def test_a_small_window_of_the_peer_is_kept_to():
     async with calling() as (channel, peer):
-        await peer.send(settings({H2Setting.INITIAL_WINDOW_SIZE: 10}))
-        await asyncio.sleep(0.05)
+        await peer.send(settings({H2Setting.INITIAL_WINDOW_SIZE: 10}) + frame(FrameKind.PING, 0, 0, bytes(8)))
+        frames = peer.frames()
+        async for kind, *_ in frames:
+            if kind == FrameKind.PING:  # it has read the settings
+                break
         asking = asyncio.create_task(channel.unary(CALL, b"x" * 35))
         got = b""
-        async for kind, _, number, content in peer.frames():
+        async for kind, _, number, content in frames:
             if kind == FrameKind.DATA:
                 assert len(content) <= 10
                 got += content
