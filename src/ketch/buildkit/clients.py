@@ -8,13 +8,14 @@ their session inside of a call.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine
     from typing import Any
 
     from ketch.buildkit.control.server import BuildKitServer
@@ -33,30 +34,30 @@ class BuildKitClients:
         self._made: BuildKitServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def server(self) -> BuildKitServer:
-        """The server, made at the first call."""
+    async def server(self) -> BuildKitServer:
+        """The server, made at the first call: in a thread, since others want to be answered meanwhile."""
         if self._made is None:
-            from ketch.buildkit.control.server import BuildKitServer
-
-            self._made = BuildKitServer(self._engine)
+            module = await asyncio.to_thread(importlib.import_module, "ketch.buildkit.control.server")
+            self._made = self._made or module.BuildKitServer(self._engine)
+        assert self._made is not None
         return self._made
 
-    def take_calls(self, sock: socket.socket, initial: bytes) -> None:
-        """Serve calls on a connection, which is ours from now on; ``initial`` has come already."""
-        self._begin(sock, initial, self.server().serve)
-
-    def take_session(self, sock: socket.socket, initial: bytes, headers: Mapping[str, Sequence[str]]) -> None:
-        """Serve a session on a connection, which is ours from now on; the request's headers tell whose it is."""
-        server = self.server()
-        self._begin(sock, initial, lambda stream: server.serve_session(stream, headers))
+    def take(
+        self, sock: socket.socket, initial: bytes, serve: Callable[[ByteStream], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Serve a connection, which is ours from now on, in a way of the server's; ``initial`` has come already."""
+        task = asyncio.create_task(_serve(sock, initial, serve), name="buildkit-client")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     async def serve(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve a connection that speaks gRPC from the first byte, to its end."""
-        from ketch.rpc.bytestream import TransportStream
-
         loop = asyncio.get_running_loop()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that is gone says nothing
         try:
+            server = await self.server()
+            from ketch.rpc.bytestream import TransportStream
+
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that is gone says nothing
             _, stream = await loop.connect_accepted_socket(
                 TransportStream, sock, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_S if tls is not None else None
             )
@@ -64,7 +65,10 @@ class BuildKitClients:
             sock.close()
             log.info("TLS handshake of a client of BuildKit's failed: %s", e or "timed out")
             return
-        await self.server().serve(stream)
+        except BaseException:
+            sock.close()
+            raise
+        await server.serve(stream)
 
     async def close(self) -> None:
         """End the connections that are left."""
@@ -73,13 +77,6 @@ class BuildKitClients:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._made is not None:
             await self._made.close()
-
-    def _begin(
-        self, sock: socket.socket, initial: bytes, serve: Callable[[ByteStream], Coroutine[Any, Any, None]]
-    ) -> None:
-        task = asyncio.create_task(_serve(sock, initial, serve), name="buildkit-client")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

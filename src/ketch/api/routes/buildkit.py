@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ketch.api import streams
@@ -23,7 +24,8 @@ async def grpc(call: Call) -> web.StreamResponse:
         raise UnclassifiedArgument("no upgrade proto in request")
     if asked != _PROTOCOL:
         raise UnclassifiedArgument(f"protocol {asked} not supported")
-    call.buildkit.take_calls(*_taken(call))
+    server = await call.buildkit.server()
+    call.buildkit.take(*_taken(call), server.serve)
     return streams.Gone()
 
 
@@ -33,8 +35,9 @@ async def session(call: Call) -> web.StreamResponse:
     if not headers.get("Upgrade"):
         raise InvalidArgument("no upgrade proto in request")
     by_name = {name.lower(): headers.getall(name) for name in headers}
-    call.buildkit.server().check_session(by_name)
-    call.buildkit.take_session(*_taken(call), by_name)
+    server = await call.buildkit.server()
+    server.check_session(by_name)
+    call.buildkit.take(*_taken(call), partial(server.serve_session, headers=by_name))
     return streams.Gone()
 
 
