@@ -71,10 +71,11 @@ class ImageConfig(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.os = self.os or "linux"
 
 
-def decode(data: bytes) -> ImageConfig:
+def decode(data: bytes, *, made: bool = True) -> ImageConfig:
     """A configuration from JSON (msgspec.DecodeError, UnicodeDecodeError, and InvalidArgument in Docker's words).
 
-    As Docker reads it: names match without regard to case, a null is nothing, a command may be a text.
+    As Docker reads it: names match without regard to case, a null is nothing, a command may be a text.  ``made``: the
+    layers of its history are there; of an image that is still to be made they are not.
     """
     try:
         facts = msgspec.json.decode(data) if data else None
@@ -85,7 +86,7 @@ def decode(data: bytes) -> ImageConfig:
     if not data:
         raise InvalidArgument("unexpected end of JSON input", hint="the image's configuration is empty")
     facts = {} if facts is None else _matched(facts, ImageConfig)
-    if isinstance(facts, dict) and "rootfs" not in facts:
+    if made and isinstance(facts, dict) and "rootfs" not in facts:
         raise InvalidArgument("invalid image JSON, no RootFS key")
     try:
         config = msgspec.convert(facts, ImageConfig)
@@ -97,7 +98,7 @@ def decode(data: bytes) -> ImageConfig:
     for created in (config.created, *(step.created for step in steps)):
         if created is not None and (complaint := moments.complaint(created)):
             raise InvalidArgument(complaint, hint="the image's configuration has a time that is none")
-    if sum(not step.empty_layer for step in steps) > len(config.rootfs.diff_ids):
+    if made and sum(not step.empty_layer for step in steps) > len(config.rootfs.diff_ids):
         raise InvalidArgument("too many non-empty layers in History section")
     return config
 

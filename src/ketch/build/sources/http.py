@@ -14,6 +14,7 @@ import hashlib
 import os
 import posixpath
 import time
+from collections import OrderedDict
 from contextlib import asynccontextmanager
 from errno import EDQUOT, ENOSPC
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,6 +44,7 @@ UPLOADS = "buildkit-session"  # the host of what a client keeps for its builds
 _BUFFER = 1 << 20
 _PERM = 0o600
 _CONNECT_S, _STALL_S = 30, 120
+_UPLOADS = 64  # of which the daemon knows what they were
 _HEADERS = ("Accept", "User-Agent")  # that a source may set
 
 
@@ -53,11 +55,33 @@ class _Saved(NamedTuple):
     file: Download
 
 
+class Uploads:
+    """The files that clients have kept and given, which they do once: a build may ask for one again."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, ...], _Saved] = OrderedDict()
+
+    def get(self, key: tuple[str, ...]) -> _Saved | None:
+        """A file that was given before, whose layer may be gone."""
+        return self._known.get(key)
+
+    def keep(self, key: tuple[str, ...], saved: _Saved) -> None:
+        """Note what was given."""
+        self._known[key] = saved
+        while len(self._known) > _UPLOADS:
+            self._known.popitem(last=False)
+
+
 class HttpSource:
     """The operation of a file of the web."""
 
     def __init__(
-        self, identifier: str, attrs: Mapping[str, str], snapshots: BuildSnapshots, versions: Versions
+        self,
+        identifier: str,
+        attrs: Mapping[str, str],
+        snapshots: BuildSnapshots,
+        versions: Versions,
+        uploads: Uploads,
     ) -> None:
         """InvalidArgument: the attributes are wrong."""
         self._url = identifier
@@ -72,7 +96,7 @@ class HttpSource:
         self._header = {
             name: attrs[f"http.header.{name.lower()}"] for name in _HEADERS if f"http.header.{name.lower()}" in attrs
         }
-        self._snapshots, self._versions = snapshots, versions
+        self._snapshots, self._versions, self._uploads = snapshots, versions, uploads
         self._uploaded = identifier.partition("://")[2].partition("/")[0] == UPLOADS
         self._saved: _Saved | None = None
         self._promised = ""
@@ -180,10 +204,18 @@ class HttpSource:
         url = urlsplit(self._url)
         missing: NotFound | None = None
         for session in work.sessions:
+            key = session.id, self._key()
+            if (saved := self._uploads.get(key)) is not None:
+                work.lease.hold(saved.layer)
+                if self._snapshots.exists(saved.layer):
+                    return saved
             try:
-                return await self._written(work, session.uploaded(url.netloc, url.path), {})
+                saved = await self._written(work, session.uploaded(url.netloc, url.path), {})
             except NotFound as e:
                 missing = missing or e
+                continue
+            self._uploads.keep(key, saved)
+            return saved
         raise missing or NotFound(f"no client keeps {self._url}")
 
     async def _written(self, work: Work, pieces: AsyncIterator[bytes], header: Mapping[str, str]) -> _Saved:

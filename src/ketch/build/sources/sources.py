@@ -41,6 +41,7 @@ class Sources:
         self._layouts, self._from_client = layouts, from_client
         self._versions, self._repositories = kept.versions, kept.repositories
         self._temporary = kept.temporary
+        self._uploads = http.Uploads()
         receive.sweep(self._temporary)
 
     def operation(self, vertex: Vertex) -> Operation:
@@ -59,6 +60,6 @@ class Sources:
             case git.SCHEME:
                 return git.GitSource(identifier, attrs, self._snapshots, self._repositories, self._temporary)
             case "http://" | "https://":
-                return http.HttpSource(identifier, attrs, self._snapshots, self._versions)
+                return http.HttpSource(identifier, attrs, self._snapshots, self._versions, self._uploads)
             case _:
                 raise InvalidArgument(f"failed to parse source {identifier[:200]!r}: unknown scheme")

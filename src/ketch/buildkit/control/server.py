@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ketch.buildkit.control import histories, jobs, usage, workers
 from ketch.buildkit.control.contents import BuildContents
+from ketch.buildkit.control.solves import Solves
+from ketch.buildkit.gateway import handlers as gateway
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.session.sessions import Sessions
 from ketch.buildkit.wire.control.control_pb2 import BytesMessage
@@ -29,6 +31,7 @@ class BuildKitServer:
         self.sessions = Sessions(os.path.join(engine.parts.paths.exec_root, "sessions"))
         self.jobs = jobs.BuildJobs()
         contents = BuildContents(engine.builds, engine.images.store.content)
+        self.solves = Solves(engine, self.sessions, self.jobs)
         self._handlers = {
             **health.handlers(),
             **workers.handlers(engine),
@@ -36,6 +39,8 @@ class BuildKitServer:
             **jobs.handlers(self.jobs, engine.builds),
             **histories.handlers(engine.builds.history, contents.log),
             **contents.handlers(),
+            **self.solves.handlers(),
+            **gateway.handlers(self.solves.find),
             ControlService.Session.path: (ControlService.Session, self._session),
         }
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ketch.engine.aio.transfer import written
+from ketch.engine.build.exports.sinks import write_trees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,3 +35,11 @@ class ClientSink:
         for one in trees:
             with self._snapshots.opened(one.tree) as fd:
                 await self._session.send_directory(self._exporter, fd, one.name)
+
+
+class ClientTarSink(ClientSink):
+    """The same for an exporter that takes trees as one archive."""
+
+    async def files(self, trees: Sequence[NamedTree]) -> None:
+        """Send trees of files as a tar (KetchError)."""
+        await self.archive(lambda file: write_trees(self._snapshots, trees, file), {})

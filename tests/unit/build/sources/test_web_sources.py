@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -238,10 +239,14 @@ def test_what_a_client_keeps_is_a_source(tmp_path):
     other = SourceClient("other")
     maps, top = box.run("http://buildkit-session/id", SourceWork(other, box.client), http_filename="context")
     assert (top / "context").read_bytes() == content
+    work = SourceWork(other, box.client)  # what was given once is known as long as its layer is there
+    assert box.run("http://buildkit-session/id", work, http_filename="context") == (maps, top)
+    assert top.name in work.lease.names
     box.client.uploads["/id2"] = [content]
     assert box.run("http://buildkit-session/id2", http_filename="context")[0] == maps
+    os.rename(top, tmp_path / "aside")
     with pytest.raises(NotFound, match="nothing at http://buildkit-session/id"):
-        box.run("http://buildkit-session/id")
+        box.run("http://buildkit-session/id", http_filename="context")
     box.close()
 
 

@@ -78,8 +78,9 @@ class _DockerfileFrontend:
         """The result."""
         self._attrs.refuse_removed()
         for name in self._attrs.text("frontend.caps").split(","):
-            if name and name not in _CAPABILITIES:
-                raise UnsupportedCapability(name)
+            plain = name.partition("+")[0]  # behind it stands who may answer in its place
+            if plain and plain not in _CAPABILITIES:
+                raise UnsupportedCapability(plain)
         try:
             return await self._run()
         except DockerfileError as e:

@@ -106,7 +106,7 @@ def _config(result: FrontendResult, suffix: str, platform: Platform) -> ImageCon
 
 def _decoded(data: bytes) -> ImageConfig:
     try:
-        return decode_config(data)
+        return decode_config(data, made=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise InvalidArgument(f"failed to parse image config: {e}") from e
 
