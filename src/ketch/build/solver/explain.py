@@ -14,6 +14,8 @@ from ketch.build.solver.lookup import definition, input_key, sources
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from google.protobuf.message import Message
+
     from ketch.build.cache.records import CacheRecords
     from ketch.build.cache.schema import CacheKey, CacheResult
     from ketch.build.solver.edge import EdgeNode
@@ -122,16 +124,49 @@ def _command_changes(old: pb.ExecOp, new: pb.ExecOp) -> list[str]:
     found += _mapping_changes("variable", _variables(old), _variables(new))
     found += _value_changes("directory", old.meta.cwd, new.meta.cwd)
     found += _value_changes("user", old.meta.user, new.meta.user)
-    mounts = [sorted(mount.dest for mount in one.mounts) for one in (old, new)]
-    found += _value_changes("mounts", " ".join(mounts[0]), " ".join(mounts[1]))
+    found += _value_changes("network", pb.NetMode.Name(old.network), pb.NetMode.Name(new.network))
+    found += _value_changes("security", pb.SecurityMode.Name(old.security), pb.SecurityMode.Name(new.security))
+    found += _mapping_changes("mount", _mounts(old), _mounts(new))
+    found += _mapping_changes("secret", _secrets(old), _secrets(new))
+    found += _mapping_changes("host", _hosts(old), _hosts(new))
+    found += _mapping_changes("limit", _limits(old), _limits(new))
     return found or ["options of the command"]
 
 
 def _action_changes(old: pb.FileOp, new: pb.FileOp) -> list[str]:
-    before, after = ([str(action).replace("\n", " ").strip() for action in one.actions] for one in (old, new))
+    before, after = ([_text(action) for action in one.actions] for one in (old, new))
     if len(before) != len(after):
         return [f"{len(after)} actions instead of {len(before)}"]
     return [line for one, other in zip(before, after, strict=True) for line in _value_changes("action", one, other)]
+
+
+def _mounts(command: pb.ExecOp) -> dict[str, str]:
+    """The options of mounts by their places, without those of which input or output they are."""
+    found = {}
+    for mount in command.mounts:
+        options = pb.Mount()
+        options.CopyFrom(mount)
+        for field in ("dest", "input", "output"):
+            options.ClearField(field)
+        if mount.dest != "/":
+            found[mount.dest] = _text(options)
+    return found
+
+
+def _secrets(command: pb.ExecOp) -> dict[str, str]:
+    return {one.name: _text(one) for one in command.secretenv}
+
+
+def _hosts(command: pb.ExecOp) -> dict[str, str]:
+    return {one.Host: one.IP for one in command.meta.extraHosts}
+
+
+def _limits(command: pb.ExecOp) -> dict[str, str]:
+    return {one.Name: f"{one.Soft}:{one.Hard}" for one in command.meta.ulimit}
+
+
+def _text(message: Message) -> str:
+    return str(message).replace("\n", " ").strip()
 
 
 def _variables(command: pb.ExecOp) -> dict[str, str]:

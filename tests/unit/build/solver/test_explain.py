@@ -8,6 +8,8 @@ import pytest
 
 from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
 from ketch.build.cache.pruning.policy import PruneOptions
+from ketch.build.llb import ops_pb2 as pb
+from ketch.build.solver import explain
 from ketch.storage.layers.changed_files import changed_files
 from tests.support.building.memory import World, step
 
@@ -83,6 +85,27 @@ async def test_an_instruction_in_the_place_of_another(world: World) -> None:
             ("command: `make all` -> `make some`",),
         )
     }
+
+
+def test_what_differs_of_commands() -> None:
+    """Each option by its name; which input a mount has is no difference."""
+    mounts = [pb.Mount(dest="/"), pb.Mount(dest="/c", mountType=pb.CACHE, cacheOpt=pb.CacheOpt(ID="a"), input=1)]
+    old = pb.ExecOp(meta=pb.Meta(args=["x"]), mounts=mounts)
+    new = pb.ExecOp()
+    new.CopyFrom(old)
+    assert explain._command_changes(old, new) == ["options of the command"]
+    new.mounts[1].input = 2
+    new.mounts[1].cacheOpt.ID = "b"
+    new.network, new.security = pb.NONE, pb.INSECURE
+    new.secretenv.add(ID="s", name="S")
+    new.meta.extraHosts.add(Host="far", IP="1.2.3.4")
+    new.meta.ulimit.add(Name="nofile", Soft=1, Hard=2)
+    old.meta.args.append("y")
+    found = explain._command_changes(old, new)
+    assert found[:3] == ["command: `x y` -> `x`", "network: `UNSET` -> `NONE`", "security: `SANDBOX` -> `INSECURE`"]
+    assert found[3].startswith("mount /c: `") and '"a"' in found[3] and '"b"' in found[3]
+    assert found[4].startswith("secret S is new: ")
+    assert found[5:] == ["host far is new: `1.2.3.4`", "limit nofile is new: `1:2`"]
 
 
 async def test_a_source_that_is_another_one(world: World) -> None:
