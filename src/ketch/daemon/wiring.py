@@ -60,6 +60,23 @@ log = logging.getLogger("ketchd")
 
 async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
+    db = _database(config, stack)
+    parts = _parts(config, db, launcher, stack)
+    stack.push_async_callback(parts.registries.close)
+    stack.callback(parts.images.close)
+    stack.callback(parts.network_thread.close)
+    await parts.network_thread.run(parts.network.setup)
+    stack.push_async_callback(_release, parts)
+    failpoint("daemon.networks-up")
+    await parts.network_thread.run(network_settings.default_network, config, parts.network)
+    engine = assemble(parts)
+    await engine.start()
+    stack.push_async_callback(engine.close)
+    return engine
+
+
+def _database(config: Config, stack: AsyncExitStack) -> Database:
+    """The database, which is whole, and this daemon's alone."""
     repair.finish(config.data_root)
     repair.check_not_lost(config.data_root)
     with roots.private_database(config.data_root):
@@ -69,6 +86,11 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(db.close)
     stack.enter_context(listen.state_lock(db.identity, config.data_root))
     failpoint("daemon.database-open")
+    return db
+
+
+def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitStack) -> Parts:
+    """The parts of the engine."""
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
     containers = store.ContainerStore(db)
@@ -85,13 +107,9 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
     snapshots = storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check)
-    records = CacheRecords(db)
-    builder = os.path.join(config.data_root, "builder")
-    os.makedirs(builder, mode=0o710, exist_ok=True)
-    contexts = ContextCopies(os.path.join(builder, "contexts"))
-    images = ImageStore(db, config.data_root, remover.later, lambda: records.layers() | contexts.layers())
-    layers = EngineBuildSnapshots(images, snapshots)
-    parts = Parts(
+    builds = _BuildState(config, db)
+    images = ImageStore(db, config.data_root, remover.later, builds.needed_layers)
+    return Parts(
         engine_id=engine_id,
         paths=paths,
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
@@ -105,17 +123,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         network_thread=SerialThread("network"),
         tasks=BackgroundTasks(),
         registries=registry_settings.build(config),
-        builds=BuildParts(
-            layers=layers,
-            records=records,
-            contexts=contexts,
-            mounts=CacheMounts(config.data_root, layers, remover.later),
-            sources=SourceStores(os.path.join(builder, "tmp"), remover.later),
-            history=BuildHistory(db),
-            rules=builder_settings.rules(config),
-            max_parallelism=builder_settings.max_parallelism(config),
-            root=os.path.join(builder, "tmp"),
-        ),
+        builds=builds.parts(EngineBuildSnapshots(images, snapshots), remover),
         remover=remover,
         interruption=interruption,
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
@@ -123,17 +131,36 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
         dns_defaults=network_settings.dns_defaults(config),
         host_gateway=config.host_gateway_ip,
     )
-    stack.push_async_callback(parts.registries.close)
-    stack.callback(parts.images.close)
-    stack.callback(parts.network_thread.close)
-    await parts.network_thread.run(network.setup)
-    stack.push_async_callback(_release, parts)
-    failpoint("daemon.networks-up")
-    await parts.network_thread.run(network_settings.default_network, config, network)
-    engine = assemble(parts)
-    await engine.start()
-    stack.push_async_callback(engine.close)
-    return engine
+
+
+class _BuildState:
+    """The state of the builder: records of its cache and copies of contexts, whose layers images must not lose."""
+
+    def __init__(self, config: Config, db: Database) -> None:
+        self._config, self._db = config, db
+        self._root = os.path.join(config.data_root, "builder")
+        os.makedirs(self._root, mode=0o710, exist_ok=True)
+        self._records = CacheRecords(db)
+        self._contexts = ContextCopies(os.path.join(self._root, "contexts"))
+
+    def needed_layers(self) -> set[str]:
+        """The layers that builds need."""
+        return self._records.layers() | self._contexts.layers()
+
+    def parts(self, layers: EngineBuildSnapshots, remover: Remover) -> BuildParts:
+        """The builder's parts."""
+        config = self._config
+        return BuildParts(
+            layers=layers,
+            records=self._records,
+            contexts=self._contexts,
+            mounts=CacheMounts(config.data_root, layers, remover.later),
+            sources=SourceStores(os.path.join(self._root, "tmp"), remover.later),
+            history=BuildHistory(self._db),
+            rules=builder_settings.rules(config),
+            max_parallelism=builder_settings.max_parallelism(config),
+            root=os.path.join(self._root, "tmp"),
+        )
 
 
 def _networks(config: Config, db: Database, engine_id: str) -> NetworkManager:
