@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.buildkit.control.server import BuildKitServer
+    from ketch.engine.build.frontends.bridge import Bridge, FrontendRequest
+    from ketch.engine.build.frontends.results import FrontendResult
     from ketch.engine.engine import Engine
     from ketch.rpc.bytestream import ByteStream
 
 log = logging.getLogger(__name__)
 _HANDSHAKE_S = 10.0
+_GATEWAY = "gateway.v0"
 
 
 class BuildKitClients:
@@ -33,6 +36,15 @@ class BuildKitClients:
         self._engine = engine
         self._made: BuildKitServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        engine.builds.frontends[_GATEWAY] = self._gateway
+
+    async def _gateway(self, bridge: Bridge, request: FrontendRequest) -> FrontendResult:
+        """The front end that runs an image."""
+        from ketch.buildkit.control.workers import worker
+        from ketch.buildkit.gateway.frontend import GatewayFrontend
+
+        frontend = GatewayFrontend(self._engine.builds.executor, lambda: [worker(self._engine)])
+        return await frontend(bridge, request)
 
     async def server(self) -> BuildKitServer:
         """The server, made at the first call: in a thread, since others want to be answered meanwhile."""

@@ -24,6 +24,11 @@ class Phase:
         self._state = VertexState(digest=f"sha256:{secrets.token_hex(32)}", name=name, started=_now())
         self._send()
 
+    @property
+    def digest(self) -> str:
+        """The name by which clients know the step."""
+        return self._state.digest
+
     def status(self, name: str, current: int, total: int, *, done: bool = False) -> None:
         """Tell how far a part is."""
         row = VertexStatus(

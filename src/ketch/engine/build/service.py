@@ -24,7 +24,7 @@ from ketch.failpoints import failpoint
 from ketch.storage.contexts import receive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from ketch.build.cache.pruning.keeper import CacheKeeper
     from ketch.build.cache.pruning.policy import PruneOptions
@@ -66,6 +66,7 @@ class BuildService:
         self.history, self._parts = parts.history, parts
         self._factory = factory
         self._builder: Builder | None = None
+        self.frontends: dict[str, Callable[[Any, Any], Awaitable[Any]]] = {}  # of others, for the builder
         self._running: dict[asyncio.Task[Any], str] = {}
         self._closing = False
 
@@ -193,7 +194,13 @@ class BuildService:
         """The builder, made at the first call."""
         if self._builder is None:
             self._builder = self._factory()
+            self._builder.frontends.update(self.frontends)
         return self._builder
+
+    @property
+    def executor(self) -> BuildExecutor:
+        """The executor of commands."""
+        return self._parts.executor
 
     def begin(self, task: asyncio.Task[Any], name: str) -> None:
         """Take note of a build's task (Unavailable: the daemon ends)."""

@@ -1,0 +1,147 @@
+"""A front end of our own: the program of an image that BuildKit's gateway.v0 runs.
+
+It asks LLBBridge over its standard streams, and does what the option ``do`` says.  Run in a container; see
+`frontend_image`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+
+from ketch.build.llb import ops_pb2
+from ketch.build.llb.definition import define, load
+from ketch.build.llb.operations import Action, MountInput, execute, files, output_at, source
+from ketch.buildkit.services.gateway import LLBBridgeService
+from ketch.buildkit.wire.gateway import gateway_pb2 as pb
+from ketch.rpc.client import Channel
+from ketch.rpc.wire.status_pb2 import Status
+
+
+class StdioStream:
+    """This process's standard streams, which the builder answers on."""
+
+    closed = False
+
+    async def receive(self) -> bytes:
+        return await asyncio.to_thread(os.read, 0, 1 << 16)
+
+    async def send(self, data: bytes) -> None:
+        while data:
+            data = data[await asyncio.to_thread(os.write, 1, data) :]
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(1)
+
+
+def options() -> dict[str, str]:
+    found = {}
+    for name, text in os.environ.items():
+        if name.startswith("BUILDKIT_FRONTEND_OPT_"):
+            key, _, value = text.partition("=")
+            found[key] = value
+    return found
+
+
+class Program:
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.options = channel, options()
+
+    async def call(self, method, request):
+        return await self.channel.unary(method, request, timeout=30)
+
+    async def solve(self, edge, **more) -> pb.Ref:
+        request = pb.SolveRequest(Definition=define(edge), allowResultReturn=True, allowResultArrayRef=True, **more)
+        answer = await self.call(LLBBridgeService.Solve, request)
+        return answer.result.ref
+
+    async def returns(self, ref: pb.Ref | None, metadata=None, error: Status | None = None) -> None:
+        result = pb.Result(metadata=metadata or {})
+        if ref is not None:
+            result.ref.CopyFrom(ref)
+        await self.call(LLBBridgeService.Return, pb.ReturnRequest(result=result, error=error))
+
+    # -- what it may be told to do -----------------------------------------------------------------
+
+    async def image(self) -> None:
+        """An image of a base, a command and a file, after all sorts of questions."""
+        pong = await self.call(LLBBridgeService.Ping, pb.PingRequest())
+        assert {"solve.base", "gateway.exec"} <= {one.ID for one in pong.FrontendAPICaps}
+        assert any(one.ID == "source.image" for one in pong.LLBCaps)
+        workers = json.loads(os.environ["BUILDKIT_WORKERS"])
+        assert [one["id"] for one in workers] == [one.ID for one in pong.Workers]
+        asked = pb.ResolveImageConfigRequest(Ref=self.options["base"], LogName="looking for the base")
+        found = await self.call(LLBBridgeService.ResolveImageConfig, asked)
+        config = json.loads(found.Config)
+        base = source(f"docker-image://{found.Ref}", {}, ops_pb2.Platform(OS="linux", Architecture="amd64"))
+        meta = ops_pb2.Meta(args=["/bin/sh", "-c", "mkdir /made && echo by a front end > /made/file"], cwd="/")
+        meta.env.append("PATH=/bin")
+        platform = ops_pb2.Platform(OS="linux", Architecture=config["architecture"])
+        run = execute(ops_pb2.ExecOp(meta=meta), [MountInput(ops_pb2.Mount(dest="/"), base)], platform)
+        ref = await self.solve(output_at(run, "/"), Evaluate=True)
+        read = await self.call(LLBBridgeService.ReadFile, pb.ReadFileRequest(Ref=ref.id, FilePath="/made/file"))
+        assert read.Data == b"by a front end\n", read
+        part = pb.ReadFileRequest(Ref=ref.id, FilePath="/made/file", Range=pb.FileRange(Offset=3, Length=1))
+        assert (await self.call(LLBBridgeService.ReadFile, part)).Data == b"a"
+        listed = await self.call(LLBBridgeService.ReadDir, pb.ReadDirRequest(Ref=ref.id, DirPath="/made"))
+        assert [one.path for one in listed.entries] == [b"file"]
+        status = await self.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=ref.id, Path="/made"))
+        assert status.stat.mode & 1 << 31  # Go's directory
+        text = ops_pb2.FileActionMkFile(path="/told", mode=0o644, data=self.options["text"].encode(), timestamp=-1)
+        more = files(load(getattr(ref, "def")), [Action(ops_pb2.FileAction(mkfile=text))])
+        await self.call(LLBBridgeService.Warn, pb.WarnRequest(digest=more.vertex.digest, level=1, short=b"beware"))
+        print("on its way", file=sys.stderr, flush=True)
+        config["config"]["Labels"] = {"made": "by a front end"}
+        metadata = {"containerimage.config": json.dumps(config).encode()}
+        await self.returns(await self.solve(more), metadata)
+
+    async def inputs(self) -> None:
+        """The result that is its input of the name ``given``."""
+        found = await self.call(LLBBridgeService.Inputs, pb.InputsRequest())
+        await self.returns(await self.solve(load(found.Definitions["given"])))
+
+    async def error(self) -> None:
+        await self.returns(None, error=Status(code=3, message="it cannot be done"))
+
+    async def silence(self) -> None:
+        """End without a result."""
+        print("nothing to say", file=sys.stderr, flush=True)
+
+    async def crash(self) -> None:
+        os._exit(9)
+
+    async def loop(self) -> None:
+        while True:
+            pass
+
+    async def fill(self) -> None:
+        kept = []
+        while True:
+            kept.append(bytearray(b"x" * (64 << 20)))
+
+    async def nonsense(self) -> None:
+        """What is no HTTP/2 at all."""
+        os.write(1, b"this is no protocol\n" * 1000)
+
+    async def network(self) -> None:
+        text = ops_pb2.FileActionMkFile(
+            path="/links", mode=0o644, data=" ".join(sorted(os.listdir("/sys/class/net"))).encode()
+        )
+        await self.returns(await self.solve(files(None, [Action(ops_pb2.FileAction(mkfile=text))])))
+
+
+async def main() -> None:
+    wanted = options()["do"]
+    channel = Channel.over(StdioStream())
+    program = Program(channel)
+    await getattr(program, wanted)()
+    await channel.close()
+    os._exit(0)  # a thread still reads
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
