@@ -23,6 +23,7 @@ from ketch.notation import architectures, times
 from ketch.runtime.cgroups import common
 from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
+from ketch.storage.snapshots import quota
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -207,16 +208,4 @@ def _os_release() -> dict[str, str]:
 
 def _driver_status(snapshots: Snapshots, data_root: str) -> list[list[str]]:
     rows = snapshots.status()
-    return [["Backing Filesystem", _filesystem(data_root)], *rows] if rows else []
-
-
-def _filesystem(path: str) -> str:
-    """The type of the filesystem that holds ``path``, as ``/proc/self/mountinfo`` names it (proc(5))."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8") as f:
-        for line in f:
-            head, _, tail = line.partition(" - ")
-            if head.split()[2] == wanted:
-                return tail.split()[0]
-    return "unknown"
+    return [["Backing Filesystem", quota.backing(data_root)[1]], *rows] if rows else []

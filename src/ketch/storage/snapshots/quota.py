@@ -36,7 +36,7 @@ class Quotas:
 
     def __init__(self, containers: str) -> None:
         self._containers = containers
-        self.device, self.kind = _backing(containers)
+        self.device, self.kind = backing(containers)
 
     def check(self) -> None:
         """Raise InvalidArgument when this file system enforces no project quotas."""
@@ -74,8 +74,8 @@ class Quotas:
         return max({_FIRST - 1} | {n for n in used if n >= _FIRST}) + 1
 
 
-def _backing(path: str) -> tuple[str, str]:
-    """(device, file system type) of the mount that holds a path."""
+def backing(path: str) -> tuple[str, str]:
+    """(device, file system type) of the mount that holds a path, as ``/proc/self/mountinfo`` names them (proc(5))."""
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
