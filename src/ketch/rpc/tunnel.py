@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ketch.rpc.status import RpcError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
 _PIECE = 1 << 15  # bytes of a message, as BuildKit's own peers cut them
 
@@ -14,9 +17,9 @@ _PIECE = 1 << 15  # bytes of a message, as BuildKit's own peers cut them
 class _Call(Protocol):
     """A call in either role, as far as it is needed here."""
 
-    async def receive(self) -> Any: ...
+    async def receive_many(self) -> list[Any]: ...
 
-    async def send(self, message: Any, /) -> None: ...
+    async def send_many(self, messages: Sequence[Any], /) -> None: ...
 
 
 class Tunnel:
@@ -30,22 +33,31 @@ class Tunnel:
         self._closed = asyncio.Event()
 
     async def receive(self) -> bytes:
-        """The next message's bytes."""
+        """The bytes of the messages that are here."""
         while not self._closed.is_set():
-            message = await self._call.receive()
-            if message is None:
-                return b""
-            if message.data:
-                return bytes(message.data)
+            with _as_broken():
+                messages = await self._call.receive_many()
+            data = b"".join([message.data for message in messages])
+            if data or not messages:
+                return data
         return b""
 
     async def send(self, data: bytes) -> None:
         """Send the bytes in messages."""
         if self._closed.is_set():
             raise ConnectionResetError("the tunnel is closed")
-        for at in range(0, len(data), _PIECE):
-            await self._call.send(self._message(data[at : at + _PIECE]))
+        with _as_broken():
+            await self._call.send_many([self._message(data[at : at + _PIECE]) for at in range(0, len(data), _PIECE)])
 
     async def close(self) -> None:
         """Use the call no more."""
         self._closed.set()
+
+
+@contextmanager
+def _as_broken() -> Iterator[None]:
+    """Break the stream inside of a call that ends."""
+    try:
+        yield
+    except RpcError as e:
+        raise ConnectionResetError(f"the call around it ended: {e}") from e

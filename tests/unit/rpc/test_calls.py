@@ -307,6 +307,24 @@ async def test_a_connection_inside_a_call_of_another():
             await tunnelled.close()
 
 
+async def test_the_end_of_a_call_breaks_the_connection_inside_of_it(caplog):
+    """It is the inner connection's end, and no fault that is logged."""
+
+    async def fail(call):
+        await call.receive()
+        raise RpcError(Code.ABORTED, "enough")
+
+    async with ends({ECHO: fail}) as channel:
+        async with channel.stream(ECHO) as call:
+            tunnelled = Channel.over(Tunnel(call, lambda data: BytesMessage(data=data)))
+            with pytest.raises(RpcError, match="enough") as raised:
+                await tunnelled.unary(ONE, BytesMessage())
+            assert raised.value.code is Code.UNAVAILABLE
+            await asyncio.wait_for(tunnelled.closed, 10)
+            await tunnelled.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_nothing_of_a_connection_is_left():
     before = asyncio.all_tasks()
     async with ends({ECHO: echo}) as channel:
