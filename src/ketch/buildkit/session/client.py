@@ -71,7 +71,9 @@ class ClientSession:
         """An OCI layout that the client reads and writes (NotFound: it keeps none); ``local:PATH`` for caches."""
         if not self.serves(ContentService.Info):
             raise NotFound(f"the client keeps no layouts, and none named `{name}`")
-        return ClientLayout(self.channel, name if name.startswith(_CACHES) else f"{_LAYOUTS}{name}")
+        if not name.startswith(_CACHES):
+            name = _LAYOUTS + name.partition(":")[0]  # without the tag, whose digest the client has found
+        return ClientLayout(self.channel, name)
 
     async def secret(self, name: str) -> bytes | None:
         """A secret; None: the client has none of that name."""
