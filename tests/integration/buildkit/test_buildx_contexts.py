@@ -182,9 +182,7 @@ def test_named_contexts(build, context, tmp_path):
 
 
 def test_a_layout_as_a_context(build, context, tmp_path):
-    build("--output", f"type=oci,dest={tmp_path}/oci.tar,name=base:latest")
-    with tarfile.open(tmp_path / "oci.tar") as tar:
-        tar.extractall(tmp_path / "layout", filter="data")
+    build("--output", f"type=oci,dest={tmp_path}/layout,tar=false")
     (context / "Dockerfile").write_text("FROM base\nCOPY a /more\n")
     build("--build-context", f"base=oci-layout://{tmp_path}/layout", "--output", f"type=local,dest={tmp_path}/out")
     assert {"a", "d", "more"} <= set(os.listdir(tmp_path / "out"))

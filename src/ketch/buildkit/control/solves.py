@@ -14,7 +14,7 @@ from ketch.buildkit.failures import told
 from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.gateway.served import GatewayBuild
 from ketch.buildkit.services.control import ControlService
-from ketch.buildkit.session.sink import ClientSink, ClientTarSink
+from ketch.buildkit.session.sink import ClientLayoutSink, ClientSink, ClientTarSink
 from ketch.buildkit.wire.control import control_pb2 as pb
 from ketch.engine import os_errors
 from ketch.engine.build.attests.attester import Attester
@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from ketch.rpc.server import Handlers
     from ketch.storage.content.leases import Lease
 
-_FILES = ("docker", "oci", "local")  # outputs that go to the client; a tar, too
+_ARCHIVES = ("docker", "oci")
+_CLIENTS = (*_ARCHIVES, "local", "tar")  # outputs that go to the client
 _FRONTEND_METADATA = "frontend."
 _BUILD = "buildkit-controlapi-buildid"
 _WAIT_S = 3.0  # for a build whose front end asks before it has begun
@@ -135,7 +136,7 @@ class _Solve:
     ) -> None:
         self._solves, self._builder, self._request, self._session, self._job = solves, builder, request, session, job
         self._attrs = dict(request.FrontendAttrs)
-        self._outputs = [Output(one, self._sink(number, one)) for number, one in enumerate(_asked_outputs(request))]
+        self._outputs = [self._output(number, one) for number, one in enumerate(_asked_outputs(request))]
         self._caches = [CachePlace(kind=one.Type, attrs=dict(one.Attrs)) for one in request.Cache.Exports]
         self._states: dict[str, bool] = {}  # steps by their digests: whether they have ended
         self.internal = request.Internal
@@ -218,12 +219,16 @@ class _Solve:
         self.record.image = exported.image
         return exported.metadata
 
-    def _sink(self, number: int, output: OutputRequest) -> ClientSink | None:
-        """The client, for what it gets; None: the image store."""
-        snapshots, tasks = self._builder.snapshots, self._builder.tasks
-        if output.kind == "tar":
-            return ClientTarSink(self._session, snapshots, tasks, number)
-        return ClientSink(self._session, snapshots, tasks, number) if output.kind in _FILES else None
+    def _output(self, number: int, output: OutputRequest) -> Output:
+        """An output, with the client as the one who takes it, or the image store."""
+        if output.kind not in _CLIENTS:
+            return Output(output)
+        kind: type[ClientSink] = ClientTarSink if output.kind == "tar" else ClientSink
+        attrs = dict(output.attrs)
+        if output.kind in _ARCHIVES and attrs.pop("tar", "true") in ("false", "0"):
+            kind = ClientLayoutSink
+        sink = kind(self._session, self._builder.snapshots, self._builder.tasks, number)
+        return Output(OutputRequest(kind=output.kind, attrs=attrs), sink)
 
     async def _export_caches(self, made: Sequence[Product], lease: Lease) -> dict[str, str]:
         """Write the caches that are asked for; what clients are told of them (KetchError)."""

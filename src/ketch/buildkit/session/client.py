@@ -69,10 +69,14 @@ class ClientSession:
 
     async def layout(self, name: str) -> ClientLayout:
         """An OCI layout that the client reads and writes (NotFound: it keeps none); ``local:PATH`` for caches."""
-        if not self.serves(ContentService.Info):
-            raise NotFound(f"the client keeps no layouts, and none named `{name}`")
         if not name.startswith(_CACHES):
             name = _LAYOUTS + name.partition(":")[0]  # without the tag, whose digest the client has found
+        return self.store(name)
+
+    def store(self, name: str) -> ClientLayout:
+        """A layout by the client's own name of it (NotFound: it keeps none)."""
+        if not self.serves(ContentService.Info):
+            raise NotFound(f"the client keeps no layouts, and none named `{name}`")
         return ClientLayout(self.channel, name)
 
     async def secret(self, name: str) -> bytes | None:
