@@ -12,7 +12,7 @@ from ketch.build.attest.options import MAX
 from ketch.build.attest.provenance import Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ketch.build.attest.options import AttestOptions
     from ketch.build.attest.provenance import BuildFacts
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 class ResultGraph(Struct, frozen=True, kw_only=True, eq=False):
     """The graph of a result: what it is of, what its sources stood for, the lines of its vertices.
 
-    ``scanned``: further results whose packages are to be listed, by names of their own.
+    ``scanned``: further results whose packages are to be listed, by names of their own; ``directories``: those of the
+    client that were read to find out what it is.
     """
 
     result: Edge | None
     pins: Mapping[str, str]
     source: pb.Source | None = None
     scanned: Mapping[str, Edge] = {}
+    directories: Collection[str] = ()
 
 
 class Attester(Struct, frozen=True, kw_only=True, eq=False):
@@ -53,7 +55,7 @@ class Attester(Struct, frozen=True, kw_only=True, eq=False):
         if wanted.provenance is not None:
             provenance = Provenance(
                 options=wanted.provenance,
-                facts=self.facts,
+                facts=msgspec.structs.replace(self.facts, directories=[*self.facts.directories, *graph.directories]),
                 captured=capture(graph.result, graph.pins),
                 result=graph.result,
                 source=graph.source,

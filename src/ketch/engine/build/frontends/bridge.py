@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Places = Callable[[str], Sequence[SourcePlace]]
 
 _KNOWN = frozenset(CAPABILITIES)
-_IMAGE = "docker-image://"
+_IMAGE, _LOCAL = "docker-image://", "local://"
 
 
 class FrontendRequest(Struct, frozen=True, kw_only=True, eq=False):
@@ -87,6 +87,7 @@ class Bridge:
         self._refs: list[Ref] = []
         self.warnings = 0
         self.policies: list[SourcePolicy] = []
+        self.directories: set[str] = set()  # of the client, that front ends have looked into themselves
 
     async def close(self) -> None:
         """Break off what still runs."""
@@ -134,6 +135,8 @@ class Bridge:
 
         ``places`` knows the lines from which vertices come, ``source`` makes the message with all of them.
         """
+        if edge is not None and edge.vertex.op.source.identifier.startswith(_LOCAL):
+            self.directories.add(edge.vertex.op.source.identifier.removeprefix(_LOCAL))
         if edge is not None and self.policies:
             before = edge
             edge, renamed = policy.applied(edge, self.policies)

@@ -58,7 +58,9 @@ async def products(
         )
         if attester is not None:
             source = ref.source() if attester.tells_steps else None
-            product = await attester.attested(product, ResultGraph(result=ref.edge, pins=bridge.pins, source=source))
+            product = await attester.attested(
+                product, ResultGraph(result=ref.edge, pins=bridge.pins, source=source, directories=bridge.directories)
+            )
         found.append(product)
     return found
 

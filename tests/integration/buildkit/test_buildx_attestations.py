@@ -1,0 +1,98 @@
+"""Attestations, policies of sources and front ends that are images, through buildx."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.building import frontend_image
+from tests.support.engines import busybox_tar
+from tests.support.rawapi import Api
+from tests.support.registries.registries import registry
+
+if TYPE_CHECKING:
+    import pathlib
+
+pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
+
+
+@pytest.fixture
+def context(tmp_path: pathlib.Path) -> pathlib.Path:
+    place = tmp_path / "context"
+    place.mkdir()
+    (place / "status").write_text("Package: tool\nStatus: install ok installed\nVersion: 1.2-3\nArchitecture: amd64\n")
+    (place / "Dockerfile").write_text(
+        "FROM busybox\nARG WORD\nRUN echo $WORD > /word\nCOPY status /var/lib/dpkg/status\n"
+    )
+    return place
+
+
+def statements(engine, name: str) -> dict:
+    status, answer = Api(engine.socket)("GET", f"/images/{urllib.parse.quote(name)}/attestations?statement=1")
+    assert status == 200, answer
+    return {one["PredicateType"]: one["Statement"] for one in answer}
+
+
+def test_attestations(engine, context):
+    with registry() as there:
+        name = f"{there.host}/said:1"
+        words = ["--provenance=mode=max,version=v1", "--sbom=true", "--build-arg=WORD=shown"]
+        engine.docker("buildx", "build", "-t", name, "--push", *words, str(context), timeout=60)
+
+        def inspect(field: str) -> dict:
+            done = engine.docker("buildx", "imagetools", "inspect", "--format", f"{{{{json .{field}}}}}", name)
+            return json.loads(done.out)
+
+        predicate = inspect("Provenance")["SLSA"]
+        request = predicate["buildDefinition"]["externalParameters"]["request"]
+        assert request["args"]["build-arg:WORD"] == "shown"
+        assert request["locals"] == [{"name": "context"}, {"name": "dockerfile"}]
+        assert {one["name"] for one in inspect("SBOM")["SPDX"]["packages"]} == {"tool", "sbom"}
+        engine.docker("rmi", name)
+
+
+def test_a_provenance_by_default(engine, context):
+    engine.docker("buildx", "build", "-t", "said:1", "--build-arg=WORD=hidden", str(context), timeout=60)
+    (told,) = statements(engine, "said:1").values()
+    assert "hidden" not in json.dumps(told)
+    engine.docker("buildx", "build", "-t", "said:1", "--provenance=false", str(context), timeout=60)
+    assert statements(engine, "said:1") == {}
+    engine.docker("rmi", "said:1")
+
+
+def test_policies_of_sources(engine, context, tmp_path):
+    """A source is denied; another takes the place of one."""
+    engine.docker("import", "-", "other:1", stdin=busybox_tar())
+    policy = tmp_path / "policy.json"
+    busybox = {"identifier": "docker-image://docker.io/library/busybox*"}
+
+    def build(*rules: dict, check: bool = True):
+        policy.write_text(json.dumps({"rules": list(rules)}))
+        words = ["buildx", "build", "--progress=plain", "-t", "judged:1", str(context)]
+        return engine.docker(*words, timeout=60, check=check, EXPERIMENTAL_BUILDKIT_SOURCE_POLICY=str(policy))
+
+    failed = build({"action": "DENY", "selector": busybox}, check=False)
+    assert failed.code
+    assert "denied by policy" in failed.err
+    update = {"identifier": "docker-image://docker.io/library/other:1"}
+    done = build({"action": "CONVERT", "selector": busybox, "updates": update})
+    assert "docker.io/library/other:1" in done.err
+    engine.docker("rmi", "judged:1", "other:1")
+
+
+def test_a_front_end_that_is_an_image(engine, context):
+    """The first line of a Dockerfile names it."""
+    changes = [
+        f"ENTRYPOINT {json.dumps(frontend_image.COMMAND)}",
+        *(f"ENV {one}" for one in frontend_image.ENVIRONMENT),
+    ]
+    flags = [word for one in changes for word in ("-c", one)]
+    engine.docker("import", *flags, "-", "front:1", stdin=frontend_image.archive(), timeout=60)
+    (context / "Dockerfile").write_text("# syntax=front:1\nwhatever it likes\n")
+    words = ["--build-arg=x=y", "-t", "fronted:1", str(context)]
+    failed = engine.docker("buildx", "build", *words, timeout=60, check=False)
+    assert "front:1 ended without a result" in failed.err  # it is told nothing to do
+    engine.docker("rmi", "front:1")
