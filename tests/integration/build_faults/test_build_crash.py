@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.boxes.build_wreck import BuildWreck
+from tests.support.boxes.crash_matrix import WHOLE_BUILDS
 from tests.support.building.whole_build import whole_build
 
 pytestmark = pytest.mark.ketch_only
@@ -83,6 +84,11 @@ DYING = {"own": {**BOTH, **TURNS[0], **OWN}, "classic": {**BOTH, **TURNS[1], **C
 CASES = [(way, f"{name}:{passage}") for way, points in DYING.items() for name, passage in points.items()]
 
 
+# Of a removal of the whole cache.
+PRUNING = ("build.cache-mount-unnamed", "build.cache-written", "image.layers-unlinked", "image.content-unnamed")
+ELSEWHERE = {"source.repository-made"}  # in test_git_left.py
+
+
 @pytest.fixture(scope="module")
 def wreck(tmp_path_factory):
     place = str(tmp_path_factory.mktemp("wreck"))
@@ -100,6 +106,25 @@ def test_the_matrix_has_every_point(wreck: BuildWreck, way):
     """A failpoint that a build passes and that is not killed at here is a gap."""
     assert set(wreck.passed[way]) == set(PASSED[way])
     assert {name: n for name, n in PASSED[way].items() if n > wreck.passed[way][name]} == {}
+
+
+def test_no_point_is_only_named():
+    assert set(WHOLE_BUILDS) <= {*OWN, *CLASSIC, *BOTH, *ANY, *PRUNING, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("point", PRUNING)
+def test_killed_while_it_prunes(wreck: BuildWreck, point):
+    """What is gone is made again, what is there is used, and the next one removes all of it."""
+    wreck.begin()
+    assert wreck.ways["classic"]().error == ""
+    for image in wreck.api.must("GET", "/images/json", all=1):
+        wreck.api.must("DELETE", f"/images/{image['Id']}", force=1)
+    wreck.dies(point, lambda: wreck.api("POST", "/build/prune", all=1))
+    wreck.recover()
+    wreck.check()
+    wreck.works("classic", wreck.recorded())
+    wreck.tidy()
+    wreck.clean = True
 
 
 @pytest.mark.parametrize(("way", "point"), CASES)

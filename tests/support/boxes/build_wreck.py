@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.support.building.remains import notes, on_disk, until_disk_is, until_nothing_is_half_made
 from tests.support.building.whole_build import Built, Steps, Told, WholeBuild, built, steps
@@ -20,6 +20,9 @@ from tests.support.run import session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+T = TypeVar("T")
 
 
 class BuildWreck:
@@ -81,8 +84,12 @@ class BuildWreck:
 
     def killed(self, way: str, point: str) -> Told:
         """Build, and be killed at a point: what the client was told until then."""
+        return self.dies(point, self.ways[way])
+
+    def dies(self, point: str, do: Callable[[], T]) -> T:
+        """Do something, and be killed at a point: what was answered."""
         self.arm(point)
-        told = self.ways[way]()
+        told = do()
         assert self.engine.process is not None
         if not os.path.exists(self.trace):
             raise AssertionError(f"the daemon passed {point} and lives: {told}\n{self.engine.log()}")
