@@ -163,6 +163,24 @@ def test_buildx_with_the_remote_driver(builder):
         docker("buildx", "rm", "far")
 
 
+def test_a_build_with_its_session_inside_of_a_call(builder, tmp_path):
+    """The remote driver has one connection: files go in, and the image comes back, through a call on it."""
+    docker = builder.docker
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY random /random\n")
+    data = os.urandom(3_000_000)
+    (tmp_path / "random").write_bytes(data)
+    docker("buildx", "create", "--name", "inside", "--driver", "remote", f"unix://{builder.builder}")
+    try:
+        target = f"type=local,dest={tmp_path}/out"
+        docker("buildx", "build", "--builder", "inside", "--output", target, "--progress=plain", str(tmp_path))
+        docker("buildx", "build", "--builder", "inside", "--load", "-t", "inside", str(tmp_path))
+    finally:
+        docker("buildx", "rm", "inside")
+    assert (tmp_path / "out/random").read_bytes() == data
+    assert "inside" in docker("images").out
+    docker("rmi", "inside")
+
+
 def test_buildx_with_the_remote_driver_behind_tls(builder):
     docker, place = builder.docker, builder.certificates
     options = f"cacert={place}/authority.pem,cert={place}/client.pem,key={place}/client.key,servername=localhost"
