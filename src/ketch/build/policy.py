@@ -24,7 +24,7 @@ WILDCARD, EXACT, REGEX = "WILDCARD", "EXACT", "REGEX"
 EQUAL, NOTEQUAL, MATCHES = "EQUAL", "NOTEQUAL", "MATCHES"
 _MOST_CONVERSIONS = 20
 _LONGEST = 4096  # characters of an identifier that patterns are tried on
-_REFERENCE = re.compile(r"\$(?:(\d+)|\{(\d+)\})")
+_REFERENCE = re.compile(r"\$(?:(\d{1,9})|\{(\d{1,9})\})")
 
 
 class AttrConstraint(Struct, frozen=True, kw_only=True):
