@@ -203,3 +203,14 @@ def test_a_context_that_leads_out_or_lacks_what_is_copied(build, context):
     (context / "Dockerfile").write_text("FROM scratch\nCOPY missing /\n")
     assert '"/missing": not found' in build(check=False)
     assert "unable to prepare context: path" in build(directory="/nowhere", check=False)
+
+
+def test_errors_show_the_lines_that_they_come_from(build, context):
+    (context / "Dockerfile").write_text("FROM busybox\nRUN exit 3\n")
+    failed = build(check=False)
+    assert "2 | >>> RUN exit 3" in failed
+    assert 'process "/bin/sh -c exit 3" did not complete successfully: exit code: 3' in failed
+    (context / "Dockerfile").write_text("FROM busybox\nRUNN exit 3\n")
+    refused = build(check=False)
+    assert "2 | >>> RUNN exit 3" in refused
+    assert "dockerfile parse error on line 2: unknown instruction: RUNN" in refused

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ketch.build.attest import options as attests
 from ketch.build.attest.provenance import BuildFacts
 from ketch.buildkit.control import histories, workers
-from ketch.buildkit.failures import told
+from ketch.buildkit.gateway.failures import told
 from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.gateway.served import GatewayBuild
 from ketch.buildkit.services.control import ControlService

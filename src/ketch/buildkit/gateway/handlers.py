@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from ketch.build.progress import VertexWarning
 from ketch.build.sources.image import read_platform
 from ketch.buildkit.gateway import capabilities
+from ketch.buildkit.gateway.failures import told
 from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.services.gateway import LLBBridgeService
 from ketch.buildkit.session.packets import stat_of
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.frontends.bridge import FrontendRequest
 from ketch.engine.model.building.builds import CachePlace
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, KetchError
 from ketch.images.assembly import encode_config
 from ketch.oci import reference as references
 from ketch.rpc.server import unary
@@ -43,7 +44,10 @@ def handlers(find: Find) -> Handlers:
 
     def of(method: Method[Any, Any], answer: Callable[[GatewayBuild, Any], Awaitable[Any]]) -> tuple[Any, Handler]:
         async def answered(request: Any, metadata: Metadata) -> Any:
-            return await answer(await find(metadata), request)
+            try:
+                return await answer(await find(metadata), request)
+            except KetchError as e:
+                raise told(e) from e
 
         return method, unary(answered)
 
