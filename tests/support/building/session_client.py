@@ -24,6 +24,7 @@ from ketch.rpc.method import Method
 from ketch.rpc.server import serve, unary
 from ketch.rpc.status import Code, RpcError
 from tests.support.building.sending import listed
+from tests.support.waiting import patient
 
 SEND_PACKETS = Method(FileSendService.DiffCopy.path, Packet, Packet)
 _GO = {stat.S_IFREG: 0, stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFCHR: 0x4200000}
@@ -105,7 +106,7 @@ class SessionClient:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
             await self.connection.close()
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(serving, patient(10))
 
     # -- what it serves ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ketch.rpc.server import serve, unary
 from ketch.rpc.status import Code, RpcError
 from ketch.rpc.tunnel import Tunnel
 from tests.support import peers
+from tests.support.waiting import patient
 
 DONE = "the test has seen all that it wanted"
 
@@ -78,7 +79,7 @@ class SessionControl:
             process = await asyncio.create_subprocess_exec(
                 program, *arguments, stdin=-1, stdout=-1, stderr=-2, env=environment
             )
-            out, _ = await asyncio.wait_for(process.communicate(stdin), 60)
+            out, _ = await asyncio.wait_for(process.communicate(stdin), patient(60))
             return out.decode()
 
         if not (self.root / "buildx/instances/far").exists():

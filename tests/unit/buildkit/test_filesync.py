@@ -25,6 +25,7 @@ from ketch.storage.contexts.sent import SentEntry
 from tests.support.building.sending import listed
 from tests.support.building.session_client import SessionClient, playing, told
 from tests.support.building.sources import SourceBox, SourceWork
+from tests.support.waiting import patient
 
 FILE, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
@@ -180,7 +181,7 @@ async def test_clients_that_do_not_send_as_they_should(box, messages, error, mes
     client = SessionClient(directories={})
     client.script = playing(*messages, then=listen)
     with pytest.raises(error, match=message):
-        await asyncio.wait_for(box.sync(client), 30)
+        await asyncio.wait_for(box.sync(client), patient(30))
     assert heard[-1].type == Packet.PACKET_ERR
     assert message.partition("error from")[0] in heard[-1].data.decode()
 
@@ -227,7 +228,7 @@ async def test_content_without_end_does_not_fill_the_disk(box, monkeypatch):
     client = SessionClient(directories={})
     client.script = playing(A_FILE, LAST, then=then)
     with pytest.raises(ResourceExhausted, match="no space left on device"):
-        await asyncio.wait_for(box.sync(client), 30)
+        await asyncio.wait_for(box.sync(client), patient(30))
 
 
 async def test_all_requests_are_not_made_at_once(box):
@@ -247,7 +248,7 @@ async def test_all_requests_are_not_made_at_once(box):
     client = SessionClient(directories={})
     client.script = playing(*(told(SentEntry(f"{n:05}", FILE)) for n in range(2000)), LAST, then=then)
     task = asyncio.create_task(box.sync(client))
-    await asyncio.wait_for(enough.wait(), 30)
+    await asyncio.wait_for(enough.wait(), patient(30))
     assert [packet.ID for packet in seen] == list(range(512, 612))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -272,7 +273,7 @@ async def test_a_client_that_vanishes(box, place):
 
     client.script = playing(A_FILE, LAST, then=then)
     with pytest.raises(KetchError, match="context"):
-        await asyncio.wait_for(box.sync(client), 30)
+        await asyncio.wait_for(box.sync(client), patient(30))
 
 
 async def test_a_client_whose_call_ends_in_the_middle(box):
@@ -298,7 +299,7 @@ async def test_a_client_that_sends_nothing_is_given_up(box, monkeypatch):
     client = SessionClient(directories={})
     client.script = playing(A_FILE)
     with pytest.raises(Unavailable, match="`context`: the client has sent nothing"):
-        await asyncio.wait_for(box.sync(client), 30)
+        await asyncio.wait_for(box.sync(client), patient(30))
 
 
 async def test_a_cancelled_build_leaves_nothing(box):
@@ -312,7 +313,7 @@ async def test_a_cancelled_build_leaves_nothing(box):
     client.script = playing(A_FILE, then=then)
     async with client.connected(box.sessions) as session:
         task = asyncio.create_task(box.both(box.operation("local://context"), SourceWork(session)))
-        await asyncio.wait_for(asked.wait(), 30)
+        await asyncio.wait_for(asked.wait(), patient(30))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

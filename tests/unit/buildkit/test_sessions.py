@@ -20,6 +20,7 @@ from ketch.rpc.bytestream import over_socket
 from ketch.rpc.status import RpcError
 from tests.support.building.sending import listed
 from tests.support.building.session_client import SEND_PACKETS, SessionClient, go_mode
+from tests.support.waiting import patient
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ async def test_a_client_that_vanishes_ends_what_it_was_asked(sessions):
     client.handlers[SecretsService.GetSecret.path] = (SecretsService.GetSecret, vanish)
     async with client.connected(sessions) as session:
         with pytest.raises(RpcError):
-            await asyncio.wait_for(session.secret("a"), 30)
+            await asyncio.wait_for(session.secret("a"), patient(30))
 
 
 async def test_a_client_that_does_not_answer_is_given_up(sessions, monkeypatch):
@@ -77,7 +78,7 @@ async def test_a_client_that_does_not_answer_is_given_up(sessions, monkeypatch):
     near, _far = socket.socketpair()
     serving = asyncio.create_task(sessions.serve(await over_socket(near), SessionClient().headers("silent")))
     await sessions.get("silent")
-    await asyncio.wait_for(serving, 30)
+    await asyncio.wait_for(serving, patient(30))
     assert len(sessions) == 0
 
 
@@ -227,7 +228,7 @@ async def test_a_receiver_that_asks_for_what_it_was_not_told(sessions, tmp_path)
     fd = os.open(tmp_path, os.O_RDONLY)
     async with client.connected(sessions) as session:
         with pytest.raises(InvalidArgument, match="invalid file id 99"):
-            await asyncio.wait_for(session.send_directory(0, fd), 30)
+            await asyncio.wait_for(session.send_directory(0, fd), patient(30))
     os.close(fd)
     assert told[-1].type == Packet.PACKET_ERR
 
