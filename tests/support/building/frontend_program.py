@@ -127,6 +127,11 @@ class Program:
         """What is no HTTP/2 at all."""
         os.write(1, b"this is no protocol\n" * 1000)
 
+    async def stray(self) -> None:
+        """Nonsense, and then no end."""
+        await self.nonsense()
+        await self.loop()
+
     async def network(self) -> None:
         text = ops_pb2.FileActionMkFile(
             path="/links", mode=0o644, data=" ".join(sorted(os.listdir("/sys/class/net"))).encode()

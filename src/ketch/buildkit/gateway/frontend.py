@@ -84,10 +84,11 @@ class GatewayFrontend:
             async with self._executor.interactive(command) as container:
                 stream = _ProcessStream(container.process, lambda data: _told(build, step.digest, data))
 
-                serving = asyncio.create_task(_served(stream, build))
+                silent: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # it asks nothing more
+                serving = asyncio.create_task(_served(stream, build, silent))
                 ending = asyncio.create_task(container.process.ended())
                 try:
-                    awaited: list[asyncio.Future[Any]] = [build.returned, ending]
+                    awaited: list[asyncio.Future[Any]] = [build.returned, ending, silent]
                     await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(asyncio.shield(ending), _END_S)
@@ -98,20 +99,24 @@ class GatewayFrontend:
                         task.cancel()
                     await asyncio.gather(serving, ending, return_exceptions=True)
                 if not build.returned.done():
-                    code = await container.process.ended()
+                    how = f"exit code: {ending.result()}" if not ending.cancelled() else "it has been killed"
                     raise KetchError(
-                        f"frontend {name} ended without a result: exit code: {code}",
+                        f"frontend {name} ended without a result: {how}",
                         hint=f"its last words are: {stream.last}" if stream.last else "it has said nothing",
                     )
 
 
-async def _served(stream: _ProcessStream, build: GatewayBuild) -> None:
+async def _served(stream: _ProcessStream, build: GatewayBuild, silent: asyncio.Future[None]) -> None:
     """Answer calls until the program says farewell; what it writes then is read, too, or it could not end."""
 
     async def find(_metadata: Mapping[str, Sequence[str]]) -> GatewayBuild:
         return build
 
-    await serve(stream, handlers(find))
+    try:
+        await serve(stream, handlers(find))
+    finally:
+        if not silent.done():
+            silent.set_result(None)
     stream.end_input()
     while await stream.receive():
         pass

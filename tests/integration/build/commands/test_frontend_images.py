@@ -137,6 +137,8 @@ def test_how_it_fails(front):
             asked(front, do)
     with pytest.raises(KetchError, match="ended without a result"):
         asked(front, "nonsense")
+    with pytest.raises(KetchError, match="ended without a result: it has been killed"):
+        asked(front, "stray")
     with pytest.raises(UnsupportedCapability):
         asked(front, "error", **{"frontend.caps": "moby.buildkit.frontend.contexts"})
     front.until_gone()
