@@ -47,8 +47,8 @@ def text_of(data: bytes, name: str) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def git(text: str) -> SourceContext:
-    """A repository as a context (InvalidArgument)."""
+def git(text: str, *, keep: bool = False) -> SourceContext:
+    """A repository as a context, with its own directory ``.git`` if that is to be kept (InvalidArgument)."""
     address = f"https://{text}" if text.startswith("github.com/") else text
     location = sources.git(address)
     if location is None:
@@ -56,5 +56,5 @@ def git(text: str) -> SourceContext:
         location = sources.git(f"{head}.git{sharp}{part}")
     if location is None:
         raise InvalidArgument(f"build: `{text}` names no repository")
-    op = location.edge(keep_git_dir=False, checksum="", metadata=pb.OpMetadata()).vertex.op.source
+    op = location.edge(keep_git_dir=keep, checksum="", metadata=pb.OpMetadata()).vertex.op.source
     return SourceContext(identifier=op.identifier, attrs=dict(op.attrs))

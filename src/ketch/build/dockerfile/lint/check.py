@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from ketch.build.dockerfile.lint.outline import Outline
 
 
-def check(text: str, request: CheckRequest | None = None) -> CheckReport:
-    """All warnings of a file, and the error at which a build of it would stop."""
+def check(text: str, request: CheckRequest | None = None, options: str = "") -> CheckReport:
+    """All warnings of a file, and the error at which a build of it would stop.
+
+    ``options`` stand in the place of those that the file has for itself (``# check=``).
+    """
     report = CheckReport(rules.CheckOptions())
     try:
         found = directives.check(text)
-        report = CheckReport(rules.read_options(found.value if found else ""))
+        report = CheckReport(rules.read_options(options or (found.value if found else "")))
         _evaluated(text, request or CheckRequest(), report)
     except DockerfileError as e:
         report.error = e

@@ -25,7 +25,7 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, files, source
 from ketch.engine.build import dockerfiles
 from ketch.engine.build.dockerfiles import FoundDockerfile
-from ketch.engine.build.frontends import subrequests
+from ketch.engine.build.frontends import subrequests, warnings
 from ketch.engine.build.frontends.attributes import FrontendAttributes
 from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, UnsupportedCapability, lines
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
@@ -53,6 +53,8 @@ _CAPABILITIES = (
 _CONTEXT, _DOCKERFILE, _FILE = "context", "dockerfile", "Dockerfile"
 _IMAGE, _INPUT, _LOCAL, _METADATA = "docker-image://", "input:", "local:", "input-metadata:"
 _OWN_SYNTAX = "docker/dockerfile"
+_SYNTAX = "build-arg:BUILDKIT_SYNTAX"
+_NOTHING = "scratch"
 _GATEWAY = "gateway.v0"
 
 
@@ -71,6 +73,8 @@ class _DockerfileFrontend:
         self._file: FoundDockerfile | None = None
         self._remote: SourceContext | GraphContext | None = None
         self._vertex = ""  # that has read the file
+        self._context = self._attrs.text("contextkey", _CONTEXT)
+        self._images: dict[tuple[str, str], ImageConfig] = {}
         session = bridge.session.id
         self._session = {"local.session": session, "local.unique": session}
 
@@ -89,21 +93,18 @@ class _DockerfileFrontend:
     async def _run(self) -> FrontendResult:
         self._remote = await self._remote_context()
         self._file = file = await self._read()
+        if (result := await self._other_frontend(file)) is not None:
+            return result
         if call := self._attrs.text("requestid"):
             return subrequests.answer(call, self._attrs, file)
-        if (image := self._other_frontend(file.text)) is not None:
-            attrs = {**self._request.attrs, "source": image, "cmdline": image}
-            return await self._bridge.solve(
-                msgspec.structs.replace(self._request, frontend=_GATEWAY, attrs=attrs, definition=None)
-            )
         await self._bridge.use_caches(self._attrs.cache_imports())
-        subrequests.warn(self._bridge, self._attrs, file, self._vertex)
         wanted: Sequence[Platform | None] = self._attrs.platforms()
         many = self._attrs.many_platforms(len(wanted))
         options = self._options(file, many=many)
         found = await asyncio.gather(
             *(self._converted(file, msgspec.structs.replace(options, platform=one)) for one in wanted or (None,))
         )
+        self._warn(file)
         result = FrontendResult()
         shown = []
         for platform, conversion in zip(wanted or (None,), found, strict=True):
@@ -122,13 +123,14 @@ class _DockerfileFrontend:
         many: bool,
     ) -> str:
         """Put a platform's result among the others; returns its name."""
-        data = file.text.encode("utf-8", "surrogateescape")
-        info = pb.SourceInfo(filename=file.name, data=data, language=_FILE)
+        info = _info(file)
 
         def places(digest: str) -> Sequence[SourcePlace]:
             return [SourcePlace(info, lines(span)) for span in conversion.places.of(digest)]
 
-        ref = self._bridge.ref(conversion.edge, places, lambda edge: conversion.places.message(edge, file.name, data))
+        ref = self._bridge.ref(
+            conversion.edge, places, lambda edge: conversion.places.message(edge, file.name, info.data)
+        )
         name = platforms.text(platform or _platform_of(conversion))
         suffix = f"/{name}" if many else ""
         result.refs[name if many else SINGLE] = ref
@@ -141,30 +143,49 @@ class _DockerfileFrontend:
         """An error with the lines of the file that it is about."""
         if error.span is None or self._file is None:
             return error
-        data = self._file.text.encode("utf-8", "surrogateescape")
-        info = pb.SourceInfo(filename=self._file.name, data=data, language=_FILE)
-        return PlacedError(error, [SourcePlace(info, lines(error.span))])
+        return PlacedError(error, [SourcePlace(_info(self._file), lines(error.span))])
 
-    def _other_frontend(self, text: str) -> str | None:
-        """The image that is to read the file; None: this front end does."""
+    def _warn(self, file: FoundDockerfile) -> None:
+        """Tell what a check finds in the file (DockerfileError: the file says that this is an error)."""
+        report = warnings.report(file, self._attrs, self._images)
+        for one in warnings.rows(report, self._vertex, _info(file)):
+            self._bridge.warn(one)
+        failure = report.failure()
+        if failure is not None and report.error is None:
+            raise failure
+
+    async def _other_frontend(self, file: FoundDockerfile) -> FrontendResult | None:
+        """The result of the image that is to read the file; None: this front end does."""
         if self._attrs.given("cmdline") is not None:  # it has been asked
             return None
-        directive = directives.syntax(text)
-        words = (self._attrs.text("build-arg:BUILDKIT_SYNTAX") or (directive.value if directive else "")).split()
-        image = words[0] if words else ""
+        given, directive = self._attrs.text(_SYNTAX), directives.syntax(file.text)
+        command = given or (directive.value if directive else "")
+        image = command.split()[0] if command.split() else ""
         repository = image.partition("@")[0].rpartition(":")[0] or image
-        own = repository.removeprefix("docker.io/").removesuffix("-upstream") == _OWN_SYNTAX
-        return None if not image or own else image
+        if not image or repository.removeprefix("docker.io/").removesuffix("-upstream") == _OWN_SYNTAX:
+            return None
+        attrs = {**self._request.attrs, "source": image, "cmdline": command}
+        attrs.pop(_SYNTAX, None)
+        request = msgspec.structs.replace(self._request, frontend=_GATEWAY, attrs=attrs, definition=None)
+        try:
+            return await self._bridge.solve(request)
+        except PlacedError:
+            raise
+        except KetchError as e:
+            if given or directive is None:
+                e.message = f"failed with {_SYNTAX} = {command}: {e.message}"
+                raise
+            raise PlacedError(e, [SourcePlace(_info(file), lines(directive.span))]) from e
 
     # -- files of the build --------------------------------------------------------------------------
 
     async def _remote_context(self) -> SourceContext | GraphContext | None:
         """The main context, where it is a repository or an address; None: it is the client's, or a graph."""
-        address = self._attrs.text(self._attrs.text("contextkey", _CONTEXT))
+        address = self._attrs.text(self._context)
         if not address or self._input(_CONTEXT) is not None:
             return None
         if dockerfiles.is_git(address):
-            return dockerfiles.git(address)
+            return dockerfiles.git(address, keep=self._attrs.flag("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR"))
         if not address.startswith(("http://", "https://")):
             raise InvalidArgument(f"invalid context `{address[:200]}`", hint="give a repository or an address")
         return await self._downloaded(address)
@@ -215,7 +236,7 @@ class _DockerfileFrontend:
         own = await self._file_in(ref, own_rules)
         patterns = () if own is None else dockerfiles.ignore_patterns(own, own_rules)
         if own is None and self._remote is None and self._input(_CONTEXT) is None:
-            patterns = await self._rules(_CONTEXT)
+            patterns = await self._rules(self._context)
         return FoundDockerfile(self._name, dockerfiles.text_of(data, self._name), patterns)
 
     async def _file_in(self, ref: Ref, path: str) -> bytes | None:
@@ -231,7 +252,7 @@ class _DockerfileFrontend:
             "local.sharedkeyhint": f"{name}-{dockerignore.DEFAULT}",
             **self._session,
         }
-        shown = "[internal] load .dockerignore" if name == _CONTEXT else f"[context {name}] load .dockerignore"
+        shown = "[internal] load .dockerignore" if name == self._context else f"[context {name}] load .dockerignore"
         data = await self._file_in(
             self._bridge.ref(source(f"local://{name}", attrs, None, _named(shown))), dockerignore.DEFAULT
         )
@@ -242,11 +263,14 @@ class _DockerfileFrontend:
     def _options(self, file: FoundDockerfile, *, many: bool) -> ConvertOptions:
         attrs = self._attrs
         given = self._input(_CONTEXT)
-        context: Context = LocalContext(name=_CONTEXT, ignore=file.ignore, attrs=self._session)
+        context: Context = LocalContext(name=self._context, ignore=file.ignore, attrs=self._session)
         if given is not None:
             context = GraphContext(edge=_graph(given))
         elif self._remote is not None:
             context = self._remote
+        part = attrs.text("contextsubdir")
+        if part and (edge := _edge_of(context)) is not None:
+            context = GraphContext(edge=_directory(edge, part))
         return ConvertOptions(
             target=attrs.text("target"),
             args=attrs.args(),
@@ -269,6 +293,8 @@ class _DockerfileFrontend:
 
     def _named_context(self, name: str, place: str) -> Context:
         """A named context, by the way it is written (InvalidArgument)."""
+        if place == _IMAGE + _NOTHING:
+            return GraphContext(edge=None)
         if place.startswith(_IMAGE):
             return ImageContext(reference=place.removeprefix(_IMAGE))
         if place.startswith(_LOCAL):
@@ -308,12 +334,27 @@ class _DockerfileFrontend:
     async def image(self, reference: str, platform: Platform) -> ResolvedImage:
         """The image of a normalized reference, for a conversion (UnresolvedImage)."""
         found = await self._bridge.image(reference, platform, self._attrs.resolve_mode())
+        self._images[reference, platforms.text(platform)] = found.config
         return ResolvedImage(reference=found.reference, config=found.config)
 
 
-def _edge_of(context: SourceContext | GraphContext) -> Edge | None:
+def _info(file: FoundDockerfile) -> pb.SourceInfo:
+    """The file, as errors and graphs name it."""
+    return pb.SourceInfo(filename=file.name, data=file.text.encode("utf-8", "surrogateescape"), language=_FILE)
+
+
+def _directory(edge: Edge, path: str) -> Edge:
+    """A directory of a graph's result, as the whole of another."""
+    copy = pb.FileActionCopy(src=path, dest="/", mode=-1, timestamp=-1, dirCopyContents=True)
+    return files(None, [Action(pb.FileAction(copy=copy), edge)])
+
+
+def _edge_of(context: Context) -> Edge | None:
+    """The graph of a context; None: it is empty, or a directory or an image, which are no graphs yet."""
     if isinstance(context, GraphContext):
         return context.edge
+    if not isinstance(context, SourceContext):
+        return None
     return source(context.identifier, context.attrs, None, _named("[internal] load git source"))
 
 

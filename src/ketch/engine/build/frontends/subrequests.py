@@ -1,4 +1,4 @@
-"""Calls of the Dockerfile front end that build nothing, and what it warns of while it builds."""
+"""Calls of the Dockerfile front end that build nothing."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch import dockerignore
-from ketch.build.dockerfile.lint.check import check
-from ketch.build.dockerfile.lint.request import CheckRequest
-from ketch.build.progress import VertexWarning
 from ketch.engine.build import calls
 from ketch.engine.build.frontends.errors import UnsupportedSubrequest
 from ketch.engine.build.frontends.results import FrontendResult
 from ketch.engine.model.building.builds import ImageBuild
-from ketch.errors import KetchError
 from ketch.oci import platform as platforms
 from ketch.storage.archive import compression
 
 if TYPE_CHECKING:
     from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.build.frontends.attributes import FrontendAttributes
-    from ketch.engine.build.frontends.bridge import Bridge
 
 _DESCRIBE = "frontend.subrequests.describe"
 _CALLS = {
@@ -74,41 +68,6 @@ def _description() -> tuple[bytes, bytes]:
 
 def _told(value: bytes, text: bytes) -> FrontendResult:
     return FrontendResult(metadata={"result.json": value, "result.txt": text, "version": _VERSION})
-
-
-def warn(bridge: Bridge, attrs: FrontendAttributes, file: FoundDockerfile, vertex: str) -> None:
-    """Tell what a check finds in the file; ``vertex``: the step that has read it."""
-    wanted = attrs.platforms()
-    request = CheckRequest(
-        target=attrs.text("target"),
-        args=attrs.args(),
-        build_platform=platforms.host(),
-        target_platform=wanted[0] if wanted else platforms.host(),
-        ignore=dockerignore.IgnoreRules(file.ignore),
-    )
-    try:
-        report = check(file.text, request)
-    except KetchError:  # the conversion says it, with its place
-        return
-    info = {
-        "filename": file.name,
-        "data": msgspec.to_builtins(file.text.encode("utf-8", "surrogateescape")),
-        "language": "Dockerfile",
-    }
-    for one in report.findings:
-        span = one.span
-        numbers = range(span.start, span.end + 1)
-        bridge.warn(
-            VertexWarning(
-                vertex=vertex,
-                level=1,
-                short=f"{one.rule.name}: {one.message} (line {span.start})".encode("utf-8", "surrogateescape"),
-                detail=[one.rule.description.encode()],
-                url=one.rule.url,
-                source_info=info,
-                range=[{"start": {"line": number}, "end": {"line": number}} for number in numbers],
-            )
-        )
 
 
 def is_archive(head: bytes) -> bool:
