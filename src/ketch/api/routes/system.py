@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PING = {
     "Api-Version": API_VERSION,
-    "Builder-Version": "1",
+    "Builder-Version": "2",
     "Docker-Experimental": "false",
     "Ostype": "linux",
     "Swarm": "inactive",

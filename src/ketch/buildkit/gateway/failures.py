@@ -24,22 +24,24 @@ _EXIT = "github.com/moby/buildkit/gatewayapi.ExitMessage"
 
 
 def told(error: KetchError) -> RpcError:
-    """The status of an error, with details for programs: buildx shows the lines."""
+    """The status of an error, with details for programs: buildx shows the lines.
+
+    As with BuildKit, most errors have no code of their own: clients show one in front of the message.
+    """
     if isinstance(error, ReturnedError):
         return RpcError(Code(error.code), error.message, [one for one in error.details if isinstance(one, Detail)])
     found = as_rpc_error(error)
-    code, details = found.code, list(found.details)
+    coded = isinstance(error, RpcError | UnsupportedCapability | UnsupportedSubrequest)
+    code, details = found.code if coded else Code.UNKNOWN, list(found.details)
     cause: BaseException | None = error
     while isinstance(cause, KetchError):
         if isinstance(cause, PlacedError):
             details += [_detail(f"{_ERRDEFS}Source", _source(place)) for place in cause.places]
         elif isinstance(cause, SolveError):
-            code = Code.UNKNOWN
             details.append(_detail(f"{_ERRDEFS}Vertex", {"digest": cause.vertex}))
         elif isinstance(cause, CommandFailed):
             details.append(_detail(_EXIT, {"Code": cause.exit_code}))
         elif isinstance(cause, DockerfileError):
-            code = Code.UNKNOWN
             details.insert(0, _detail(f"{_ERRDEFS}Frontend", {"name": "dockerfile.v0"}))
         elif isinstance(cause, UnsupportedCapability):
             details.append(_detail(f"{_ERRDEFS}FrontendCap", {"name": cause.name}))

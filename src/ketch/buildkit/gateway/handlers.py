@@ -44,8 +44,9 @@ def handlers(find: Find) -> Handlers:
 
     def of(method: Method[Any, Any], answer: Callable[[GatewayBuild, Any], Awaitable[Any]]) -> tuple[Any, Handler]:
         async def answered(request: Any, metadata: Metadata) -> Any:
+            build = await find(metadata)
             try:
-                return await answer(await find(metadata), request)
+                return await answer(build, request)
             except KetchError as e:
                 raise told(e) from e
 

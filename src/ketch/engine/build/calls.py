@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.build.dockerfile.errors import Span
-    from ketch.build.dockerfile.lint.outline import Outline
+    from ketch.build.dockerfile.lint.outline import Outline, OutlineMount
     from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.notation.api_objects import ApiObject
@@ -77,14 +77,16 @@ def _outline(request: ImageBuild, dockerfile: FoundDockerfile) -> tuple[ApiObjec
         "name": found.name or name,
         "description": found.description,
         "args": [
-            {"name": one.name, "description": one.description, "value": one.value, "location": _location(one.span)}
+            _told(
+                {"name": one.name, "description": one.description, "value": one.value, "location": _location(one.span)}
+            )
             for one in found.args
         ],
-        "secrets": [{"name": one.name, "required": one.required} for one in found.secrets],
-        "ssh": [{"name": one.name, "required": one.required} for one in found.agents],
-        "sources": [_source(dockerfile)],
+        "secrets": [_mount(one) for one in found.secrets],
+        "ssh": [_mount(one) for one in found.agents],
+        "sources": [_data(dockerfile)],
     }
-    return value, _outline_text(found), 0
+    return _told(value), _outline_text(found), 0
 
 
 def _outline_text(found: Outline) -> str:
@@ -106,17 +108,19 @@ def _targets(_request: ImageBuild, dockerfile: FoundDockerfile) -> tuple[ApiObje
     found = outlines.targets(dockerfile.text)
     value: ApiObject = {
         "targets": [
-            {
-                "name": one.name,
-                "default": one.default,
-                "description": one.description,
-                "base": one.base,
-                "platform": one.platform,
-                "location": _location(one.span),
-            }
+            _told(
+                {
+                    "name": one.name,
+                    "default": one.default,
+                    "description": one.description,
+                    "base": one.base,
+                    "platform": one.platform,
+                    "location": _location(one.span),
+                }
+            )
             for one in found
         ],
-        "sources": [_source(dockerfile)],
+        "sources": [_data(dockerfile)],
     }
     rows = [(f"{one.name or ''}{' (default)' if one.default else ''}".strip(), one.description) for one in found]
     return value, _table(("TARGET", "DESCRIPTION"), rows) + "\n", 0
@@ -134,9 +138,21 @@ def _location(span: Span) -> ApiObject:
     }
 
 
+def _mount(one: OutlineMount) -> ApiObject:
+    return _told({"name": one.name, "required": one.required, "location": _location(one.span)})
+
+
+def _told(value: ApiObject) -> ApiObject:
+    """An object without what is empty, as BuildKit's answers are."""
+    return {name: found for name, found in value.items() if found}
+
+
 def _source(dockerfile: FoundDockerfile) -> ApiObject:
-    data = dockerfile.text.encode("utf-8", "surrogateescape")
-    return {"filename": dockerfile.name, "language": "Dockerfile", "data": _base64(data)}
+    return {"filename": dockerfile.name, "language": "Dockerfile", "data": _data(dockerfile)}
+
+
+def _data(dockerfile: FoundDockerfile) -> str:
+    return _base64(dockerfile.text.encode("utf-8", "surrogateescape"))
 
 
 def _base64(data: bytes) -> str:

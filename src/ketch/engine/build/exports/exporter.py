@@ -151,7 +151,8 @@ class _Export:
             told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
             told["containerimage.digest"] = top.digest
         if names:
-            told["image.name"] = ",".join(str(reference.parse(name)) for name in names)
+            written = output.attrs.get("name", "")  # BuildKit's clients get their own words back
+            told["image.name"] = written or ",".join(str(reference.parse(name)) for name in names)
         for image in self._images:
             step.part(f"writing image {image.id}")
         if keep:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from ketch.engine.build.dockerfiles import FoundDockerfile
     from ketch.engine.build.frontends.attributes import FrontendAttributes
 
+_OUTLINE = "frontend.outline"
 _DESCRIBE = "frontend.subrequests.describe"
 _CALLS = {
-    "frontend.outline": ("outline", "List all parameters current build target supports"),
+    _OUTLINE: ("outline", "List all parameters current build target supports"),
     "frontend.targets": ("targets", "List all targets current build supports"),
     "frontend.lint": ("lint", "Lint a Dockerfile"),
 }
@@ -55,8 +56,10 @@ def _description() -> tuple[bytes, bytes]:
             "version": _VERSION.decode(),
             "type": "rpc",
             "description": text,
-            "opts": None,
-            "metadata": [{"Name": "result.json"}, {"Name": "result.txt"}],
+            "opts": [{"name": "target", "description": "Target build stage"}] if name == _OUTLINE else [],
+            "inputs": None,
+            "metadata": [{"name": name, "description": ""} for name in ("result.json", "result.txt")],
+            "refs": None,
         }
         for name, text in known.items()
     ]
@@ -67,7 +70,9 @@ def _description() -> tuple[bytes, bytes]:
 
 
 def _told(value: bytes, text: bytes) -> FrontendResult:
-    return FrontendResult(metadata={"result.json": value, "result.txt": text, "version": _VERSION})
+    return FrontendResult(
+        metadata={"result.json": msgspec.json.format(value, indent=2), "result.txt": text, "version": _VERSION}
+    )
 
 
 def is_archive(head: bytes) -> bool:
