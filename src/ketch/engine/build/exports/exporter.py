@@ -151,8 +151,9 @@ class _Export:
             told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
             told["containerimage.digest"] = top.digest
         if names:
-            written = output.attrs.get("name", "")  # BuildKit's clients get their own words back
-            told["image.name"] = written or ",".join(str(reference.parse(name)) for name in names)
+            told["image.name"] = ",".join(
+                map(_whole, [one for one in output.attrs.get("name", "").split(",") if one] or names)
+            )
         for image in self._images:
             step.part(f"writing image {image.id}")
         if keep:
@@ -208,3 +209,9 @@ class _Export:
     def _save(self, names: Sequence[str], file: IO[bytes], index_digest: str) -> None:
         """Write an archive of the images."""
         save_as(self._to.store, self._images, names, file, InLayout(index_digest, self._noted))
+
+
+def _whole(name: str) -> str:
+    """A name with its registry and, where it is written so, its tag: as BuildKit's clients get it back."""
+    parsed = reference.parse(name)
+    return str(parsed) if set(":@") & set(name.rpartition("/")[2]) else parsed.repository
