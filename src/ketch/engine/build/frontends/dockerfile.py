@@ -88,7 +88,9 @@ class _DockerfileFrontend:
         try:
             return await self._run()
         except DockerfileError as e:
-            raise self._placed(e) from e
+            if e.span is None or self._file is None:
+                raise
+            raise PlacedError(e, [SourcePlace(_info(self._file), lines(e.span))]) from e
 
     async def _run(self) -> FrontendResult:
         self._remote = await self._remote_context()
@@ -138,12 +140,6 @@ class _DockerfileFrontend:
         if conversion.epoch is not None:
             result.metadata[EPOCH + suffix] = str(conversion.epoch).encode()
         return name
-
-    def _placed(self, error: DockerfileError) -> KetchError:
-        """An error with the lines of the file that it is about."""
-        if error.span is None or self._file is None:
-            return error
-        return PlacedError(error, [SourcePlace(_info(self._file), lines(error.span))])
 
     def _warn(self, file: FoundDockerfile) -> None:
         """Tell what a check finds in the file (DockerfileError: the file says that this is an error)."""
