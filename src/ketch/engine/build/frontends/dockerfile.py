@@ -314,7 +314,7 @@ class _DockerfileFrontend:
             return None
         try:
             metadata = msgspec.json.decode(text.encode(), type=dict[str, bytes])
-            return decode_config(metadata[CONFIG]) if CONFIG in metadata else None
+            return decode_config(metadata[CONFIG], made=False) if CONFIG in metadata else None
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise InvalidArgument(f"failed to parse metadata of context {key}: {e}") from e
 
