@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _LONGEST_LINE = 8 << 20
-_NO_BUILDKIT = "`ketch build` builds, and so does docker with DOCKER_BUILDKIT=0"
+_NO_BUILDKIT = "buildx asks for it by /grpc and /session; DOCKER_BUILDKIT=0 is the old builder"
 
 
 async def build(call: Call) -> web.StreamResponse:
@@ -34,7 +34,7 @@ async def build(call: Call) -> web.StreamResponse:
     if version not in ("1", "2"):
         raise InvalidArgument(f'invalid version "{version}"')
     if version == "2":
-        raise Unimplemented("build image: Ketch does not speak BuildKit's protocol yet", hint=_NO_BUILDKIT)
+        raise Unimplemented("build image: there is no BuildKit behind POST /build", hint=_NO_BUILDKIT)
     from ketch.api.wire.building import builds as wire
 
     request = wire.classic(call.query, call.request.headers.get("X-Registry-Config"))
