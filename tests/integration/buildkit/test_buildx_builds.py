@@ -30,7 +30,7 @@ def docker(engine, tmp_path):
         for name, text in files.items():
             (top / name).write_text(text)
         words = [str(top) if word == "." else word for word in words]
-        return engine.docker(*words, check=check, timeout=60, DOCKER_BUILDKIT="1", **environment)
+        return engine.docker(*words, check=check, timeout=60, **environment)
 
     return run
 
