@@ -15,14 +15,14 @@ from tests.support.rawapi import Api
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.ketch_only
-FILES = 6000  # on a directory that is brought to the disk with each of its changes: some milliseconds each
+FILES = 20_000  # on a directory that is brought to the disk with each of its changes
 MAKE = f"mkdir /slow; i=0; while [ $i -lt {FILES} ]; do : >/slow/$i; i=$((i+1)); done"
 
 
 @pytest.fixture
 def slow(own_engine, tmp_path):
     """An engine whose data root is an ext4 of its own."""
-    with loop_disk.ext4(str(tmp_path / "disk"), own_engine.data_root, 128 << 20):
+    with loop_disk.ext4(str(tmp_path / "disk"), own_engine.data_root, 256 << 20):
         try:
             own_engine.start()
             own_engine.add_busybox()

@@ -227,7 +227,8 @@ def test_images_that_others_were_committed_on(api):
         status, answer = api("DELETE", f"/images/{ids[1]}", force=force)
         assert (status, message(answer).partition("delete ")[2][13:]) == (409, ""), answer
         assert answer["message"].partition(" - ")[2].startswith("image has dependent child images")
-    assert api.must("POST", "/images/prune")["ImagesDeleted"] is None
+    pruned = api.must("POST", "/images/prune")["ImagesDeleted"] or []  # others' may be among them
+    assert not set(ids) & {row.get("Deleted") for row in pruned}
     gone = [{"Deleted": one} for one in ids[::-1]]
     assert api.must("DELETE", "/images/three") == [{"Untagged": "three:latest"}, *gone]
     ids = [committed(api, *names) for names in (("base", "one"), ("one", "two"))]
