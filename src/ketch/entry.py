@@ -7,6 +7,7 @@ leaves over.  Closed standard streams are opened next, before a library can get 
 (libffi 3.5 keeps itself open).
 """
 
+import gc
 import os
 import sys
 
@@ -28,11 +29,14 @@ def ketchd() -> None:
 
 
 def runtime() -> int:
-    """``ketch-runtime``, the OCI runtime."""
+    """``ketch-runtime``, the OCI runtime; never returns: taking the interpreter down takes as long as a container."""
+    gc.disable()
     _prepare()
     from ketch.runtime.oci_cli.main import main
 
-    return main()
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _prepare() -> None:

@@ -16,7 +16,7 @@ This module imports nothing but the interpreter's own: every monitor carries it 
 from __future__ import annotations
 
 import os
-import signal
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Fault:
         self._note(self.name)
         if self.errno:
             raise OSError(self.errno, os.strerror(self.errno))
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), SIGKILL)
         os._exit(137)  # the first process of a pid namespace cannot kill itself (pid_namespaces(7))
 
 

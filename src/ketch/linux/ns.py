@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
 
+from ketch.contexts import ExitStack, contextmanager
 from ketch.linux.syscall import c_char_p, c_int, failed, function
 from ketch.linux.syscall import c_long as _long
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_uint32, c_uint64, c_void_p, get_errno
+from ctypes import c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p, get_errno
 from errno import EINVAL
 
 from ketch.linux.syscall import failed, function, number, raw
@@ -66,7 +66,13 @@ def load_library() -> Any:
     lib.seccomp_syscall_resolve_name.argtypes = (c_char_p,)
     lib.seccomp_rule_add_array.argtypes = (c_void_p, c_uint32, c_int, ctypes.c_uint, c_void_p)
     lib.seccomp_export_bpf.argtypes = (c_void_p, c_int)
+    lib.seccomp_version.argtypes, lib.seccomp_version.restype = (), ctypes.POINTER(c_uint * 3)
     return lib
+
+
+def version(lib: Any) -> str:
+    """The version of libseccomp, as 2.5.4."""
+    return ".".join(str(part) for part in lib.seccomp_version().contents)
 
 
 def export(lib: Any, context: int) -> bytes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-from contextlib import suppress
+from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EINVAL
-from signal import SIGKILL
 
+from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import signals
 from ketch.runtime.failure import failure

@@ -6,10 +6,10 @@ to touch, once, so that later steps may index without asking.
 
 from __future__ import annotations
 
-import json
 import os
 
 from ketch.errors import RuntimeFailure
+from ketch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.runtime.oci_types import OciConfig
-
 
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
@@ -50,7 +49,7 @@ def load(bundle: str) -> OciConfig:
     path = f"{bundle}/config.json"
     try:
         text = _read(path)
-        document = json.loads(text)
+        document = documents.loads(text)
     except OSError as e:
         raise RuntimeFailure(f"read `{path}`: {e.strerror}", step="config", errno=e.errno or 0) from e
     except (ValueError, RecursionError) as e:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ketch.runtime import defaults
+from ketch.runtime.oci_cli import filters
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box, small_monitor
+from tests.support.boxes.runtime_cli import Runtime
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
@@ -128,6 +130,34 @@ def test_a_filter_that_the_kernel_refuses(box: Box) -> None:
         "seccomp",
         "install the seccomp filter: invalid argument",
     )
+
+
+def test_compiled_filters_are_kept(tmp_path: Path, rootfs: Path) -> None:
+    """A start takes the one that an equal profile was compiled to, if it is whole; a list does not show them."""
+    runtime = Runtime(tmp_path, rootfs)
+    kept = runtime.root / "@seccomp"
+    names = default_names()
+    lenient = {"linux.seccomp": allow(names, "SCMP_ACT_ERRNO")}
+    strict = {"linux.seccomp": allow([name for name in names if name != "mkdir"], "SCMP_ACT_ERRNO")}
+    runtime.configure(["mkdir", "/dev/made"], strict)
+    runtime("run", "one", code=1)
+    [of_strict] = kept.iterdir()
+    runtime.configure(["mkdir", "/dev/made"], lenient)
+    runtime("run", "two")
+    [of_lenient] = set(kept.iterdir()) - {of_strict}
+    of_lenient.write_bytes(of_strict.read_bytes())
+    runtime("run", "three", code=1)
+    for torn in of_strict.read_bytes()[:-3], b"":
+        of_lenient.write_bytes(torn)
+        runtime("run", "four")
+    assert (runtime("list", "-q").stdout, kept.stat().st_mode & 0o777) == ("", 0o700)
+    runtime.box.close()
+
+
+def test_not_more_than_some_filters_are_kept(tmp_path: Path) -> None:
+    for number in range(40):
+        filters.prepare(str(tmp_path), allow([*NEEDED, f"call{number}"], "SCMP_ACT_ERRNO"))
+    assert len(list((tmp_path / "@seccomp").iterdir())) == 32
 
 
 def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:

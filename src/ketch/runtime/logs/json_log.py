@@ -14,10 +14,10 @@ import _signal  # type: ignore[import-not-found]
 import codecs
 import os
 import re
-from contextlib import suppress
 from json.encoder import encode_basestring
 from time import time_ns
 
+from ketch.contexts import suppress
 from ketch.notation import times
 from ketch.runtime.logs.log_lines import Splitter
 

@@ -11,10 +11,10 @@ dropped at the next open.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from struct import Struct
 from time import time_ns
 
+from ketch.contexts import suppress
 from ketch.failpoints import failpoint
 
 STDOUT, STDERR = 1, 2

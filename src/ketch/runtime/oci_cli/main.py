@@ -6,25 +6,27 @@ than starting a container's process does.
 
 from __future__ import annotations
 
-import json
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
-import time
-from typing import TYPE_CHECKING, Any
 
 from ketch import stdio
 from ketch.errors import InvalidArgument, KetchError, RuntimeFailure
-from ketch.notation import booleans, signals, times
-from ketch.runtime import spec
+from ketch.notation import booleans
+from ketch.runtime import documents
 from ketch.runtime.failure import reason
-from ketch.runtime.oci_cli import lifecycle, relay
 from ketch.runtime.oci_cli import state as states
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ketch.runtime.oci_types import OciProcess
+
+    _Options = dict[str, Any]
+else:
+    _Options = dict
 
 DEFAULT_ROOT = "/run/ketch-runtime"
 _USAGE = """\
@@ -41,7 +43,7 @@ usage: ketch-runtime [--root DIR] [--log FILE] [--log-format text|json] COMMAND 
 """
 
 
-class CommandOptions(dict[str, Any]):
+class CommandOptions(_Options):
     """Parsed options by long name; absent ones are missing."""
 
 
@@ -76,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 def _forget_parent() -> None:
     """Reset the umask, the signal mask and the disposition of SIGCHLD that the caller left."""
     os.umask(0o022)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
 def parse(args: list[str], flags: dict[str, str], *, interspersed: bool) -> tuple[CommandOptions, list[str]]:
@@ -128,11 +130,15 @@ def _create(options: CommandOptions, operands: list[str]) -> int:
 
 
 def _start(options: CommandOptions, operands: list[str]) -> int:
+    from ketch.runtime.oci_cli import lifecycle
+
     lifecycle.start(_state_of(options, operands))
     return 0
 
 
 def _run(options: CommandOptions, operands: list[str]) -> int:
+    from ketch.runtime.oci_cli import lifecycle, relay
+
     state, master_fd = _do_create(options, operands)
     try:
         lifecycle.start(state)
@@ -151,9 +157,11 @@ def _run(options: CommandOptions, operands: list[str]) -> int:
 def _exec(options: CommandOptions, operands: list[str]) -> int:
     if not operands:
         raise InvalidArgument("a container id is missing")
+    from ketch.runtime.oci_cli import creation, relay
+
     state = states.load(options["root"], operands[0])
     process = _exec_process(options, operands[1:], state)
-    pid, master_fd = lifecycle.enter(
+    pid, master_fd = creation.enter(
         state,
         process,
         console_socket=options.get("console-socket", ""),
@@ -171,8 +179,12 @@ def _exec_process(options: CommandOptions, args: list[str], state: states.Runtim
     if options.get("process"):
         with open(options["process"], "rb") as file:
             document: OciProcess = _json(file.read(), options["process"])
+        from ketch.runtime import spec
+
         spec.check_process(document)
         return document
+    from ketch.runtime import spec
+
     process = spec.load(state.bundle)["process"]
     process["terminal"] = bool(options.get("tty"))
     process.pop("consoleSize", None)
@@ -190,7 +202,7 @@ def _exec_process(options: CommandOptions, args: list[str], state: states.Runtim
 
 def _json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(data)
+        return documents.loads(data)
     except (ValueError, RecursionError) as e:
         raise RuntimeFailure(f"read `{name}`: {e}", step="config") from e
 
@@ -203,6 +215,9 @@ def _state(options: CommandOptions, operands: list[str]) -> int:
 def _kill(options: CommandOptions, operands: list[str]) -> int:
     if not 1 <= len(operands) <= 2:
         raise InvalidArgument("kill takes a container id and a signal")
+    from ketch.notation import signals
+    from ketch.runtime.oci_cli import lifecycle
+
     name = operands[1] if len(operands) > 1 else "SIGTERM"
     number = signals.parse(name)
     if number is None:
@@ -212,6 +227,8 @@ def _kill(options: CommandOptions, operands: list[str]) -> int:
 
 
 def _delete(options: CommandOptions, operands: list[str]) -> int:
+    from ketch.runtime.oci_cli import lifecycle
+
     force = bool(options.get("force"))
     if force and operands and lifecycle.find(options["root"], operands[0]) is None:
         return 0
@@ -262,6 +279,8 @@ def _update(options: CommandOptions, operands: list[str]) -> int:
     else:
         with open(source, "rb") as file:
             resources = _json(file.read(), source)
+    from ketch.runtime import spec
+
     spec.check_texts(resources, "resources")
     _cgroup(options, operands).update(resources)
     return 0
@@ -281,6 +300,8 @@ def _features(_options: CommandOptions, _operands: list[str]) -> int:
 
 
 def _spec(options: CommandOptions, _operands: list[str]) -> int:
+    import json
+
     from ketch.runtime.oci_cli import features
 
     path = os.path.join(options.get("bundle", "."), "config.json")
@@ -293,7 +314,9 @@ def _spec(options: CommandOptions, _operands: list[str]) -> int:
 def _do_create(options: CommandOptions, operands: list[str]) -> tuple[states.RuntimeState, int]:
     if len(operands) != 1:
         raise InvalidArgument("exactly one container id is needed")
-    return lifecycle.create(
+    from ketch.runtime.oci_cli import creation
+
+    return creation.create(
         options["root"],
         operands[0],
         options.get("bundle", "."),
@@ -318,17 +341,23 @@ def _cgroup(options: CommandOptions, operands: list[str]) -> Any:
 
 
 def _print_json(value: object) -> None:
+    import json
+
     stdio.write(json.dumps(value, indent=2) + "\n")
 
 
 def _fail(settings: CommandOptions, message: str, hint: str | None) -> int:
     """One sentence on stderr and, for callers that read it there, in the log file."""
     if settings.get("log"):
+        import time
+
+        from ketch.notation import times
+
         now = times.rfc3339(int(time.time()) * 10**9)
         if settings.get("log-format") == "json":
-            line = json.dumps({"level": "error", "msg": message, "time": now})
+            line = documents.dumps({"level": "error", "msg": message, "time": now})
         else:
-            line = f'time="{now}" level=error msg={json.dumps(message)}'
+            line = f'time="{now}" level=error msg={documents.dumps(message)}'
         with open(settings["log"], "a", encoding="utf-8") as file:
             file.write(line + "\n")
     sys.stderr.write(f"ketch-runtime: {message}\n" + (f"  {hint}\n" if hint else ""))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import termios
-import tty as pty_modes
-from typing import Any
+from _signal import (  # type: ignore[import-not-found]
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+    signal,
+)
 
-from ketch.runtime import tty
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def relay(master_fd: int, pid: int) -> int:
@@ -19,14 +27,19 @@ def relay(master_fd: int, pid: int) -> int:
     """
     saved: list[Any] | None = None
     if os.isatty(0):
+        import termios
+        import tty as pty_modes
+
         saved = termios.tcgetattr(0)
         pty_modes.setraw(0, termios.TCSADRAIN)  # not FLUSH: what was typed ahead counts
         _copy_size(master_fd)
-        signal.signal(signal.SIGWINCH, lambda *_: _copy_size(master_fd))
+        signal(SIGWINCH, lambda *_: _copy_size(master_fd))
     try:
         _copy(master_fd)
     finally:
         if saved is not None:
+            import termios
+
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
     return wait(pid)
 
@@ -46,11 +59,13 @@ def forward_signals(pid: int) -> None:
         except ProcessLookupError:
             return
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, forward)
+    for number in (SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2):
+        signal(number, forward)
 
 
 def _copy_size(master_fd: int) -> None:
+    from ketch.runtime import tty
+
     columns, rows = os.get_terminal_size(0)
     tty.set_size(master_fd, rows, columns)
 

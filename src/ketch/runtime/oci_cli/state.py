@@ -2,23 +2,23 @@
 
     ROOT/ID/state.json    written once, when the container has been created
     ROOT/ID/start.sock    the created container waits here for ``start``; gone once it runs
+    ROOT/@seccomp/        compiled filters (`filters`)
 
 The status is never stored but seen: is the process with that pid *and* start time alive, does start.sock exist.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 
-from ketch import trees
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
+from ketch.runtime import documents
 from ketch.runtime.cgroups import common
 
 OCI_VERSION = "1.2.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NotRequired, TypedDict
 
     from ketch.runtime.oci_types import OciState
@@ -60,6 +60,10 @@ class RuntimeState:
         return str(self.document["bundle"])
 
     @property
+    def root(self) -> str:
+        return os.path.dirname(self.directory)
+
+    @property
     def start_socket(self) -> str:
         return f"{self.directory}/start.sock"
 
@@ -97,13 +101,17 @@ class RuntimeState:
         """Write state.json, all or nothing."""
         temporary = f"{self.directory}/state.json.new"
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(self.document, file)
+            file.write(documents.dumps(self.document))
         os.rename(temporary, f"{self.directory}/state.json")
 
     def forget(self) -> None:
         """Remove the container's directory."""
-        with contextlib.suppress(OSError):
+        from ketch import trees
+
+        try:
             trees.remove_path(self.directory)
+        except OSError:
+            return  # gone, or going, by another call
 
 
 def reserve(root: str, container_id: str, bundle: str) -> RuntimeState:
@@ -124,7 +132,7 @@ def load(root: str, container_id: str) -> RuntimeState:
     directory = f"{root}/{container_id}"
     try:
         with open(f"{directory}/state.json", encoding="utf-8") as file:
-            return RuntimeState(directory, json.load(file))
+            return RuntimeState(directory, documents.loads(file.read()))
     except FileNotFoundError as e:
         raise NotFound(f"find container `{container_id}`: container does not exist") from e
 
@@ -150,6 +158,15 @@ def start_time(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def with_short_path(path: str, call: Callable[[str], object]) -> None:
+    """Call ``call`` with a short path to a socket (at most 107 bytes), by a directory descriptor."""
+    directory_fd = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{directory_fd}/{os.path.basename(path)}")
+    finally:
+        os.close(directory_fd)
 
 
 def _check_id(container_id: str) -> None:

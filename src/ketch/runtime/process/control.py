@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_SEQPACKET, socket
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import messages
 from ketch.runtime.process.loop import READ

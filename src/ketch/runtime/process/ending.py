@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
+from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages

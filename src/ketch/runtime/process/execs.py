@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import os
-from contextlib import suppress
 from time import time_ns
 
+from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
 from ketch.linux import fdpass

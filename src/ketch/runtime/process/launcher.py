@@ -12,8 +12,8 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.failpoints import failpoint
 from ketch.linux import prctl, signals
 from ketch.runtime import defaults

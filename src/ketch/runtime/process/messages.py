@@ -5,11 +5,11 @@ Also the small files in a container's run directory.
 
 from __future__ import annotations
 
-import json
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
 
 from ketch.linux import fdpass
+from ketch.runtime import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PID_FILE = "monitor.pid"
 
 def send(sock: socket | int, message: Mapping[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
     """Send a message; ``fds`` stay the caller's (OSError as `fdpass.send`)."""
-    fdpass.send(sock, json.dumps(message).encode(), fds)
+    fdpass.send(sock, documents.dumps(message).encode(), fds)
 
 
 def receive(sock: socket | int) -> tuple[Any, list[int]]:
@@ -37,7 +37,7 @@ def receive(sock: socket | int) -> tuple[Any, list[int]]:
     payload, fds = fdpass.recv(sock)
     if not payload:
         return None, fds
-    return json.loads(payload), fds
+    return documents.loads(payload), fds
 
 
 def receive_from_child(sock: int) -> tuple[ChildMessage | None, list[int]]:
@@ -84,7 +84,7 @@ def take_early_input(request: StreamsRequest, fds: list[int]) -> bytes:
 def write_record(directory: str, name: str, record: ExitRecord | ExecRecord) -> None:
     """Write a small JSON file so that readers see all of it or nothing."""
     path = os.path.join(directory, name)
-    write_file(path + ".new", json.dumps(record).encode())
+    write_file(path + ".new", documents.dumps(record).encode())
     os.rename(path + ".new", path)
 
 

@@ -20,15 +20,15 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import gc
-import json
 import os
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
-from contextlib import suppress
 from time import monotonic, time_ns
 
+from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
 from ketch.linux import fdpass, prctl
+from ketch.runtime import documents
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import ending, messages, report, signals
@@ -328,7 +328,7 @@ class Monitor:
             raise KetchError(f"set up container: it is {self.state}")
         if self._sync >= 0:
             with suppress(OSError):
-                fdpass.send(self._sync, json.dumps(message["rootfs"]).encode())
+                fdpass.send(self._sync, documents.dumps(message["rootfs"]).encode())
 
     def _go(self, control: socket, seq: int) -> None:
         if self.state != "created":

@@ -8,9 +8,9 @@ becomes readable out of band (poll(2), POLLPRI) when one of its counters changes
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from select import EPOLLPRI
 
+from ketch.contexts import suppress
 from ketch.runtime.process.loop import READ
 
 TYPE_CHECKING = False

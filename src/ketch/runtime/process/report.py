@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 

@@ -8,7 +8,8 @@ the copies are closed and it answers; when it is gone, the monitor does: one chu
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+
+from ketch.contexts import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

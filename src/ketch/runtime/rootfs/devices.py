@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from errno import EEXIST
 
+from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux.nodes import chown_node

@@ -8,11 +8,11 @@ makes it when missing, and puts the mount there.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
 from errno import EINVAL, ELOOP
 from stat import S_ISDIR
 
 from ketch import trees
+from ketch.contexts import contextmanager, suppress
 from ketch.errors import MountMismatch, RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import nodes, ns

@@ -10,12 +10,12 @@ that do not stand in config.json (ENVIRONMENT).  Their sources are files in ketc
 
 from __future__ import annotations
 
-import json
 import os
 from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
 from ketch.linux import mount as m
+from ketch.runtime import documents
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs.mount_options import MountOptions
@@ -56,7 +56,7 @@ def read(document: OciConfig) -> list[SecretFile]:
     if not text:
         return []
     found = []
-    for name, source, target, mode, uid, gid in json.loads(text):
+    for name, source, target, mode, uid, gid in documents.loads(text):
         try:
             found.append(SecretFile(name, _content(source), target, mode, uid, gid))
         except OSError as e:
@@ -86,7 +86,7 @@ def add_environment(document: OciConfig) -> None:
     source = (document.get("annotations") or {}).get(ENVIRONMENT)
     if source:
         try:
-            more: list[str] = json.loads(_content(source))
+            more: list[str] = documents.loads(_content(source))
         except OSError as e:
             raise failure("secrets", f"read variables from `{source}`", e) from e
         document["process"]["env"] = [*(document["process"].get("env") or []), *more]

@@ -84,7 +84,12 @@ _cache: list[tuple[OciSeccomp, bytes]] = []
 def warm(profile: OciSeccomp) -> None:
     """Compile ``profile`` in advance for processes forked later; any number of profiles is kept."""
     if compiled(profile) is None:
-        _cache.append((profile, compile_profile(profile)))
+        remember(profile, compile_profile(profile))
+
+
+def remember(profile: OciSeccomp, program: bytes) -> None:
+    """Keep ``program``, to which ``profile`` was compiled before, for processes forked later."""
+    _cache.append((profile, program))
 
 
 def compiled(profile: OciSeccomp) -> bytes | None:
@@ -132,6 +137,11 @@ def compile_profile(profile: OciSeccomp) -> bytes:
     finally:
         lib.seccomp_release(context)
     return _prologue(default, newest, recent) + program
+
+
+def library_version() -> str:
+    """The version of libseccomp, on which depends which system calls it knows (RuntimeFailure: it is missing)."""
+    return native.version(_load())
 
 
 def _load() -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+
+from ketch.contexts import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from ketch.runtime.cgroups import files, tree
 from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
@@ -95,7 +95,7 @@ class CgroupV1:
                 freezer.thaw_below(self.dirs["freezer"])
             for pid in found:
                 try:
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, SIGKILL)
                 except ProcessLookupError:
                     continue
             if not found or time.monotonic() > deadline:

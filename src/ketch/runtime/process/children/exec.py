@@ -8,13 +8,12 @@ returned is the process's.  The protocol is that of `init`.
 from __future__ import annotations
 
 import gc
-import json
 import os
-from contextlib import suppress
 from errno import EBUSY
 
+from ketch.contexts import suppress
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import namespaces, spec, tty
+from ketch.runtime import documents, namespaces, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
@@ -82,7 +81,7 @@ def child_main(
         os.close(root_fd)
         finalize_process.assume_identity(prepared, slave_fd)
         message: ChildReady = {"ev": "ready", "netns": False, "tty": tty}
-        fdpass.send(sync_fd, json.dumps(message).encode(), [master_fd] if tty else [])
+        fdpass.send(sync_fd, documents.dumps(message).encode(), [master_fd] if tty else [])
         if tty:
             os.close(master_fd)
         payload, _ = fdpass.recv(sync_fd, 0, size=64)
@@ -90,7 +89,7 @@ def child_main(
             finalize_process.run(prepared, sync_fd, preserve_fds)
     except BaseException as e:  # the parent must hear of everything
         with suppress(OSError):  # nobody may be left to be told
-            fdpass.send_last(sync_fd, json.dumps(to_message(e)).encode())
+            fdpass.send_last(sync_fd, documents.dumps(to_message(e)).encode())
     os._exit(1)
 
 

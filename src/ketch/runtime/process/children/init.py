@@ -17,17 +17,16 @@ its description is in both messages.
 from __future__ import annotations
 
 import gc
-import json
 import os
+from _signal import SIGKILL  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
-from contextlib import suppress
 from errno import EACCES
-from signal import SIGKILL
 
+from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.failpoints import failpoint
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import defaults, hooks, namespaces, spec, tty
+from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
@@ -147,7 +146,7 @@ class _Child:
         payload, _ = fdpass.recv(self.sync_fd, 0)
         if not payload:
             os._exit(1)
-        found: list[OciMount] = json.loads(payload)
+        found: list[OciMount] = documents.loads(payload)
         return found
 
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
@@ -296,7 +295,7 @@ class _Child:
         message: ChildReady = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
-        fdpass.send(self.sync_fd, json.dumps(message).encode(), fds)
+        fdpass.send(self.sync_fd, documents.dumps(message).encode(), fds)
         for fd in fds:
             os.close(fd)
 
@@ -323,7 +322,7 @@ class _Child:
         message = to_message(error)
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
         with suppress(OSError):  # nobody may be left to be told
-            fdpass.send_last(self.sync_fd, json.dumps(message).encode())
+            fdpass.send_last(self.sync_fd, documents.dumps(message).encode())
 
 
 def _shared_memory_of(plan: namespaces.Plan, document: OciConfig) -> int:

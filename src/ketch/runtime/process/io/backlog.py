@@ -6,10 +6,10 @@ framed log (`runtime.logs.log_format`), `Lines` what the ``json-file`` driver wr
 
 from __future__ import annotations
 
-import json
 import os
 
 from ketch.notation import stream_frames
+from ketch.runtime import documents
 from ketch.runtime.logs import log_format
 from ketch.runtime.logs.log_lines import Splitter
 
@@ -171,7 +171,7 @@ def add(out: bytearray, stream: int, payload: bytes, output_format: int, wanted:
 
 def _message(line: bytes) -> tuple[int, bytes]:
     try:
-        entry: Any = json.loads(line)
+        entry: Any = documents.loads(line)
         return (2 if entry["stream"] == "stderr" else 1), entry["log"].encode()
     except (ValueError, KeyError, TypeError, AttributeError):  # somebody else wrote it
         return 0, b""

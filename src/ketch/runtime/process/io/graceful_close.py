@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SHUT_RDWR, SHUT_WR, SOCK_STREAM, SOL_SOCKET, socket
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.runtime.process.loop import READ
 
 TYPE_CHECKING = False

@@ -8,10 +8,10 @@ the far end is there.  Otherwise, and while the far end is away, what comes at t
 from __future__ import annotations
 
 from _socket import SO_ERROR, SOCK_STREAM, SOL_SOCKET
-from contextlib import suppress
 from errno import EINPROGRESS, EMSGSIZE
 from time import monotonic, time_ns
 
+from ketch.contexts import suppress
 from ketch.runtime.logs.log_lines import Splitter
 from ketch.runtime.process.loop import GONE, READ, WRITE
 

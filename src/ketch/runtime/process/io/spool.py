@@ -7,8 +7,8 @@ written here, too, as frames and with the default log's bounds; then the files g
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.runtime.logs import log_format
 
 _FILE_SIZE, _FILES = 20 << 20, 5

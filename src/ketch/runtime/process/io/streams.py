@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
 
+from ketch.contexts import suppress
 from ketch.runtime import tty
 from ketch.runtime.logs import log_format
 from ketch.runtime.logs.json_log import JsonLogWriter

@@ -1,0 +1,75 @@
+"""Compiled seccomp filters that are kept from one call of ``ketch-runtime`` to the next: ``ROOT/@seccomp/KEY``.
+
+Compiling the default profile takes three times as long as all else that a container's start does.  The directory is
+root's alone and lives as long as the machine is up, so a filter is of this kernel; the key names the profile, the
+library and the version of Ketch.  No container can be called ``@seccomp``.
+"""
+
+from __future__ import annotations
+
+import os
+from _blake2 import blake2b
+
+from ketch import __version__
+from ketch.runtime import documents
+from ketch.runtime.security import seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciSeccomp
+
+_KEPT = 32
+_LARGEST = 4096 * 8  # what seccomp(2) takes
+
+
+def prepare(root: str, profile: OciSeccomp | None) -> None:
+    """Have the filter of ``profile`` ready for the processes forked next; RuntimeFailure as `seccomp.filter_of`."""
+    if not profile:
+        return
+    key = f"{__version__} {seccomp.library_version()} {documents.dumps(profile)}"
+    directory = f"{root}/@seccomp"
+    path = f"{directory}/{blake2b(key.encode(), digest_size=20).hexdigest()}"
+    program = _read(path)
+    if program is None:
+        program = seccomp.compile_profile(profile)
+        _keep(directory, path, program)
+    seccomp.remember(profile, program)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        program = os.read(fd, _LARGEST + 1)
+    finally:
+        os.close(fd)
+    return program if program and len(program) % 8 == 0 else None
+
+
+def _keep(directory: str, path: str, program: bytes) -> None:
+    """Write a filter, all or nothing, and remove the oldest of too many."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        file.write(program)
+    os.rename(temporary, path)
+    others = [f"{directory}/{name}" for name in os.listdir(directory)]
+    if len(others) > _KEPT:
+        for other in sorted(others, key=_written)[:-_KEPT]:
+            _remove(other)
+
+
+def _written(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
