@@ -255,7 +255,7 @@ def test_monitors_are_light():
     loaded = {name.split(".")[0].lstrip("_") for name in done.stdout.split() if not name.startswith("_")}
     assert loaded - MONITOR_MODULES == {"ketch"}
     ours = {name.split(".")[1] for name in done.stdout.split() if name.startswith("ketch.")}
-    assert ours <= {"runtime", "linux", "notation", "errors", "failpoints", "trees"}
+    assert ours <= {"contexts", "runtime", "linux", "notation", "errors", "failpoints", "trees"}
 
 
 def test_the_launcher_is_started_before_the_heavy_imports():

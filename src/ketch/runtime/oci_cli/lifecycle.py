@@ -1,4 +1,4 @@
-"""What the OCI command line does with a container that was created: start, signal, remove it."""
+"""The life of a container that was created by the OCI command line: start, signal, remove."""
 
 from __future__ import annotations
 
