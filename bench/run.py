@@ -29,7 +29,7 @@ from tests.support.engines import Engine  # noqa: E402
 from tests.support.registries.registries import registry  # noqa: E402
 from tests.support.run.isolation import own_network  # noqa: E402
 
-from bench import builds, measures, scale, waits  # noqa: E402
+from bench import builds, buildx, measures, scale, waits  # noqa: E402
 from bench import images as workloads  # noqa: E402
 from bench import registry as depot  # noqa: E402
 
@@ -187,6 +187,7 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
         "images": lambda: images(engines, quick, root, debian),
         "registry": lambda: registries(quick),
         "builds": lambda: building(engines, quick, root),
+        "buildx": lambda: building_by_buildx(engines, quick, root),
         "stops": lambda: stopping(engines, 5 if quick else 20),
         "scale": lambda: at_scale(engines, quick),
         "client": lambda: client_difference(engines[0], 5 if quick else 20),
@@ -275,6 +276,51 @@ def building(engines: list[Engine], quick: bool, root: str) -> list[Row]:
     peak.add("ketch", builds.peak_of_large_context(root, engines[0]))
     say(peak)
     return [*rows, peak]
+
+
+def building_by_buildx(engines: list[Engine], quick: bool, root: str) -> list[Row]:
+    """The same command of the same client on both: BuildKit's protocol."""
+    if peers.MISSING:
+        return left_out("builds by buildx", "there is no buildx")
+    count = 2 if quick else 5
+    rows: list[Row] = []
+
+    def add(name: str, ratio: float | None, measure: Callable[[Engine], float]) -> None:
+        rows.append(rounds(Row(f"buildx: {name}", "s", ratio=ratio), engines, count, _settled(measure), 1))
+
+    steps = builds.twelve_steps(root)
+    add("12 steps, cold", 0.2, lambda engine: buildx.cold(steps, engine))
+    add("the same, unchanged", 0.8, lambda engine: buildx.build(steps, engine))
+    steps.remove()
+    files = builds.many_files(root)
+    add("COPY of 20 000 files, cold", 0.9, lambda engine: buildx.cold(files, engine))
+    add("the same, unchanged", 0.8, lambda engine: buildx.build(files, engine))
+    add("the same, one changed", 0.3, lambda engine: buildx.one_changed(files, engine))
+    files.remove()
+    large = builds.large_file(root)
+    add("COPY of 500 MB, cold", 1, lambda engine: buildx.cold(large, engine))
+    large.remove()
+    several = buildx.Several(root)
+    add("10 builds at once", None, several.at_once)
+    rows += _memory_of_builds(engines, several)
+    several.remove()
+    for engine in engines:
+        builds.forget(engine)
+    return rows
+
+
+def _memory_of_builds(engines: list[Engine], several: buildx.Several) -> list[Row]:
+    """What the daemon keeps of a hundred builds, beyond what it has after the first ten."""
+    resident = Row("buildx: RSS of the daemon after 110 builds", "MiB")
+    grown = Row("buildx: its growth by the last 100", "MiB", limit=5)
+    for engine in engines:
+        before = several.memory_after(engine, 10)
+        after = several.memory_after(engine, 100)
+        resident.add(engine.kind, after)
+        grown.add(engine.kind, after - before)
+    for row in (resident, grown):
+        say(row)
+    return [resident, grown]
 
 
 def registries(quick: bool) -> list[Row]:
