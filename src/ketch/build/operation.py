@@ -55,11 +55,6 @@ class Work(Protocol):
         ...
 
     @property
-    def followed(self) -> bool:
-        """Whether a command may be run that needs its result."""
-        ...
-
-    @property
     def log(self) -> VertexLog:
         """The sink of its output and its progress."""
         ...

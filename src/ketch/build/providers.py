@@ -113,7 +113,7 @@ class BuildCommand(msgspec.Struct, frozen=True, kw_only=True):
     ``network``: ``default``, ``host``, ``none``, ``container:NAME``, or a network's name; ``user`` as in a Dockerfile's
     USER; ``limits`` are (name, soft, hard); ``hosts`` are (name, address); ``secret_env`` is never shown and never
     kept; ``resources`` have the names of LLB's LinuxResources; ``tty``: it has a terminal, for those who hold its
-    streams; ``followed``: another command is likely to come next.
+    streams.
     """
 
     args: Sequence[str]
@@ -139,7 +139,6 @@ class BuildCommand(msgspec.Struct, frozen=True, kw_only=True):
     proxy_env: Sequence[str] = ()
     platform: Platform | None = None
     tty: bool = False
-    followed: bool = False
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):

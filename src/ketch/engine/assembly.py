@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.build.cache.pruning.keeper import CacheKeeper, CacheStores
-from ketch.engine.build.command.ahead import ContainersAhead
 from ketch.engine.build.command.container import CommandContainers
 from ketch.engine.build.command.networks import CommandNetworks
 from ketch.engine.build.executor import BuildExecutor
@@ -184,7 +183,6 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         layers=p.builds.layers,
         containers=containers,
         caches=p.builds.mounts,
-        ahead=ContainersAhead(containers, p.paths, p.snapshots, p.remover.later),
         later=p.remover.later,
     )
 

@@ -67,6 +67,15 @@ class ChildReady(TypedDict):
     cgroups: NotRequired[Cgroups | None]
 
 
+class FirstProcess(TypedDict):
+    """To a first process that was forked before its container was known, with descriptors for its stdio."""
+
+    id: str
+    bundle: str
+    rootfs: list[OciMount]
+    tty: bool
+
+
 ChildMessage = ChildNetwork | ChildHooks | ChildReady | Failed
 
 
@@ -164,7 +173,7 @@ LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | G
 class StartContainer(TypedDict):
     """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`.
 
-    ``ahead``: there is no bundle yet.  PID 1 makes new namespaces of these kinds, and waits for SetUpRequest.
+    ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.
     """
 
     op: Literal["start"]
@@ -177,7 +186,7 @@ class StartContainer(TypedDict):
     stdin_once: bool
     pidns: NotRequired[str]
     cgroup: NotRequired[str]
-    ahead: NotRequired[list[str]]
+    namespaces: NotRequired[list[str]]
     log: LogSettings
 
 
@@ -261,13 +270,6 @@ class StartRequest(RequestFields):
     """Let PID 1 execute its program; the answer has ``started_at``."""
 
     op: Literal["start"]
-
-
-class SetUpRequest(RequestFields):
-    """The bundle of a container that was made ahead is there, and these are the mounts of its root."""
-
-    op: Literal["set_up"]
-    rootfs: list[OciMount]
 
 
 class StreamsRequest(RequestFields):
@@ -356,15 +358,7 @@ class KeepRequest(RequestFields):
 
 
 MonitorRequest = (
-    StartRequest
-    | SetUpRequest
-    | AttachRequest
-    | ExecRequest
-    | ResizeRequest
-    | KillRequest
-    | StatusRequest
-    | HoldRequest
-    | KeepRequest
+    StartRequest | AttachRequest | ExecRequest | ResizeRequest | KillRequest | StatusRequest | HoldRequest | KeepRequest
 )
 
 

@@ -18,7 +18,7 @@ from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import common
 from ketch.runtime.process.loop import Loop
 from ketch.runtime.process.oom import OomWatch
-from tests.support.boxes.monitor_box import NOBODY, Peer, connect, open_fds, process, pss_kib
+from tests.support.boxes.monitor_box import NOBODY, Peer, children, connect, open_fds, process, process_title, pss_kib
 from tests.support.boxes.runtime_box import orphaned_cgroups
 from tests.support.waiting import patient
 
@@ -140,9 +140,7 @@ async def leaves_nothing(yard):
 
 
 def monitors_of(yard):
-    launcher = yard.launcher._process.pid
-    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="ascii") as f:
-        return f.read().split()
+    return [pid for pid in children(yard.launcher._process.pid) if process_title(pid) not in ("", "ketch-spare")]
 
 
 async def test_a_start_that_is_never_requested(yard):

@@ -22,7 +22,6 @@ from ketch.daemon import parent_cgroup, wiring
 from ketch.daemon.settings.load import load
 from ketch.engine.build.cache_mounts import CacheMounts
 from ketch.engine.build.command import files as command_files
-from ketch.engine.build.command.ahead import ContainersAhead
 from ketch.engine.build.command.container import CommandContainers
 from ketch.engine.build.command.networks import CommandNetworks
 from ketch.engine.build.executor import BuildExecutor
@@ -89,7 +88,6 @@ class BuildBox:
         self.layers = EngineBuildSnapshots(parts.images, parts.snapshots)
         self.caches = CacheMounts(config.data_root, self.layers, parts.remover.later)
         containers = CommandContainers(parts.launcher, self._networks())
-        self.ahead = ContainersAhead(containers, parts.paths, parts.snapshots, parts.remover.later)
         self.executor = BuildExecutor(
             paths=parts.paths,
             cgroups=parts.cgroups,
@@ -97,7 +95,6 @@ class BuildBox:
             layers=self.layers,
             containers=containers,
             caches=self.caches,
-            ahead=self.ahead,
             later=parts.remover.later,
         )
         self._stack.push_async_callback(self.executor.close)

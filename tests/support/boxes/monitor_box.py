@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from ketch.engine.live.containers import Live
 from ketch.engine.logs.follow import Follower
 from ketch.engine.monitors.launcher import Launcher
 from ketch.engine.monitors.monitor_client import Created, ExecProcess, MonitorClient, StreamOptions
+from ketch.engine.spec.bundle import new_namespaces
 from ketch.runtime.cgroups import monitors
 from tests.support.boxes.runtime_box import Box, make_rootfs, orphaned_cgroups
 from tests.support.run.session import SESSION
@@ -82,7 +84,8 @@ class Yard:
 
     def message(self, args: list[str], changes: dict[str, Any] | None = None, **options: Any) -> Any:
         """A start message for ``args``; ``options`` are keys of the message or of its log."""
-        place = self.box.bundle(self.box.spec(args, changes))
+        spec = self.box.spec(args, changes)
+        place = self.box.bundle(spec)
         name = place.name
         run_dir, log_dir = self.directory / "run" / name, place / "log"
         run_dir.mkdir(parents=True)
@@ -98,6 +101,7 @@ class Yard:
             "stdin": options.get("stdin", False),
             "stdin_once": options.get("stdin_once", False),
             "pidns": options.get("pidns", "new"),
+            "namespaces": options.get("namespaces", new_namespaces(spec)),
             "cgroup": f"{self.box.parent}/{self.box.count - 1}",
             "log": {
                 "driver": options.get("driver", "local"),
@@ -123,6 +127,27 @@ class Yard:
         one = await self.create(args, changes, **options)
         await one.monitor.start()
         return one
+
+
+def children(pid: int) -> dict[int, str]:
+    """A process's children, and what they call themselves (proc_pid_comm(5))."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        pids = [int(word) for word in f.read().split()]
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                found[pid] = f.read().strip()
+    return found
+
+
+def process_title(pid: int) -> str:
+    """The command line that a process shows; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().rstrip(b"\0").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 async def connect(run_dir: str) -> MonitorClient | None:

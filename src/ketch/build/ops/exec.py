@@ -77,7 +77,6 @@ class ExecOperation:
             hosts=[(host.Host, host.IP) for host in meta.extraHosts],
             limits=[(limit.Name, limit.Soft, limit.Hard) for limit in meta.ulimit],
             cgroup_parent=meta.cgroupParent,
-            followed=work.followed,
             resources={field.name: value for field, value in resources.ListFields()},
             valid_exit_codes=list(meta.validExitCodes),
             proxy_env=_proxies(meta.proxy_env),

@@ -53,11 +53,7 @@ class GraphEvaluation:
                 anew.add(vertex.digest)
             self._vertices[vertex.digest] = VertexNode(vertex, work_of(vertex, vertex.digest in anew))
         self._target = self._edge(target)
-        followed: set[str] = set()
         for vertex in reversed(vertices):
-            self._vertices[vertex.digest].work.followed |= vertex.digest in followed
-            if vertex.digest in followed or vertex.op.WhichOneof("op") == "exec":
-                followed.update(one.vertex.digest for one in vertex.inputs)
             for edge in self._vertices[vertex.digest].edges.values():
                 edge.inputs = [self._edge(one) for one in vertex.inputs]
                 edge.unnamed = edge.unmade = len(edge.inputs)

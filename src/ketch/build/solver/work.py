@@ -85,7 +85,6 @@ class VertexWork:
         "_run",
         "_statuses",
         "anew",
-        "followed",
         "maps",
         "vertex",
     )
@@ -94,7 +93,6 @@ class VertexWork:
         """``anew``: it is not to be taken from the cache, or stands on what is not."""
         self.vertex = vertex
         self.anew = anew
-        self.followed = False  # whether a command may be run that needs its result
         self._digest = vertex.digest
         self._make = operation
         self._operation: Operation | None = None

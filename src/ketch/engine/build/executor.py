@@ -12,7 +12,6 @@ its cgroup, and its files are being removed.  What a killed daemon leaves is end
 from __future__ import annotations
 
 import asyncio
-import functools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,6 @@ from ketch import threads
 from ketch.build.dockerfile.convert.gotext import quoted
 from ketch.build.errors import CommandFailed
 from ketch.engine.build.command.agent_socket import AgentSocket
-from ketch.engine.build.command.container import CommandStart
 from ketch.engine.build.command.files import CommandFiles
 from ketch.engine.build.command.interactive import InteractiveContainer, attached
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
@@ -34,8 +32,7 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, Written
     from ketch.engine.build.cache_mounts import CacheMounts
-    from ketch.engine.build.command.ahead import ContainersAhead
-    from ketch.engine.build.command.container import AheadContainer, CommandContainers
+    from ketch.engine.build.command.container import CommandContainers
     from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.monitors.monitor_client import MonitorClient
@@ -49,12 +46,11 @@ _REMOVAL_S = 0.2
 
 
 class _Prepared(NamedTuple):
-    """The parts that a container is started from: ``ahead`` is one that was made ahead of its bundle."""
+    """The parts that a container is started from."""
 
     files: CommandFiles
     parent: str
     network: CommandNetwork
-    ahead: AheadContainer | None
 
 
 class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
@@ -66,7 +62,6 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     layers: BuildSnapshots
     containers: CommandContainers
     caches: CacheMounts
-    ahead: ContainersAhead
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
     _needless: list[CommandFiles] = field(default_factory=list)  # to be removed when the next commands have begun
@@ -92,7 +87,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         """
         _check(command)
         async with AsyncUndo() as undo:
-            files, parent, network, _ = await self._prepared(command, undo)
+            files, parent, network = await self._prepared(command, undo)
             message = files.message(parent)
             message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
 
@@ -109,17 +104,15 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self.ahead.close()
         self._remove_needless()
 
     async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         words = " ".join(command.args)
         async with AsyncUndo() as undo:
-            files, parent, network, ahead = await self._prepared(command, undo, ahead=True)
+            files, parent, network = await self._prepared(command, undo)
             failpoint("build.prepared")
             try:
-                start = CommandStart(files.message(parent), network, ahead, self._runs(command, parent, network))
-                end = await self.containers.run(start, output)
+                end = await self.containers.run(files.message(parent), network, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
             written = await threads.run_to_end(files.take, lease)
@@ -130,31 +123,21 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 raise error
         return written
 
-    async def _prepared(self, command: BuildCommand, undo: AsyncUndo, *, ahead: bool = False) -> _Prepared:
-        """All that a start needs; ``undo`` removes it (KetchError).  ``ahead``: a container made ahead will do."""
+    async def _prepared(self, command: BuildCommand, undo: AsyncUndo) -> _Prepared:
+        """All that a start needs; ``undo`` removes it (KetchError)."""
         parent, words = command.cgroup_parent or self.cgroups.parent, " ".join(command.args)
         network = self.containers.networks.find(command)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]
         shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-        taken = await self.ahead.take(parent, network) if ahead and command.network == "default" else None
-        name = taken.place.name if taken is not None else ""
-        files = CommandFiles(command, self.paths, self.snapshots, self.layers, name)
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
         undo.callback(self._remove_later, files)
         undo.callback(files.forget)
-        if taken is not None:
-            undo.push_async_callback(taken.undo.aclose)
         agents: dict[str, str] = {}
         if any(mount.kind == "ssh" for mount in command.mounts):
             await threads.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
         await threads.run_to_end(files.prepare, files.cgroup(parent), network, shown, agents)
-        return _Prepared(files, parent, network, taken)
-
-    def _runs(self, command: BuildCommand, parent: str, network: CommandNetwork) -> Callable[[], None]:
-        """The call for the moment when a command runs: to make a container for the one that follows."""
-        if command.followed and command.network == "default":
-            return functools.partial(self.ahead.begin, parent, network)
-        return lambda: None
+        return _Prepared(files, parent, network)
 
     def _remove_later(self, files: CommandFiles) -> None:
         """Have files removed in a moment: most commands are followed by others, and nobody waits for this."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.paths import ContainerPaths
     from ketch.images.store import ImageStore
-    from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.oci_types import OciConfig, OciMount
     from ketch.runtime.protocol import StartContainer
     from ketch.storage.snapshots.overlay import Snapshots
 
@@ -49,7 +49,7 @@ class StartMessages(Struct, frozen=True, eq=False):
         self.views.check_files(container)
         log = await self.log_drivers.message(container)
         cgroup = self.cgroups.choose(container)
-        bundle_dir = self._write(container, cgroup)
+        bundle_dir, spec = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
         return {
             "op": "start",
@@ -61,12 +61,13 @@ class StartMessages(Struct, frozen=True, eq=False):
             "stdin": container.config.open_stdin,
             "stdin_once": container.config.stdin_once,
             "pidns": self._pid_namespace(container.host.pid),
+            "namespaces": bundle.new_namespaces(spec),
             "cgroup": cgroup,
             "log": log,
         }
 
-    def _write(self, container: Container, cgroup: str) -> str:
-        """The bundle, whose directory is returned, and what its mounts and its monitor expect to be there."""
+    def _write(self, container: Container, cgroup: str) -> tuple[str, OciConfig]:
+        """The bundle (its directory, its document), and what its mounts and its monitor expect to be there."""
         directory = self.paths.directory(container.id)
         for request in container.host.device_requests or ():
             capabilities = " ".join(f"[{' '.join(names)}]" for names in request.capabilities or ())
@@ -94,7 +95,7 @@ class StartMessages(Struct, frozen=True, eq=False):
             f.write(_encode(spec))
         os.makedirs(self.paths.log_dir(container.id), mode=0o700, exist_ok=True)
         os.makedirs(self.paths.run_dir(container.id), mode=0o700, exist_ok=True)
-        return bundle_dir
+        return bundle_dir, spec
 
     @staticmethod
     def _take_names(container: Container, other: Container) -> None:

@@ -22,10 +22,10 @@ from ketch.runtime.failure import from_message
 from ketch.runtime.process import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Literal
 
-    from ketch.runtime.oci_types import OciMount, OciProcess
+    from ketch.runtime.oci_types import OciProcess
     from ketch.runtime.protocol import AttachRequest, ExecRequest, HelloEvent, LogPosition, MonitorEvent
 
 log = logging.getLogger(__name__)
@@ -214,10 +214,6 @@ class MonitorClient(MonitorConnection):
         if not await self._patiently(self._created, BEGIN_S, None):
             raise Silent("start container: neither the launcher nor the container's monitor answers")
         return self._created.result()
-
-    async def set_up(self, rootfs: Sequence[OciMount]) -> None:
-        """Tell a container that was made ahead of its bundle that it is there, and the mounts of its root."""
-        await self._call({"op": "set_up", "rootfs": list(rootfs)})
 
     async def start(self) -> int:
         """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""

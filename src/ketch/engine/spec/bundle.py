@@ -308,6 +308,12 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
     return result
 
 
+def new_namespaces(spec: OciConfig) -> list[str]:
+    """The kinds of namespaces that the launcher may have ready: those that are new, but mount and cgroup."""
+    entries = spec["linux"]["namespaces"]
+    return [entry["type"] for entry in entries if "path" not in entry and entry["type"] not in ("mount", "cgroup")]
+
+
 def file_mounts(directory: str, container: Container) -> list[OciMount]:
     """The mounts of hostname, hosts and resolv.conf, without those that the user replaces.
 

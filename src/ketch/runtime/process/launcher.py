@@ -1,7 +1,8 @@
 """The launcher: a warm process that only forks monitors, so that a start costs milliseconds in Python.
 
 It has imported the runtime, compiled the default seccomp filter and frozen its heap before the first
-request; it has no threads, so fork is safe; and it runs from a sealed copy of the interpreter in memory, so
+request; when it has nothing to do it forks the half of a container that all have in common (`spare`); it has no
+threads, so fork is safe; and it runs from a sealed copy of the interpreter in memory, so
 that nothing in a container can reach the host's python binary through /proc (CVE-2019-5736).
 When its socket ends, because ketchd died or stopped, it ends as well; the monitors live on.
 """
@@ -12,14 +13,16 @@ import _signal  # type: ignore[import-not-found]
 import os
 import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
+from select import POLLIN, poll
 
-from ketch.contexts import suppress
-from ketch.failpoints import failpoint
-from ketch.linux import prctl, signals
-from ketch.runtime import defaults
+from ketch import failpoints
+from ketch.linux import fdpass, prctl, signals
+from ketch.runtime import defaults, documents
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor, preload
+from ketch.runtime.process import spare as spares
 from ketch.runtime.security import seccomp, seccomp_default
+from ketch.runtime.title import Title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import StartContainer
 
 _HIGHEST_FD = 1 << 30
+_MOMENT_MS = 10  # longer than between the requests of a burst, shorter than a start
 
 
 def main(fd: int, no_cgroup: str) -> NoReturn:
@@ -47,54 +51,50 @@ def main(fd: int, no_cgroup: str) -> NoReturn:
         _signal.signal(number, _signal.SIG_IGN)
     seccomp.warm(seccomp_default.profile(list(defaults.DEFAULT_CAPS)))
     common.layout()
-    title = _Title()
+    title = Title()
     title.set("ketch-launcher")
     sys.path_importer_cache.clear()  # only importing needed it
     sock = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
     preload.freeze()
     messages.send(sock, {"ev": "ready", "cgroup": no_cgroup})
+    _serve(sock, title)
+
+
+def _serve(sock: socket, title: Title) -> NoReturn:
+    """Fork monitors, and a spare when there has been nothing to do for a moment."""
+    waiting = poll()
+    waiting.register(sock, POLLIN)
+    spare: spares.Spare | None = None
+    wanted = not failpoints.armed()  # a test's fault is for a container that it starts
     while True:
+        if not waiting.poll(_MOMENT_MS if wanted else None):
+            spare, wanted = spares.make(sock, title), False
+            continue
         try:
-            message, fds = messages.receive(sock)
+            payload, fds = fdpass.recv(sock)
         except OSError:
             os._exit(1)
-        if message is None:
+        if not payload:
             os._exit(0)
-        _fork(sock, message, fds, title)
+        message = documents.loads(payload)
+        failpoints.failpoint("launcher.asked")
+        if spare is None or not spare.take(message, payload, fds):
+            _fork(sock, message, fds, title)
+        for fd in fds:
+            os.close(fd)
+        if spare is None or spare.gone:
+            spare, wanted = None, not failpoints.armed()
 
 
-def _fork(sock: socket, message: StartContainer, fds: list[int], title: _Title) -> None:
-    failpoint("launcher.asked")
+def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title) -> None:
     try:
         pid = os.fork()
     except OSError:
         # No memory or no more processes: ketchd sees that the connection ends, and the next start may work.
         pid = -1
     if pid:
-        failpoint("launcher.forked")
-        for fd in fds:
-            os.close(fd)
+        failpoints.failpoint("launcher.forked")
         return
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     sock.close()
-    messages.write_file("/proc/self/comm", b"ketch-monitor")
-    title.set(f"ketch-monitor {message['id']}")
-    monitor.main(message, fds[0])
-
-
-class _Title:
-    """The process title: the memory of the command line that ``ps`` shows (proc_pid_cmdline(5))."""
-
-    def __init__(self) -> None:
-        fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
-        os.close(fd)
-        self._start = int(fields[45])  # arg_start, the 48th field; the first two stand before the bracket
-        self._room = int(fields[46]) - self._start
-
-    def set(self, text: str) -> None:
-        """Set the title, cut to the available room."""
-        with suppress(OSError):  # only a name
-            fd = os.open("/proc/self/mem", os.O_WRONLY | os.O_CLOEXEC)
-            os.pwrite(fd, text.encode()[: self._room - 1].ljust(self._room, b"\0"), self._start)
-            os.close(fd)
+    monitor.begin(title, message, fds[0])

@@ -28,7 +28,6 @@ from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
 from ketch.linux import fdpass, prctl
-from ketch.runtime import documents
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import ending, messages, report, signals
@@ -54,12 +53,13 @@ if TYPE_CHECKING:
         ChildReady,
         ExitRecord,
         Failed,
+        FirstProcess,
         KillRequest,
         MonitorRequest,
         MonitorState,
-        SetUpRequest,
         StartContainer,
     )
+    from ketch.runtime.title import Title
 
 # After PID 1 has ended: how long something else may hold its outputs, and a client may take nothing at all.
 _DRAIN_S = 5.0
@@ -69,10 +69,24 @@ _PART_S = 2.0  # and how long one that has everything may leave its connection o
 _OOM_SCORE = b"-998"
 
 
-def main(message: StartContainer, control_fd: int) -> NoReturn:
+class Prepared:
+    """A first process that was forked before its container was known, and waits to be told of it.
+
+    ``sync_fd``: our end of its socket; ``network``: descriptors of its network namespace and of a NETLINK_ROUTE socket.
+    """
+
+    __slots__ = ("network", "pid", "sync_fd")
+
+    def __init__(self, pid: int, sync_fd: int, network: list[int]) -> None:
+        self.pid, self.sync_fd, self.network = pid, sync_fd, network
+
+
+def begin(title: Title, message: StartContainer, control_fd: int, prepared: Prepared | None = None) -> NoReturn:
     """Run in a process that the launcher forked; never returns."""
+    messages.write_file("/proc/self/comm", b"ketch-monitor")
+    title.set(f"ketch-monitor {message['id']}")
     try:
-        Monitor(message, control_fd).run()
+        Monitor(message, control_fd, prepared).run()
     except BaseException:
         report.exception(message["run_dir"])
     os._exit(0)
@@ -81,11 +95,12 @@ def main(message: StartContainer, control_fd: int) -> NoReturn:
 class Monitor:
     """The monitor of one container, run by its own loop."""
 
-    def __init__(self, message: StartContainer, control_fd: int) -> None:
+    def __init__(self, message: StartContainer, control_fd: int, prepared: Prepared | None) -> None:
         self.id: str = message["id"]
         self.bundle: str = message["bundle"]
         self.run_dir: str = message["run_dir"]
         self._message: StartContainer | None = message
+        self._prepared = prepared
         self._cgroup_path = message.get("cgroup", "")
         self.loop = Loop()
         self.loop.on_error = lambda: report.exception(self.run_dir)
@@ -136,12 +151,18 @@ class Monitor:
         self.streams.stdin_once = message["stdin_once"]
         self.streams.on_end = self._output_ended
         self.streams.on_drained = self.drained
-        self._sync, child_end = messages.pair()
-        self.pid = init.fork_child(message.get("pidns", "new"))
-        if self.pid == 0:
-            self._in_child(message, child_end)
-        failpoint("monitor.forked")
-        os.close(child_end)
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self._sync, self.pid = prepared.sync_fd, prepared.pid
+            told: FirstProcess = {
+                "id": self.id,
+                "bundle": self.bundle,
+                "rootfs": message["rootfs"],
+                "tty": message["tty"],
+            }
+            messages.send(self._sync, told, self.streams.child_fds)
+        else:
+            self._fork(message)
         self.streams.forked()
         open_log(self.loop, self.streams, message["log"])
         self.controls.listen()
@@ -149,13 +170,22 @@ class Monitor:
             self.streams.listen()
         self.loop.add(self._sync, READ, self._receive_from_child)
         failpoint("monitor.listening")
+        if prepared is not None:
+            self._created(prepared.network)
+
+    def _fork(self, message: StartContainer) -> None:
+        self._sync, child_end = messages.pair()
+        self.pid = init.fork_child(message.get("pidns", "new"))
+        if self.pid == 0:
+            self._in_child(message, child_end)
+        failpoint("monitor.forked")
+        os.close(child_end)
 
     def _in_child(self, message: StartContainer, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
         self.streams.dup_to_stdio()
-        parent = Parent(sync_fd, early=True, ahead=message.get("ahead", ()))
-        init.child_main(self.bundle, message["rootfs"], parent, tty=message["tty"])
+        init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:
         """Handle a message of the child: network, ready, failed, or (end of file after ``go``) its program runs."""
@@ -281,8 +311,6 @@ class Monitor:
             return self._hello()
         if message["op"] == "attach":
             self._attach(message, fds)
-        elif message["op"] == "set_up":
-            self._tell_mounts(message)
         elif message["op"] == "resize":
             self._streams_of(message.get("exec_id")).resize(message["rows"], message["cols"])
         elif message["op"] == "kill":
@@ -321,14 +349,6 @@ class Monitor:
             return self.execs.streams(exec_id)
         assert self.streams is not None
         return self.streams
-
-    def _tell_mounts(self, message: SetUpRequest) -> None:
-        """Tell a child that was made ahead what its root is; of one that has failed, the start tells."""
-        if self.state != "created":
-            raise KetchError(f"set up container: it is {self.state}")
-        if self._sync >= 0:
-            with suppress(OSError):
-                fdpass.send(self._sync, documents.dumps(message["rootfs"]).encode())
 
     def _go(self, control: socket, seq: int) -> None:
         if self.state != "created":

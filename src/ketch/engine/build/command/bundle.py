@@ -38,7 +38,6 @@ _RESOURCES = {
     "cpusetMems": "cpuset_mems",
 }
 _INFINITY = 2**64 - 1
-NAMESPACES_AHEAD = ("ipc", "uts", "network")  # that are made before the bundle is there; mounts belong to the host's
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):

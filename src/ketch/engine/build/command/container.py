@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from ketch.engine.build.command.files import CommandPlace
     from ketch.engine.build.command.networks import CommandNetwork, CommandNetworks
     from ketch.engine.monitors.launcher import Launcher
     from ketch.engine.monitors.monitor_client import Created, MonitorClient
@@ -42,33 +41,13 @@ _T = TypeVar("_T")
 _END_S = 10.0
 
 
-class AheadContainer(Struct, frozen=True, eq=False):
-    """A container that waits for its bundle; ``undo`` ends it, but for its directories."""
-
-    place: CommandPlace
-    monitor: MonitorClient
-    undo: AsyncUndo
-
-
-class CommandStart(Struct, frozen=True, eq=False):
-    """A container to be run: its message, its network, and the one that was made ``ahead`` for it, if any.
-
-    ``runs`` is called when its program runs.
-    """
-
-    message: StartContainer
-    network: CommandNetwork
-    ahead: AheadContainer | None
-    runs: Callable[[], None]
-
-
 class CommandContainers(Struct, frozen=True, eq=False):
     """Runs containers from start messages."""
 
     launcher: Launcher
     networks: CommandNetworks
 
-    async def run(self, start: CommandStart, output: Callable[[int, bytes], None]) -> Exit:
+    async def run(self, message: StartContainer, network: CommandNetwork, output: Callable[[int, bytes], None]) -> Exit:
         """Run a container to its end, of which nothing is left; cancelled, it is killed (KetchError, OSError)."""
         async with AsyncUndo() as undo:
 
@@ -77,15 +56,7 @@ class CommandContainers(Struct, frozen=True, eq=False):
                 undo.callback(found.close)
                 return found
 
-            if start.ahead is not None:
-                undo.push_async_callback(start.ahead.undo.aclose)
-                monitor = start.ahead.monitor
-                await monitor.set_up(start.message["rootfs"])
-                read = await attach(monitor)  # while it is set up
-                await _run(monitor)
-            else:
-                monitor, read = await self.started(start.message, start.network, undo, attach)
-            start.runs()
+            monitor, read = await self.started(message, network, undo, attach)
             end = await asyncio.shield(monitor.exited)
             await read.ended()
             failpoint("build.ended")
@@ -99,26 +70,19 @@ class CommandContainers(Struct, frozen=True, eq=False):
         attach: Callable[[MonitorClient], Coroutine[Any, Any, _T]],
     ) -> tuple[MonitorClient, _T]:
         """Start a container, which ``undo`` ends; ``attach`` takes its streams before its program runs (KetchError)."""
-        monitor, created = await self._created(message, undo)
+        monitor = await self.launcher.start_container(message)
+        undo.push_async_callback(_end, monitor, message)
+        failpoint("build.launcher-asked")
+        created = await self.launcher.created(monitor)
         wiring = asyncio.create_task(self._wired(message["id"], created, network, undo))
         try:
             streams = await attach(monitor)
         finally:
             await threads.to_the_end(wiring)
-        await _run(monitor)
+        failpoint("build.wired")
+        await monitor.start()
+        failpoint("build.running")
         return monitor, streams
-
-    async def begun(self, message: StartContainer, network: CommandNetwork, undo: AsyncUndo) -> MonitorClient:
-        """A container that waits for its bundle, and is connected; ``undo`` ends it (KetchError)."""
-        monitor, created = await self._created(message, undo)
-        await threads.to_the_end(self._wired(message["id"], created, network, undo))
-        return monitor
-
-    async def _created(self, message: StartContainer, undo: AsyncUndo) -> tuple[MonitorClient, Created]:
-        monitor = await self.launcher.start_container(message)
-        undo.push_async_callback(_end, monitor, message)
-        failpoint("build.launcher-asked")
-        return monitor, await self.launcher.created(monitor)
 
     async def _wired(self, name: str, created: Created, network: CommandNetwork, undo: AsyncUndo) -> None:
         """Connect it to its network; ``undo`` disconnects it."""
@@ -128,13 +92,6 @@ class CommandContainers(Struct, frozen=True, eq=False):
             await self.networks.connect(name, network, created)
         finally:
             created.close()
-
-
-async def _run(monitor: MonitorClient) -> None:
-    """Let a container's program run."""
-    failpoint("build.wired")
-    await monitor.start()
-    failpoint("build.running")
 
 
 class _Reading:

@@ -23,6 +23,7 @@ from ketch.build.providers import Written
 from ketch.build.tree import Tree
 from ketch.engine.build.command import bundle, emulation, mount_stubs
 from ketch.engine.paths import OF_A_BUILD
+from ketch.engine.spec.bundle import new_namespaces
 from ketch.errors import InvalidArgument, KetchError
 from ketch.runtime.rootfs.secrets import MOUNT
 from ketch.storage import removal
@@ -45,15 +46,22 @@ _SAFE = ["nosuid", "nodev", "noexec"]
 _encode = msgspec.json.Encoder().encode
 
 
-class CommandPlace:
-    """The directories of one command, of which nothing need be known yet."""
+class CommandFiles:
+    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
 
-    def __init__(self, paths: ContainerPaths, name: str = "") -> None:
-        self.name = name or OF_A_BUILD + secrets.token_hex(16)
+    def __init__(
+        self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots
+    ) -> None:
+        self.name = OF_A_BUILD + secrets.token_hex(16)
         self.directory = paths.directory(self.name)
         self.bundle = os.path.join(self.directory, "bundle")
         self.run_dir = paths.run_dir(self.name)
-        self.rootfs: list[OciMount] = []
+        self._rootfs: list[OciMount] = []
+        self._namespaces: list[str] = []
+        self._command = command
+        self._paths, self._snapshots, self._layers = paths, snapshots, layers
+        self._changes: dict[str, str] = {}  # places → snapshots
+        self._secrets: list[int] = []
 
     def begin(self) -> None:
         """Make the directories, unless they are there.  Blocking."""
@@ -64,42 +72,22 @@ class CommandPlace:
         """The path of its cgroup."""
         return os.path.join("/", parent, self.name)
 
-    def message(self, parent: str, *, ahead: bool = False) -> StartContainer:
-        """The launcher's message; ``ahead`` of the bundle."""
-        message: StartContainer = {
+    def message(self, parent: str) -> StartContainer:
+        """The launcher's message, when all is prepared."""
+        return {
             "op": "start",
             "id": self.name,
             "bundle": self.bundle,
             "run_dir": self.run_dir,
-            "rootfs": self.rootfs,
+            "rootfs": self._rootfs,
             "tty": False,
             "stdin": False,
             "stdin_once": False,
             "pidns": "new",
+            "namespaces": self._namespaces,
             "cgroup": self.cgroup(parent),
             "log": {"driver": "none", "dir": self.bundle, "max_size": _NO_LOG, "max_files": 1},
         }
-        if ahead:
-            message["ahead"] = list(bundle.NAMESPACES_AHEAD)
-        return message
-
-
-class CommandFiles(CommandPlace):
-    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
-
-    def __init__(
-        self,
-        command: BuildCommand,
-        paths: ContainerPaths,
-        snapshots: Snapshots,
-        layers: BuildSnapshots,
-        name: str = "",
-    ) -> None:
-        super().__init__(paths, name)
-        self._command = command
-        self._paths, self._snapshots, self._layers = paths, snapshots, layers
-        self._changes: dict[str, str] = {}  # places → snapshots
-        self._secrets: list[int] = []
 
     def prepare(
         self, cgroup: str, network: CommandNetwork, shown: Mapping[str, str], agents: Mapping[str, str]
@@ -113,7 +101,7 @@ class CommandFiles(CommandPlace):
         if command.platform is not None and emulation.is_foreign(command.platform):
             with self._layers.opened(command.root) as root_fd:
                 emulation.check(command.platform, root_fd)
-        self.rootfs = cast("list[OciMount]", self._writable(_ROOT, command.root, self.name))
+        self._rootfs = cast("list[OciMount]", self._writable(_ROOT, command.root, self.name))
         mounts = [
             self._mount(number, mount, shown.get(mount.dest, ""), agents.get(mount.dest, ""))
             for number, mount in enumerate(command.mounts)
@@ -127,6 +115,7 @@ class CommandFiles(CommandPlace):
                 f.write(text)
         around = bundle.Surroundings(network=network, directory=self.directory, cgroup=cgroup, secret_env=source)
         spec = bundle.build(command, around, mounts)
+        self._namespaces = new_namespaces(spec)
         with open(os.path.join(self.bundle, "config.json"), "wb") as f:
             f.write(_encode(spec))
 

@@ -37,12 +37,12 @@ from ketch.runtime.security import host_guard, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NoReturn
 
     from ketch.runtime.oci_types import OciConfig, OciHooks, OciLinux, OciMount, OciResources
     from ketch.runtime.process.children.parent import Parent
-    from ketch.runtime.protocol import ChildReady
+    from ketch.runtime.protocol import ChildReady, FirstProcess
+    from ketch.runtime.title import Title
 
 
 _NETLINK_ROUTE = 0
@@ -69,27 +69,32 @@ def child_main(
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
     With ``early`` of the parent {"ev":"netns"} comes with the first two as soon as they are there, and ``ready`` has
-    "netns" false.  With ``ahead`` that is before there is a bundle, and the parent sends the mounts of the root, as
-    JSON, when it is there.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait
+    "netns" false.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait
     for the state, as JSON, to give them.
     """
-    start_fd = parent.start_fd
     child = _Child(bundle, parent)
     try:
-        gc.disable()
-        child.close_others(start_fd)
-        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
-        if start_fd < 0:
-            child.die_with_parent()
-        if parent.ahead:
-            mounts_of_root = child.begin_ahead(parent.ahead)
-        child.set_up(mounts_of_root, tty)
-        child.report_ready()
-        child.wait(start_fd)
-        if start_fd < 0:
-            child.die_with_parent()  # again: a change of user has cleared it
-        child.run()
+        child.begin()
+        child.finish(mounts_of_root, tty)
     except BaseException as e:  # the parent must hear of everything; SystemExit and the like mean the same here
+        child.report_failure(e)
+    os._exit(1)
+
+
+def spare_main(parent: Parent, flags: int, title: Title) -> NoReturn:
+    """The same for a container that is not known yet (see `process.spare`).
+
+    It makes new namespaces, CLONE_* ``flags``, says {"ev":"netns"}, and waits for what `child_main` is called with
+    (FirstProcess) and stdio.  Its environment is not the container's business: the bundle has everything.
+    """
+    child = _Child("", parent)
+    try:
+        child.begin()
+        told = child.begin_spare(flags)
+        title.set(f"ketch-monitor {told['id']}")  # as if it were forked now
+        child.bundle = told["bundle"]
+        child.finish(told["rootfs"], told["tty"])
+    except BaseException as e:
         child.report_failure(e)
     os._exit(1)
 
@@ -100,6 +105,7 @@ class _Child:
     def __init__(self, bundle: str, parent: Parent) -> None:
         self.bundle = bundle
         self.sync_fd = parent.sync_fd
+        self.start_fd = parent.start_fd
         self.preserve_fds = parent.preserve_fds
         self.early = parent.early
         self.hooks: OciHooks = {}
@@ -111,10 +117,27 @@ class _Child:
         self.master_fd = -1
         self.process: finalize_process.Process
 
-    def close_others(self, start_fd: int) -> None:
+    def begin(self) -> None:
+        """The first steps of the forked process."""
+        gc.disable()
+        self._close_others()
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
+        if self.start_fd < 0:
+            self.die_with_parent()
+
+    def finish(self, mounts_of_root: list[OciMount], terminal: bool) -> NoReturn:
+        """Set everything up, wait for ``go``, run."""
+        self.set_up(mounts_of_root, terminal)
+        self.report_ready()
+        self.wait(self.start_fd)
+        if self.start_fd < 0:
+            self.die_with_parent()  # again: a change of user has cleared it
+        self.run()
+
+    def _close_others(self) -> None:
         """Close the monitor's descriptors: logs, control sockets, pipes."""
         before = 3 + self.preserve_fds
-        for kept in sorted({self.sync_fd, start_fd} - {-1}):
+        for kept in sorted({self.sync_fd, self.start_fd} - {-1}):
             if before < kept:  # an upper end below the lower one would mean "all" to close_range(2)
                 os.closerange(before, kept)
             before = kept + 1
@@ -136,18 +159,19 @@ class _Child:
         if not payload:
             os._exit(1)
 
-    def begin_ahead(self, kinds: Sequence[str]) -> list[OciMount]:
-        """Make namespaces, tell of the network's, and wait for the mounts of the root, and the bundle."""
-        plan = namespaces.Plan([{"type": kind} for kind in kinds])
-        namespaces.enter(plan)
-        self.entered = plan.new
-        if plan.is_new("network"):
-            self._open_network()
-        payload, _ = fdpass.recv(self.sync_fd, 0)
+    def begin_spare(self, flags: int) -> FirstProcess:
+        """Make namespaces, tell of the network's, wait to be told what container this is, take its stdio."""
+        ns.unshare(flags)
+        self.entered = flags
+        self._open_network()
+        payload, fds = fdpass.recv(self.sync_fd, 3)
         if not payload:
             os._exit(1)
-        found: list[OciMount] = documents.loads(payload)
-        return found
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+            os.close(fd)
+        told: FirstProcess = documents.loads(payload)
+        return told
 
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
         document = spec.load(self.bundle)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 class Parent:
     """The child's end of ``sync_fd``, a SEQPACKET socket, for reports to the parent and its ``go``.
 
     ``preserve_fds``: so many descriptors from 3 on are left to the program.  ``start_fd``: a listening socket on which
     to wait for ``go`` instead, for a parent that does not stay.  ``early``: tell of the network namespace as soon as it
-    is there, so that it can be wired while the rest is done.  ``ahead``: kinds of namespaces to be made before the
-    parent tells the mounts of the root, and the bundle is there.
+    is there, so that it can be wired while the rest is done.
     """
 
-    __slots__ = ("ahead", "early", "preserve_fds", "start_fd", "sync_fd")
+    __slots__ = ("early", "preserve_fds", "start_fd", "sync_fd")
 
     def __init__(
         self,
@@ -25,10 +20,8 @@ class Parent:
         preserve_fds: int = 0,
         start_fd: int = -1,
         early: bool = False,
-        ahead: Sequence[str] = (),
     ) -> None:
         self.sync_fd = sync_fd
         self.preserve_fds = preserve_fds
         self.start_fd = start_fd
         self.early = early
-        self.ahead = ahead

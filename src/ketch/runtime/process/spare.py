@@ -1,0 +1,133 @@
+"""The spare: a monitor with a first process in namespaces of its own, forked before anybody asks for a container.
+
+    launcher ──fork──► spare ──fork──► first process
+       │                 │◄──"netns"──── namespaces
+       │◄──── b"ready" ──┤               waits for its bundle
+       ├─ StartContainer ►  is the container's monitor from here on, and tells the first process of the bundle
+
+That half of a start is the same for nearly all containers.  The launcher makes the spare when it has had nothing to do
+for a moment, and at most one.  A spare ends when the launcher does, and its first process with it.
+
+The mount namespace is made later: a copy of the host's mounts would be of now.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import os
+from _socket import MSG_DONTWAIT, socket
+from select import POLLIN, poll
+
+from ketch.linux import fdpass, ns
+from ketch.runtime import documents
+from ketch.runtime.process import messages, monitor
+from ketch.runtime.process.children import init
+from ketch.runtime.process.children.parent import Parent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from ketch.runtime.protocol import StartContainer
+    from ketch.runtime.title import Title
+
+_KINDS = {"ipc": ns.CLONE_NEWIPC, "network": ns.CLONE_NEWNET, "uts": ns.CLONE_NEWUTS}
+
+
+class Spare:
+    """The launcher's side of a spare."""
+
+    def __init__(self, near: int) -> None:
+        self._fd = near
+        self._ready = False
+        self.gone = False  # taken, or dead: not to be used again
+
+    def take(self, message: StartContainer, payload: bytes, fds: list[int]) -> bool:
+        """Make it the container's monitor; False: it is not ready, or does not suit, and somebody has to be forked.
+
+        ``payload`` is the message as it came.
+        """
+        suits = set(message.get("namespaces", ())) == {"pid", *_KINDS}
+        if not suits or not self._is_ready():
+            return False
+        try:
+            fdpass.send(self._fd, payload, fds)
+        except OSError:
+            self._end()
+            return False
+        self._end()
+        return True
+
+    def _is_ready(self) -> bool:
+        """Whether it waits for its container."""
+        if not self._ready:
+            try:
+                self._ready = bool(fdpass.recv(self._fd, 0, MSG_DONTWAIT, 16)[0])
+            except BlockingIOError:
+                return False
+            if not self._ready:
+                self._end()
+        return self._ready
+
+    def _end(self) -> None:
+        os.close(self._fd)
+        self.gone = True
+
+
+def make(launcher: socket, title: Title) -> Spare | None:
+    """Fork a spare; None: there is no memory, or too many processes."""
+    near, far = messages.pair()
+    try:
+        pid = os.fork()
+    except OSError:
+        pid = -1
+    if pid == 0:
+        launcher.close()
+        os.close(near)
+        _serve(far, title)
+    os.close(far)
+    if pid < 0:
+        os.close(near)
+        return None
+    return Spare(near)
+
+
+def _serve(launcher_fd: int, title: Title) -> NoReturn:
+    """Run in the forked process: prepare, wait, become a monitor."""
+    try:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        title.set("ketch-spare")
+        prepared = _prepare(launcher_fd, title)
+        fdpass.send(launcher_fd, b"ready")
+        messages.write_file("/proc/self/comm", b"ketch-spare")
+        _wait(launcher_fd, prepared.sync_fd)
+        payload, fds = fdpass.recv(launcher_fd)
+        if not payload:
+            os._exit(0)
+        os.close(launcher_fd)
+    except BaseException:
+        os._exit(1)  # the launcher sees it, and forks when it has to
+    monitor.begin(title, documents.loads(payload), fds[0], prepared)
+
+
+def _prepare(launcher_fd: int, title: Title) -> monitor.Prepared:
+    """Fork the first process, and wait until it has its namespaces."""
+    sync_fd, child_end = messages.pair()
+    pid = init.fork_child("new")
+    if pid == 0:
+        os.close(launcher_fd)
+        init.spare_main(Parent(child_end, early=True), sum(_KINDS.values()), title)
+    os.close(child_end)
+    message, fds = messages.receive_from_child(sync_fd)
+    if message is None or message["ev"] != "netns":
+        os._exit(1)
+    return monitor.Prepared(pid, sync_fd, fds)
+
+
+def _wait(launcher_fd: int, sync_fd: int) -> None:
+    """Wait for the launcher's word; without its first process a spare is worth nothing, and ends."""
+    waiting = poll()
+    waiting.register(launcher_fd, POLLIN)
+    waiting.register(sync_fd, POLLIN)
+    if any(fd == sync_fd for fd, _ in waiting.poll()):
+        os._exit(1)
