@@ -6,12 +6,12 @@ the new source.  (BuildKit's sourcepolicy.)
 
 from __future__ import annotations
 
-import functools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ketch import expressions
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.vertex import Edge, Vertex, in_order, vertex
 from ketch.errors import InvalidArgument, PermissionDenied
@@ -127,9 +127,11 @@ def _updated(rule: PolicyRule, identifier: str) -> str:
     if not rule.update:
         return identifier
     if rule.match == REGEX:
-        return _regex(rule.identifier).sub(
-            lambda found: _filled(rule.update, (found[0], *found.groups(""))), identifier[:_LONGEST]
-        )
+
+        def filled(found: Any) -> str:
+            return _filled(rule.update, (found[0], *found.groups("")))
+
+        return str(_regex(rule.identifier).sub(filled, identifier[:_LONGEST]))
     parts = _wildcard(rule.identifier, identifier) if rule.match == WILDCARD else None
     return rule.update if parts is None else _filled(rule.update, (identifier, *parts))
 
@@ -142,11 +144,10 @@ def _filled(template: str, parts: Sequence[str]) -> str:
     return _REFERENCE.sub(part, template)
 
 
-@functools.lru_cache(256)
-def _regex(text: str) -> re.Pattern[str]:
+def _regex(text: str) -> Any:
     try:
-        return re.compile(text)
-    except (re.error, OverflowError, RecursionError) as e:
+        return expressions.compiled(text)
+    except ValueError as e:
         raise InvalidArgument(f"invalid regex {text[:200]!r}: {e}") from e
 
 

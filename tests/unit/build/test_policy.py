@@ -96,6 +96,13 @@ def test_what_was_converted_is_judged_again():
         judge(BUSYBOX, rule("DENY", "(", match="REGEX"))
 
 
+def test_an_expression_that_others_try_for_ever():
+    source = "docker-image://docker.io/library/" + "a" * 4000
+    assert judge(source, rule("DENY", "(a+)+$x", match="REGEX")) == judge(source)
+    with pytest.raises(PermissionDenied):
+        judge(source, rule("DENY", "(a|aa)+$", match="REGEX"))
+
+
 def test_a_graph_is_changed_only_where_it_has_to_be():
     copy = pb.FileAction(copy=pb.FileActionCopy(src="/", dest="/"))
     base, other = source(BUSYBOX, {}, pb.Platform(OS="linux")), source("local://context", {})

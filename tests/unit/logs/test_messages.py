@@ -124,7 +124,7 @@ def test_syslog_addresses(text, wanted):
         ("json-file", {"max-size": "ten"}, "not a size"),
         ("json-file", {"compress": "maybe"}, "invalid value for option compress"),
         ("json-file", {"compress": "true", "max-file": "1"}, "compress cannot be true when"),
-        ("json-file", {"labels-regex": "("}, "no regular expression"),
+        ("json-file", {"labels-regex": "("}, "error parsing regexp"),
         ("json-file", {"tag": "{{.Colour}}"}, "is not known"),
         ("json-file", {"tag": "{{range .X}}"}, "is not known"),
         ("syslog", {"syslog-address": "here"}, "unsupported scheme: ''"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ketch import expressions
 from ketch.api import dry_run, query, versions
 from ketch.api.errors import prefixed
 from ketch.api.routes.swarm import NO_MANAGER
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import NewVolume
 from ketch.api.wire.volumes import wire as wire_volume
-from ketch.engine.aio.patterns import Patterns, is_pattern
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.notation import booleans
 
@@ -30,8 +30,8 @@ async def list_(call: Call) -> web.StreamResponse:
         chosen = query.filters(call.query)
     filters.check(chosen, _KNOWN)
     dangling = filters.booleans_of(chosen, "dangling")
-    names = [name for name in chosen.get("name", ()) if is_pattern(name)]
-    patterns = Patterns(names, f"invalid filter 'name={names[0] if names else ''}'")
+    names = list(filter(expressions.is_valid, chosen.get("name", ())))
+    patterns = expressions.Expressions(names)
     rows = []
     for volume in call.engine.volumes.list():
         used = bool(call.engine.volumes.used_by(volume.name))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ketch import expressions
 from ketch.api.wire.containers import port_rows
 from ketch.api.wire.filters import Filters, booleans_of, check, has_labels
-from ketch.engine.aio.patterns import Patterns, is_pattern
 from ketch.engine.model.records import Status
 from ketch.errors import InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation import integers
@@ -128,10 +128,9 @@ def _ancestor(engine: Engine, values: list[str]) -> Test:
     return lambda c: c.image_id in ids
 
 
-def _patterns(name: str, values: list[str]) -> Patterns:
+def _patterns(name: str, values: list[str]) -> expressions.Expressions:
     """The expressions among the values; others fit nothing, as with Docker."""
-    values = [value for value in values if is_pattern(value)]
-    return Patterns(values, f"invalid filter '{name}={values[0] if values else ''}'")
+    return expressions.Expressions(filter(expressions.is_valid, values))
 
 
 def _name(_engine: Engine, values: list[str]) -> Test:

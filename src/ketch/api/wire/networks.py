@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from ketch import expressions
 from ketch.api.wire import filters
-from ketch.engine.aio.patterns import Patterns, is_pattern
 from ketch.engine.model.records import EndpointFields, EndpointSettings
 from ketch.errors import InvalidArgument, PermissionDenied, UnclassifiedArgument
 from ketch.network.model.record import OPTION_IPV4, OPTION_IPV6, PREDEFINED, NetworkRecord, Pool
@@ -250,9 +250,8 @@ def _member(container: Container, settings: EndpointSettings) -> dict[str, str]:
     }
 
 
-def _patterns(name: str, chosen: dict[str, list[str]]) -> Patterns:
-    values = [value for value in chosen.get(name, ()) if is_pattern(value)]
-    return Patterns(values, f"invalid filter '{name}={values[0] if values else ''}'")
+def _patterns(name: str, chosen: dict[str, list[str]]) -> expressions.Expressions:
+    return expressions.Expressions(filter(expressions.is_valid, chosen.get(name, ())))
 
 
 def predicate(engine: Engine, chosen: dict[str, list[str]]) -> Callable[[NetworkRecord], bool]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ketch.engine.aio.patterns import Patterns
 from ketch.engine.logs import fluentd, gelf
 from ketch.errors import InvalidArgument
+from ketch.expressions import Expressions
 from ketch.notation import booleans, digits, sizes
 from ketch.runtime.logs.syslog import FACILITIES, FORMATS
 
@@ -111,10 +111,13 @@ def _check_values(driver: str, options: dict[str, str]) -> None:
             raise InvalidArgument("Invalid syslog format")
 
 
-def chooser(options: dict[str, str], key: str) -> Patterns:
+def chooser(options: dict[str, str], key: str) -> Expressions:
     """The matcher of ``labels-regex`` or ``env-regex``; an empty expression matches everything."""
     text = options.get(key, "")
-    return Patterns([text], f"log option {key}: `{text}` is no regular expression that can be used")
+    try:
+        return Expressions([text])
+    except ValueError as e:
+        raise InvalidArgument(f"log option {key}: {e}", hint="it is a regular expression as Go has them") from e
 
 
 def size(text: str, option: str, default: int) -> int:
