@@ -57,6 +57,14 @@ class BuildSnapshots(Protocol):
         """A new, empty layer."""
         ...
 
+    def held(self, layer: str) -> bool:
+        """Whether a lease holds a layer."""
+        ...
+
+    def resume(self, layer: str, lease: Lease) -> LayerDraft | None:
+        """A layer that was made here as one that is being written; None: somebody else than the lease needs it."""
+        ...
+
     def exists(self, layer: str) -> bool:
         """Whether a layer is here and whole."""
         ...

@@ -101,15 +101,32 @@ class GarbageCollector:
             self._later(functools.partial(self._layers.abort, directory))
         return links.keys() | {name for name, directory in directories.items() if directory}
 
-    def unneeded(self, candidates: set[str], without: Collection[str] = ()) -> set[str]:
-        """The blobs and layers that no lease holds and no name or image needs; images ``without`` are ignored."""
+    def held(self, layer: str) -> bool:
+        """Whether a lease holds a layer."""
+        return layer in self._leases.held()
+
+    def take(self, layer: str, lease: Lease) -> str | None:
+        """Reopen a layer that was made here (`Layers.reopen`), if nobody needs it but that lease; else None."""
+        parts = lease.parts()
+        with self._repository.lock:
+            if self._repository.unreadable or not is_built(layer):
+                return None
+            if not self._unlinked(self.unneeded({layer}, leases=parts)):
+                return None
+            return self._layers.reopen(layer)
+
+    def unneeded(self, candidates: set[str], without: Collection[str] = (), leases: Collection[Lease] = ()) -> set[str]:
+        """The blobs and layers that no lease holds and no name or image needs.
+
+        Images ``without``, and what the ``leases`` hold, are ignored.
+        """
         if not candidates:
             return set()
         catalog = self._repository.catalog
         kept = (image.parts() for image in catalog.images.values() if image.id not in without)
         targets = {named.target for named in catalog.names.values()}
         attested = map(catalog.attestations, catalog.attested)
-        return candidates - self._leases.held().union(targets, self._others(), *attested, *kept)
+        return candidates - self._leases.held(leases).union(targets, self._others(), *attested, *kept)
 
     def _forget_bases(self) -> set[str]:
         """Delete the rows of base images that builds do not need any more; returns their blobs and layers."""

@@ -385,6 +385,17 @@ class ImageStore:
         """A lease for new content; at its end the content that nothing needs is deleted."""
         return self._garbage.lease()
 
+    def layer_held(self, layer: str) -> bool:
+        """Whether a lease holds a layer."""
+        return self._garbage.held(layer)
+
+    def take_layer(self, layer: str, lease: Lease) -> str | None:
+        """Take a layer that was made here, to go on writing it; None: somebody else than the lease needs it.
+
+        Returns its directory, as of one that has been begun (`Layers.begin`).
+        """
+        return self._garbage.take(layer, lease)
+
     def sync(self, names: AbstractSet[str]) -> None:
         """Bring leased blobs and layers to the disk; blocking (DataLoss: a write error may have hit them)."""
         self._garbage.sync(names)

@@ -20,19 +20,33 @@ from ketch.storage.contexts.copies import ContextCopies
 class FolderDraft:
     """A layer in the making."""
 
-    def __init__(self, folders):
+    def __init__(self, folders, layer=None):
         self._folders = folders
         self.directory = str(folders.root / f"draft-{next(folders.numbers)}")
-        os.mkdir(self.directory, 0o755)
+        if layer is None:
+            os.mkdir(self.directory, 0o755)
+        else:
+            os.rename(folders.directory(layer), self.directory)
+
+    @property
+    def work(self):
+        path = f"{self.directory}-work"
+        os.makedirs(path, exist_ok=True)
+        return path
 
     def commit(self):
         name = f"built-{next(self._folders.numbers)}"
         os.rename(self.directory, self._folders.directory(name))
+        self._remove_work()
         return name
+
+    def _remove_work(self):
+        shutil.rmtree(f"{self.directory}-work", ignore_errors=True)
 
     def abort(self):
         if os.path.exists(self.directory):
             shutil.rmtree(self.directory)
+            self._remove_work()
 
 
 class LayerFolders:
@@ -41,11 +55,20 @@ class LayerFolders:
     def __init__(self, root):
         self.root = root
         self.numbers = itertools.count()
+        self.resumes = False  # whether they may be written again
+        self.leased = set()
         root.mkdir()
 
     def begin(self, lease):
         del lease
         return FolderDraft(self)
+
+    def held(self, layer):
+        return layer in self.leased
+
+    def resume(self, layer, lease):
+        del lease
+        return FolderDraft(self, layer) if self.resumes else None
 
     def exists(self, layer):
         return os.path.isdir(self.directory(layer))

@@ -7,6 +7,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,57 @@ async def test_what_has_not_changed_is_not_sent_again(box, top):
     assert everything(second) == everything(top)
     assert (first / "d/e/77").read_text() == "77"
     assert os.stat(first / "d/large").st_ino == os.stat(second / "d/large").st_ino
+
+
+async def test_a_copy_that_nobody_else_needs_is_changed(box, top):
+    box.layers.resumes = True
+    client = SessionClient(directories={"context": top})
+    first, _ = await box.sync(client)
+    inode = os.stat(first / "d/large").st_ino
+    client.requested.clear()
+    (top / "d/e/77").write_text("changed")
+    (top / "d/e/78").unlink()
+    second, _ = await box.sync(client)
+    assert (client.requested, second != first) == (["d/e/77"], True)
+    assert not first.exists()
+    assert everything(second) == everything(top)
+    assert os.stat(second / "d/large").st_ino == inode
+    assert await box.sync(client) == (second, ANY)
+
+
+async def test_a_copy_that_others_need_stays(box, top):
+    box.layers.resumes = True
+    client = SessionClient(directories={"context": top})
+    first, _ = await box.sync(client)
+    (top / "a").write_text("of other parts")
+    second, _ = await box.sync(client, local_excludepatterns='["x"]')
+    assert first.exists()
+    box.layers.leased = {second.name}
+    (top / "a").write_text("held, as the result of another step")
+    third, _ = await box.sync(client, local_excludepatterns='["x"]')
+    assert second.exists()
+    assert everything(third) == everything(top)
+
+
+async def test_a_copy_that_two_use_at_once_stays(box, top):
+    box.layers.resumes = True
+    first, _ = await box.sync(SessionClient(directories={"context": top}))
+    (top / "a").write_text("changed")
+    here = asyncio.Barrier(2)
+
+    class Meeting(SessionClient):
+        async def sync(self, call, top):
+            await here.wait()
+            await super().sync(call, top)
+
+    async def synced(name):
+        async with Meeting(directories={"context": top}).connected(box.sessions, name) as session:
+            _, (tree,) = await box.both(box.operation("local://context"), SourceWork(session))
+        return Path(box.layers.directory(tree.layers[0]))
+
+    for made in await asyncio.gather(synced("one"), synced("two")):
+        assert everything(made) == everything(top)
+    assert first.exists()
 
 
 async def test_directories_are_told_apart_by_their_clients_keys_and_names(box, top):

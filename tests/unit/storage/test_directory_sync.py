@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,16 +27,35 @@ DIRECTORY, FILE, LINK, FIFO, CHAR = (
 )
 
 
-class Receiver:
-    """Layers below a directory, each made beside the last one."""
+class NewLayer:
+    def __init__(self, path):
+        self.directory, self.work = str(path / "diff"), str(path / "work")
+        (path / "work").mkdir(parents=True, exist_ok=True)
 
-    def __init__(self, root):
+
+class Receiver:
+    """Layers below a directory, each made beside the last one, or, when they may be taken, of it."""
+
+    def __init__(self, root, *, takes=False):
         self.root, self.numbers, self.last, self.layer = root, itertools.count(), None, None
+        self.takes = takes
 
     def begin(self):
-        self.layer = self.root / f"layer-{next(self.numbers)}"
-        self.layer.mkdir()
-        return str(self.layer)
+        made = self.root / f"layer-{next(self.numbers)}"
+        self.fresh = made / "diff"
+        self.fresh.mkdir(parents=True)
+        if not self.takes or self.layer is None:
+            self.layer = self.fresh
+        return NewLayer(made)
+
+    def take(self):
+        """The last layer, by another name."""
+        if not self.takes:
+            return None
+        made = self.root / f"layer-{next(self.numbers)}"
+        os.rename(self.layer.parent, made)
+        self.layer = made / "diff"
+        return NewLayer(made)
 
     def receive(self, top, unsettled=()):
         """Receive a directory; returns what was asked for, and whether nothing was written."""
@@ -49,7 +69,7 @@ class Receiver:
         if self.last is not None:
             os.close(self.last.fd)
         fd = os.open(self.layer, os.O_RDONLY | os.O_DIRECTORY)
-        self.last = LastCopy(rows, frozenset(row for row in rows if row[0] not in unsettled), fd)
+        self.last = LastCopy(rows, frozenset(row for row in rows if row[0] not in unsettled), fd, self.take)
         return asked, sync.unchanged
 
     def close(self):
@@ -57,10 +77,10 @@ class Receiver:
             os.close(self.last.fd)
 
 
-@pytest.fixture
-def receiver(tmp_path):
+@pytest.fixture(params=[False, True], ids=["linked", "in-place"])
+def receiver(tmp_path, request):
     (tmp_path / "layers").mkdir()
-    made = Receiver(tmp_path / "layers")
+    made = Receiver(tmp_path / "layers", takes=request.param)
     yield made
     made.close()
 
@@ -69,7 +89,7 @@ def everything(top):
     """All that a list tells of a directory, and the content of its files."""
     found = []
     for one in listed(top):
-        path = top / one.path
+        path = Path(top) / one.path
         found.append((one, path.read_bytes() if stat.S_ISREG(one.mode) else b""))
     return found
 
@@ -109,15 +129,17 @@ def test_all_kinds_of_entries(receiver, tmp_path):
 def test_only_what_changed_is_asked_for(receiver, tmp_path):
     top = varied(tmp_path / "client")
     receiver.receive(top)
+    inodes = {path: os.lstat(receiver.layer / path).st_ino for path in ("a-b", "a/b/file", "link", "pipe")}
     first = receiver.layer
     (top / "empty").write_text("not any more")
     asked, unchanged = receiver.receive(top)
     assert (asked, unchanged) == (["empty"], False)
     assert everything(receiver.layer) == everything(top)
     assert receiver.changed == {"empty", "a-b", "z-second"}
-    for path in ("a-b", "a/b/file", "link", "pipe"):
-        assert os.lstat(receiver.layer / path).st_ino == os.lstat(first / path).st_ino
-    assert (first / "empty").read_bytes() == b""
+    assert {path: os.lstat(receiver.layer / path).st_ino for path in inodes} == inodes
+    assert first.exists() != receiver.takes
+    if first.exists():
+        assert (first / "empty").read_bytes() == b""
 
 
 @pytest.mark.parametrize(
@@ -292,9 +314,26 @@ def test_a_damaged_last_copy_is_an_error(receiver, tmp_path):
     top = varied(tmp_path / "client")
     receiver.receive(top)
     (receiver.layer / "a/b/file").unlink()
+    if receiver.takes:
+        shutil.rmtree(top / "a")  # what stays is not looked at
     (top / "zz").touch()
     with pytest.raises(DataLoss, match="`a/b/file` of the last copy"):
         receiver.receive(top)
+
+
+def test_a_client_that_goes_away_leaves_the_last_copy_as_it_was(receiver, tmp_path):
+    top = varied(tmp_path / "client")
+    receiver.receive(top)
+    before = everything(receiver.layer)
+    (top / "a/b/file").write_text("another")
+    (top / "pipe").unlink()
+    sync = DirectorySync(receiver.begin, receiver.last)
+    with pytest.raises(InvalidArgument):
+        for one in listed(top):
+            sync.entry(one)
+        sync.finish()
+    sync.close()
+    assert everything(os.readlink(f"/proc/self/fd/{receiver.last.fd}")) == before
 
 
 names = st.text(st.sampled_from("ab-\u00e4\n"), min_size=1, max_size=3)
@@ -319,12 +358,12 @@ def fill(top, tree):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.dictionaries(names, trees, max_size=5), min_size=1, max_size=3))
-def test_one_directory_after_another(tmp_path_factory, trees):
+@given(st.lists(st.dictionaries(names, trees, max_size=5), min_size=1, max_size=3), st.booleans())
+def test_one_directory_after_another(tmp_path_factory, trees, takes):
     """Whatever the last copy was, the result is the directory: where content differs, so do times or sizes here."""
     root = tmp_path_factory.mktemp("sync")
     (root / "layers").mkdir()
-    receiver = Receiver(root / "layers")
+    receiver = Receiver(root / "layers", takes=takes)
     for number, tree in enumerate(trees):
         top = root / f"client-{number}"
         top.mkdir()

@@ -51,6 +51,11 @@ class JointLease(Lease):
             for lease in self._leases:
                 lease.hold(*names)
 
+    def parts(self) -> Sequence[Lease]:
+        """The builds' leases."""
+        with self._joint:
+            return tuple(self._leases)
+
     def join(self, lease: Lease) -> None:
         """Add a build's lease, which holds what the others hold already; blocking where there is anything."""
         with self._joint:

@@ -179,12 +179,15 @@ class _Taking(NamedTuple):
 
     def last(self, place: str, wanted: str) -> KeptCopy | None:
         """The last copy whose layer is here, held by the lease."""
-        for one in self.kept.find(place, wanted):
-            self.lease.hold(one.layer)
-            if self.snapshots.exists(one.layer):
-                return one
-            self.kept.forget({one.layer})
-        return None
+        return next(filter(self.holds, self.kept.find(place, wanted)), None)
+
+    def holds(self, copy: KeptCopy) -> bool:
+        """Whether a copy's layer is here, held by the lease from then on; else it is forgotten."""
+        self.lease.hold(copy.layer)
+        if self.snapshots.exists(copy.layer):
+            return True
+        self.kept.forget({copy.layer})
+        return False
 
     def _changed(self, fd: int, entries: list[ScanEntry], last: str, known: Known) -> str:
         last_fd = os.open(self.snapshots.directory(last), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -218,22 +221,46 @@ class _Receiving:
 
     def open(self) -> None:
         """Find the last copy; before all else."""
-        last = self._last = self._taking.last(self._new.place, self._wanted) if self._new.place else None
+        taking = self._taking
+        last = self._last = self._found() if self._new.place else None
         if last is None:
             self._sync = DirectorySync(self._begin)
         else:
-            fd = os.open(self._taking.snapshots.directory(last.layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(taking.snapshots.directory(last.layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._undo.callback(os.close, fd)
-            rows = self._taking.kept.entries(last)
-            self._sync = DirectorySync(self._begin, LastCopy(rows, frozenset(copies.settled_content(last, rows)), fd))
+            rows = taking.kept.entries(last)
+            settled = frozenset(copies.settled_content(last, rows))
+            self._sync = DirectorySync(self._begin, LastCopy(rows, settled, fd, self._take_last))
         self._undo.callback(self._sync.close)
         # a receiver's methods; for each of many files they are called without a detour
         self.entry, self.data, self.end = self._sync.entry, self._sync.data, self._sync.end
 
-    def _begin(self) -> str:
+    def _found(self) -> KeptCopy | None:
+        """The last copy whose layer is here, and whether anybody else has to do with it."""
+        taking = self._taking
+        for one in taking.kept.find(self._new.place, self._wanted):
+            self._use = self._undo.enter_context(taking.kept.used(one))
+            self._held = taking.snapshots.held(one.layer)  # by this build, too: as a result
+            if taking.holds(one):
+                return one
+        return None
+
+    def _begin(self) -> LayerDraft:
         self._draft = self._taking.snapshots.begin(self._taking.lease)
         self._undo.callback(self._draft.abort)
-        return self._draft.directory
+        return self._draft
+
+    def _take_last(self) -> LayerDraft | None:
+        """The layer of the last copy, to be made the new one, which takes its place; None: others need it."""
+        taking, last = self._taking, self._last
+        if last is None or self._held or not self._use.alone or not taking.kept.replaced(last, self._wanted):
+            return None
+        taking.kept.forget({last.layer})
+        draft = taking.snapshots.resume(last.layer, taking.lease)
+        if draft is not None:
+            self._draft = draft
+            self._undo.callback(draft.abort)
+        return draft
 
     def commit(self) -> _Taken:
         """The layer, when everything has come (KetchError)."""

@@ -37,6 +37,15 @@ class EngineBuildSnapshots:
         """A new, empty layer."""
         return BuiltLayerDraft(self._images.layers, lease)
 
+    def held(self, layer: str) -> bool:
+        """Whether a lease holds a layer."""
+        return self._images.layer_held(layer)
+
+    def resume(self, layer: str, lease: Lease) -> BuiltLayerDraft | None:
+        """A layer that was made here as one that is being written; None: somebody else than the lease needs it."""
+        path = self._images.take_layer(layer, lease)
+        return None if path is None else BuiltLayerDraft(self._images.layers, lease, path)
+
     def exists(self, layer: str) -> bool:
         """Whether a layer is here."""
         return self._images.layers.exists(layer)

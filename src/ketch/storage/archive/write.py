@@ -158,13 +158,22 @@ class TreeWriter:
 
     def content(self, fd: int, prefix: str) -> None:
         """Add the content of an open directory, of any depth, with ``prefix`` before each name."""
+        files: list[set[str]] = []  # of the directories on the way: the names that are files', as these say
+
+        def names(fd: int) -> list[str]:
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.is_file(follow_symlinks=False)) for entry in entries]
+            files.append({name for name, is_file in found if is_file})
+            return trees.in_order([name for name, _ in found])
+
         with trees.Descent(fd) as at:
-            for name in at.walk(trees.sorted_names):
+            for name in at.walk(names):
                 if name is None:
+                    files.pop()
                     self.left()
                     continue
                 try:
-                    self._entry(at, name, prefix + at.prefix + name)
+                    self._entry(at, name, prefix + at.prefix + name, is_file=name in files[-1])
                 except FileNotFoundError:
                     continue  # it went meanwhile
 
@@ -194,9 +203,9 @@ class TreeWriter:
             if at.depth:
                 self.content(at.fd, path + "/")
 
-    def _entry(self, at: trees.Descent, name: str, path: str) -> None:
-        """Add one entry; ``at`` enters a directory."""
-        if not self.wanted(name, path):
+    def _entry(self, at: trees.Descent, name: str, path: str, *, is_file: bool = False) -> None:
+        """Add one entry; ``at`` enters a directory.  ``is_file``: it was one a moment ago."""
+        if not self.wanted(name, path) or (is_file and self._regular(at.fd, name, path)):
             return
         for _ in range(_TRIES):
             status = os.stat(name, dir_fd=at.fd, follow_symlinks=False)

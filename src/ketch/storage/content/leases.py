@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 
@@ -43,6 +43,10 @@ class Lease:
         """Raise Unavailable when the work is to end; to be called in long blocking work, from any thread."""
         if self._over:
             raise Unavailable("the work was cancelled")
+
+    def parts(self) -> Sequence[Lease]:
+        """The leases that this one consists of: itself."""
+        return (self,)
 
     def hold(self, *names: str) -> None:
         """Hold content; waits for a collection under way, so that content that exists afterwards stays."""
@@ -112,7 +116,7 @@ class Leases:
         with self._lock:
             return set().union(*(lease.names for lease in self._active if lease.spoiled))
 
-    def held(self) -> set[str]:
-        """The content of all leases."""
+    def held(self, but: Collection[Lease] = ()) -> set[str]:
+        """The content of all leases, or of all others."""
         with self._lock:
-            return set().union(*(lease.names for lease in self._active))
+            return set().union(*(lease.names for lease in self._active if lease not in but))

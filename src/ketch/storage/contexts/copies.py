@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,7 @@ import msgspec
 from ketch.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from ketch.storage.contexts.fill import Row
 
@@ -42,6 +43,12 @@ class KeptCopy(msgspec.Struct, kw_only=True, frozen=True):
     form: int = _FORM
 
 
+class CopyUse:
+    """One of those who use a copy at the same time; ``alone``: there has been no other one meanwhile."""
+
+    alone = True
+
+
 class ContextCopies:
     """The copies that are known; used from any thread.
 
@@ -55,6 +62,7 @@ class ContextCopies:
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._known: dict[str, KeptCopy] = {}  # by file name, the last used last
         self._used: dict[str, int] = {}  # by file name, in ns since 1970
+        self._uses: dict[str, list[CopyUse]] = {}  # by layer
         self._load()
 
     def layers(self) -> set[str]:
@@ -77,6 +85,27 @@ class ContextCopies:
                 self._used[name] = now_ns()
                 found.insert(0, same)
             return found
+
+    def replaced(self, copy: KeptCopy, wanted: str) -> bool:
+        """Whether a copy is the one that goes when another of these parts is kept."""
+        with self._lock:
+            return self._known.get(_name(copy.place, wanted)) is copy
+
+    @contextmanager
+    def used(self, copy: KeptCopy) -> Iterator[CopyUse]:
+        """The use of a copy to make another one, as a context."""
+        with self._lock:
+            uses = self._uses.setdefault(copy.layer, [])
+            uses.append(use := CopyUse())
+            for one in uses if len(uses) > 1 else ():
+                one.alone = False
+        try:
+            yield use
+        finally:
+            with self._lock:
+                uses.remove(use)
+                if not uses:
+                    del self._uses[copy.layer]
 
     def entries(self, copy: KeptCopy) -> Sequence[Row]:
         """A copy's entries, in the order of the scan; none when they cannot be read."""

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class BuiltLayerDraft:
     """A layer that is being written: `commit` or `abort` it.  Blocking."""
 
-    def __init__(self, layers: Layers, lease: Lease) -> None:
+    def __init__(self, layers: Layers, lease: Lease, path: str = "") -> None:
+        """``path``: one that has been begun, or a layer that was detached, instead of an empty one."""
         self._layers, self._lease = layers, lease
-        self._path = layers.begin()
+        self._path = path or layers.begin()
 
     @property
     def directory(self) -> str:

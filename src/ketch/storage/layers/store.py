@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BUILT = "built-"
 _BUILT_NAME = re.compile(r"built-[0-9a-f]{32}\Z")
-_WORK = "work"
+_FILES, _WORK = "diff", "work"
 
 
 def built_name() -> str:
@@ -55,7 +55,7 @@ class Layers:
 
     def diff(self, layer: str) -> str:
         """The directory with a layer's files."""
-        return os.path.join(self._root, layer.removeprefix("sha256:"), "diff")
+        return os.path.join(self._root, layer.removeprefix("sha256:"), _FILES)
 
     def exists(self, layer: str) -> bool:
         """Whether a layer is here."""
@@ -83,14 +83,14 @@ class Layers:
     def begin(self) -> str:
         """A fresh directory for a layer; ``commit``, ``commit_built`` or ``abort`` it."""
         path = os.path.join(self._root, f".new-{secrets.token_hex(8)}")
-        os.makedirs(os.path.join(path, "diff"), mode=0o755)
-        os.chmod(os.path.join(path, "diff"), 0o755)
+        os.makedirs(os.path.join(path, _FILES), mode=0o755)
+        os.chmod(os.path.join(path, _FILES), 0o755)
         return path
 
     @staticmethod
     def files(path: str) -> str:
         """The directory for the files of a layer from ``begin``."""
-        return os.path.join(path, "diff")
+        return os.path.join(path, _FILES)
 
     @staticmethod
     def work(path: str) -> str:
@@ -194,6 +194,15 @@ class Layers:
         except FileNotFoundError:
             return None
         return aside
+
+    def reopen(self, layer: str) -> str | None:
+        """Remove a layer's name, and all that was noted of it; returns the directory, as ``begin`` does."""
+        path = self.detach(layer)
+        if path is not None:
+            for name in os.listdir(path):
+                if name != _FILES:
+                    removal.remove_tree(os.path.join(path, name))
+        return path
 
     def all(self) -> list[str]:
         """The ids of all layers."""
