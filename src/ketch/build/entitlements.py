@@ -27,13 +27,20 @@ def of_network(name: str) -> str:
     return f"network:{name}"
 
 
+def require(name: str, allowed: Collection[str]) -> None:
+    """Refuse what is not allowed (PermissionDenied)."""
+    if name not in allowed:
+        raise PermissionDenied(f"{name} is not allowed", hint=f"`ketch build --allow {name}` allows it")
+
+
 def check(result: Edge, allowed: Collection[str]) -> None:
     """Refuse a graph that asks for more than is allowed (SolveError of the vertex, with PermissionDenied)."""
     for vertex in in_order([result.vertex]):
         for name in _wanted(vertex):
-            if name not in allowed:
-                why = PermissionDenied(f"{name} is not allowed", hint=f"`ketch build --allow {name}` allows it")
-                raise SolveError(vertex.digest, vertex.name, why)
+            try:
+                require(name, allowed)
+            except PermissionDenied as e:
+                raise SolveError(vertex.digest, vertex.name, e) from e
 
 
 def _wanted(vertex: Vertex) -> Iterator[str]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.build.providers import Written
+    from ketch.build.tree import Tree
+
+
+class MountStates(NamedTuple):
+    """The files of a command's mount before it ran and when it had failed; None: they are no tree of the build's."""
+
+    before: Tree | None = None
+    after: Tree | None = None
 
 
 class CommandFailed(KetchError):
     """A command of a build that ended with an exit code that it may not have.
 
     ``command`` is its words in quotes; ``why`` stands in the place of the code where that does not say enough;
-    ``left`` are the files as the command left them, as long as the lease of its vertex lasts.
+    ``left`` are the files as the command left them, as long as the lease of its vertex lasts; ``mounts`` the same, with
+    those that it was given, by the numbers of its mounts.
     """
 
     def __init__(self, command: str, exit_code: int, why: str = "") -> None:
@@ -22,6 +33,7 @@ class CommandFailed(KetchError):
         super().__init__(f"process {command} did not complete successfully: {reason}")
         self.command, self.exit_code = command, exit_code
         self.left: Written | None = None
+        self.mounts: Sequence[MountStates] = ()
 
 
 class SolveError(KetchError):

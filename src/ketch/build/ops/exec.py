@@ -8,15 +8,16 @@ the graph, in a cache, or on a disk.
 
 from __future__ import annotations
 
-import posixpath
 from typing import TYPE_CHECKING
 
 from ketch.build.cache.maps import exec_map
+from ketch.build.errors import CommandFailed, MountStates
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import NOTHING
-from ketch.build.providers import BuildCommand, CommandMount
+from ketch.build.ops.mounts import command_mount, place, secret_variables
+from ketch.build.providers import BuildCommand
 from ketch.build.tree import EMPTY, Tree
-from ketch.errors import InvalidArgument, NotFound
+from ketch.errors import InvalidArgument
 from ketch.oci.manifest import Platform
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from ketch.build.cache.contents import ContentDigests
     from ketch.build.llb.vertex import Vertex
     from ketch.build.operation import CacheMap, Work
-    from ketch.build.providers import BuildSession, Executor, Written
+    from ketch.build.providers import Executor, Written
 
 _ROOT = "/"
-_NETWORKS = {pb.UNSET: "default", pb.HOST: "host", pb.NONE: "none"}
-_SHARING = {pb.SHARED: "shared", pb.PRIVATE: "private", pb.LOCKED: "locked"}
+NETWORKS = {pb.UNSET: "default", pb.HOST: "host", pb.NONE: "none"}
+_WITH_FILES = (pb.BIND, pb.CACHE)  # mounts that may have an input
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 
@@ -48,7 +49,11 @@ class ExecOperation:
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Run the command (CommandFailed, NotFound: a secret, other KetchErrors)."""
         command = await self._command(work, inputs)
-        written = await self._executor.run(command, work.lease, work.log.write)
+        try:
+            written = await self._executor.run(command, work.lease, work.log.write)
+        except CommandFailed as e:
+            e.mounts = [self._states(mount, inputs, e.left) for mount in self._exec.mounts]
+            raise
         return self._outputs(written, inputs)
 
     # -- what is run -------------------------------------------------------------------------------
@@ -56,13 +61,17 @@ class ExecOperation:
     async def _command(self, work: Work, inputs: Sequence[Tree]) -> BuildCommand:
         meta, op, sessions = self._exec.meta, self._exec, work.sessions
         root = self._root()
-        mounts = [await self._mount(mount, sessions, inputs) for mount in op.mounts if mount.dest != _ROOT]
+        mounts = [
+            await command_mount(mount, meta.cwd, _input(mount, inputs), sessions)
+            for mount in op.mounts
+            if mount.dest != _ROOT
+        ]
         resources = self._vertex.metadata.linux_resources
         platform = self._vertex.op.platform
         return BuildCommand(
             args=list(meta.args),
             env=list(meta.env),
-            secret_env=await self._secret_env(sessions),
+            secret_env=await secret_variables(op.secretenv, sessions),
             cwd=meta.cwd or "/",
             user=meta.user,
             root=_input(root, inputs),
@@ -70,7 +79,7 @@ class ExecOperation:
             root_readonly=root.readonly,
             root_kept=root.output != NOTHING,
             mounts=[mount for mount in mounts if mount is not None],
-            network=op.network_name or _NETWORKS[op.network],
+            network=op.network_name or NETWORKS[op.network],
             insecure=op.security == pb.INSECURE,
             devices=[device.name for device in op.cdiDevices if not device.optional],
             hostname=meta.hostname,
@@ -93,48 +102,6 @@ class ExecOperation:
                 return mount
         raise InvalidArgument("a command has no root: there is no mount at /")
 
-    async def _mount(
-        self, mount: pb.Mount, sessions: Sequence[BuildSession], inputs: Sequence[Tree]
-    ) -> CommandMount | None:
-        """A mount of the command; None for what it can do without, and the client has not."""
-        dest = posixpath.normpath(posixpath.join("/", self._exec.meta.cwd, mount.dest))
-        match mount.mountType:
-            case pb.CACHE:
-                return CommandMount(
-                    dest=dest,
-                    kind="cache",
-                    tree=_input(mount, inputs),
-                    selector=mount.selector,
-                    readonly=mount.readonly,
-                    cache_id=mount.cacheOpt.ID,
-                    sharing=_SHARING[mount.cacheOpt.sharing],
-                )
-            case pb.TMPFS:
-                return CommandMount(dest=dest, kind="tmpfs", size=mount.TmpfsOpt.size, readonly=mount.readonly)
-            case pb.SECRET:
-                return await _secret_file(dest, mount.secretOpt, sessions)
-            case pb.SSH:
-                return await _agent(dest, mount.SSHOpt, sessions)
-        return CommandMount(
-            dest=dest,
-            tree=_input(mount, inputs),
-            selector=mount.selector,
-            readonly=mount.readonly,
-            kept=mount.output != NOTHING,
-        )
-
-    async def _secret_env(self, sessions: Sequence[BuildSession]) -> dict[str, str]:
-        found = {}
-        for wanted in self._exec.secretenv:
-            if not wanted.ID:
-                raise InvalidArgument(f'secret ID missing for "{wanted.name}" environment variable')
-            data = await _secret(wanted.ID, wanted.optional, sessions)
-            if data is not None:
-                if b"\0" in data:
-                    raise InvalidArgument(f"secret {wanted.ID}: a variable cannot have a NUL byte")
-                found[wanted.name] = data.decode("utf-8", "surrogateescape")
-        return found
-
     # -- what it leaves ----------------------------------------------------------------------------
 
     def _outputs(self, written: Written, inputs: Sequence[Tree]) -> list[Tree]:
@@ -146,15 +113,25 @@ class ExecOperation:
             if mount.dest == _ROOT:
                 found[mount.output] = written.root
             elif mount.mountType == pb.BIND:
-                dest = posixpath.normpath(posixpath.join("/", self._exec.meta.cwd, mount.dest))
-                found[mount.output] = written.mounts[dest]
+                found[mount.output] = written.mounts[place(mount, self._exec.meta.cwd)]
             elif mount.mountType == pb.CACHE and mount.input != NOTHING:
                 found[mount.output] = _input(mount, inputs)
         return [found.get(number, EMPTY) for number in range(max(found, default=-1) + 1)]
 
+    def _states(self, mount: pb.Mount, inputs: Sequence[Tree], left: Written | None) -> MountStates:
+        """The files of a mount before the command, and as it left them."""
+        given = mount.input != NOTHING and mount.mountType in _WITH_FILES
+        before = _input(mount, inputs) if given else None
+        if left is None or mount.mountType != pb.BIND:
+            return MountStates(before, before)
+        if mount.dest == _ROOT:
+            return MountStates(before, left.root)
+        return MountStates(before, left.mounts.get(place(mount, self._exec.meta.cwd), before))
+
 
 def _input(mount: pb.Mount, inputs: Sequence[Tree]) -> Tree:
-    if mount.input == NOTHING:
+    """The tree that a mount begins with."""
+    if mount.input == NOTHING or mount.mountType not in _WITH_FILES:
         return EMPTY
     if not 0 <= mount.input < len(inputs):
         raise InvalidArgument(f"mount {mount.dest}: missing input {mount.input}")
@@ -167,35 +144,3 @@ def _proxies(proxies: pb.ProxyEnv) -> list[str]:
         if value := getattr(proxies, name):
             found += [f"{name.upper()}={value}", f"{name}={value}"]
     return found
-
-
-async def _secret(name: str, optional: bool, sessions: Sequence[BuildSession]) -> bytes | None:
-    for session in sessions:
-        if (data := await session.secret(name)) is not None:
-            return data
-    if optional:
-        return None
-    raise NotFound(f"secret {name}: not found", hint=f"give it with --secret id={name},src=FILE")
-
-
-async def _secret_file(dest: str, wanted: pb.SecretOpt, sessions: Sequence[BuildSession]) -> CommandMount | None:
-    if not wanted.ID:
-        raise InvalidArgument("secret ID missing from mount options")
-    data = await _secret(wanted.ID, wanted.optional, sessions)
-    if data is None:
-        return None
-    return CommandMount(
-        dest=dest, kind="secret", data=data, uid=wanted.uid, gid=wanted.gid, mode=wanted.mode, readonly=True
-    )
-
-
-async def _agent(dest: str, wanted: pb.SSHOpt, sessions: Sequence[BuildSession]) -> CommandMount | None:
-    name = wanted.ID or "default"
-    for session in sessions:
-        if (path := await session.ssh_agent(name)) is not None:
-            return CommandMount(
-                dest=dest, kind="ssh", socket_path=path, uid=wanted.uid, gid=wanted.gid, mode=wanted.mode
-            )
-    if wanted.optional:
-        return None
-    raise NotFound(f"unset ssh forward key {name}", hint=f"give an agent with --ssh {name}")

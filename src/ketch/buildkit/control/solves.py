@@ -118,7 +118,8 @@ class Solves:
     async def served(self, request: pb.SolveRequest, bridge: Bridge) -> FrontendResult:
         """The result that a client gives as the front end of its build (KetchError)."""
         ref = request.Ref
-        build = GatewayBuild(bridge, dict(request.FrontendInputs), [workers.worker(self._engine)])
+        executor = self._engine.builds.executor
+        build = GatewayBuild(bridge, executor, dict(request.FrontendInputs), [workers.worker(self._engine)])
         self._served[ref] = build
         if (arrival := self._arrivals.get(ref)) is not None:
             arrival.set()
@@ -126,6 +127,7 @@ class Solves:
             return await build.returned
         finally:
             del self._served[ref]
+            await build.close()
 
 
 class _Solve:

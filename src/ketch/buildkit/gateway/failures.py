@@ -6,25 +6,36 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as Detail
 
 from ketch.build.dockerfile.errors import DockerfileError
 from ketch.build.errors import CommandFailed, SolveError
 from ketch.buildkit.gateway.served import ReturnedError
+from ketch.buildkit.wire.errors import errdefs_pb2
 from ketch.engine.build.frontends.errors import PlacedError, UnsupportedCapability, UnsupportedSubrequest
 from ketch.errors import KetchError
 from ketch.rpc.status import Code, RpcError, as_rpc_error
 
 if TYPE_CHECKING:
     from ketch.build.llb import ops_pb2 as pb
+    from ketch.buildkit.gateway.served import GatewayBuild, LeftMounts
     from ketch.engine.build.frontends.errors import SourcePlace
 
 _ERRDEFS = "github.com/moby/buildkit/errdefs."
-_EXIT = "github.com/moby/buildkit/gatewayapi.ExitMessage"
+EXIT = "github.com/moby/buildkit/gatewayapi.ExitMessage"
 
 
-def told(error: KetchError) -> RpcError:
-    """The status of an error, with details for programs: buildx shows the lines.
+async def told_in(build: GatewayBuild, error: KetchError) -> RpcError:
+    """The status of an error for the front end of a build, which may look at what a failed command left."""
+    cause: BaseException | None = error
+    while isinstance(cause, PlacedError | SolveError):
+        cause = cause.cause
+    return told(error, await build.keep_left(cause.mounts if isinstance(cause, CommandFailed) else ()))
+
+
+def told(error: KetchError, left: LeftMounts | None = None) -> RpcError:
+    """The status of an error, with details for programs: buildx shows the lines, and debuggers begin with ``left``.
 
     As with BuildKit, most errors have no code of their own: clients show one in front of the message.
     """
@@ -36,11 +47,13 @@ def told(error: KetchError) -> RpcError:
     cause: BaseException | None = error
     while isinstance(cause, KetchError):
         if isinstance(cause, PlacedError):
+            if left is not None and cause.op is not None:
+                details.append(_step(cause.op, left))
             details += [_detail(f"{_ERRDEFS}Source", _source(place)) for place in cause.places]
         elif isinstance(cause, SolveError):
             details.append(_detail(f"{_ERRDEFS}Vertex", {"digest": cause.vertex}))
         elif isinstance(cause, CommandFailed):
-            details.append(_detail(_EXIT, {"Code": cause.exit_code}))
+            details.append(_detail(EXIT, {"Code": cause.exit_code}))
         elif isinstance(cause, DockerfileError):
             details.insert(0, _detail(f"{_ERRDEFS}Frontend", {"name": "dockerfile.v0"}))
         elif isinstance(cause, UnsupportedCapability):
@@ -54,6 +67,13 @@ def told(error: KetchError) -> RpcError:
 def _detail(name: str, value: dict[str, Any]) -> Detail:
     """A message in JSON, as BuildKit's own errors carry it."""
     return Detail(type_url=f"{name}+json", value=msgspec.json.encode(value))
+
+
+def _step(op: pb.Op, left: LeftMounts) -> Detail:
+    """The failed step itself, in protobuf's JSON: its operation's digest is the same when the client encodes it."""
+    step = errdefs_pb2.Solve(inputIDs=left.before, mountIDs=left.after, op=op)
+    text = json_format.MessageToJson(step, indent=None)
+    return Detail(type_url=f"{_ERRDEFS}Solve+json", value=text.encode())
 
 
 def _source(place: SourcePlace) -> dict[str, Any]:

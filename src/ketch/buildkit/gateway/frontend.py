@@ -73,10 +73,13 @@ class GatewayFrontend:
         _check_capabilities(found, request.attrs.get(_CAPABILITIES, ""))
         image = source(f"docker-image://{found.reference}", {}, platform_message(machine))
         tree = await bridge.ref(image).tree()
-        build = GatewayBuild(bridge, request.inputs, self._workers())
+        build = GatewayBuild(bridge, self._executor, request.inputs, self._workers())
         command = _command(found, tree, request, bridge.session.id, self._workers())
-        await self._run(build, command, name)
-        return await build.returned
+        try:
+            await self._run(build, command, name)
+            return await build.returned
+        finally:
+            await build.close()
 
     async def _run(self, build: GatewayBuild, command: BuildCommand, name: str) -> None:
         """Run the program until it has returned its result and ended, or has ended otherwise (KetchError)."""

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from ketch.build.progress import VertexWarning
 from ketch.build.sources.image import read_platform
-from ketch.buildkit.gateway import capabilities
-from ketch.buildkit.gateway.failures import told
+from ketch.buildkit.gateway import capabilities, containers, processes, stats
+from ketch.buildkit.gateway.failures import told_in
 from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.services.gateway import LLBBridgeService
-from ketch.buildkit.session.packets import stat_of
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.frontends.bridge import FrontendRequest
 from ketch.engine.model.building.builds import CachePlace
@@ -18,7 +17,6 @@ from ketch.errors import InvalidArgument, KetchError
 from ketch.images.assembly import encode_config
 from ketch.oci import reference as references
 from ketch.rpc.server import unary
-from ketch.storage.contexts.sent import SentEntry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from ketch.build.llb import ops_pb2
     from ketch.build.providers import FoundImage
     from ketch.buildkit.gateway.served import GatewayBuild
-    from ketch.buildkit.wire.files.stat_pb2 import Stat
-    from ketch.engine.build.frontends.files import TreeFile
     from ketch.engine.build.frontends.results import Ref
     from ketch.rpc.method import Method
     from ketch.rpc.server import Handler, Handlers
@@ -48,9 +44,20 @@ def handlers(find: Find) -> Handlers:
             try:
                 return await answer(build, request)
             except KetchError as e:
-                raise told(e) from e
+                raise await told_in(build, e) from e
 
         return method, unary(answered)
+
+    def of_container(
+        method: Method[Any, Any], answer: Callable[[GatewayBuild, Any], Awaitable[Any]]
+    ) -> tuple[Any, Handler]:
+        async def answered(request: Any, metadata: Metadata) -> Any:
+            return await answer(await find(metadata), request)  # these errors have codes
+
+        return method, unary(answered)
+
+    async def hold(call: Any) -> None:
+        await processes.serve(await find(call.metadata), call)
 
     found: dict[Method[Any, Any], Callable[[GatewayBuild, Any], Awaitable[Any]]] = {
         LLBBridgeService.Ping: _ping,
@@ -65,7 +72,18 @@ def handlers(find: Find) -> Handlers:
         LLBBridgeService.Warn: _warn,
         LLBBridgeService.Return: _return,
     }
-    return {method.path: of(method, answer) for method, answer in found.items()}
+    of_containers: dict[Method[Any, Any], Callable[[GatewayBuild, Any], Awaitable[Any]]] = {
+        LLBBridgeService.NewContainer: containers.new,
+        LLBBridgeService.ReleaseContainer: containers.release,
+        LLBBridgeService.ReadFileContainer: containers.read_file,
+        LLBBridgeService.ReadDirContainer: containers.read_directory,
+        LLBBridgeService.StatFileContainer: containers.status,
+    }
+    return {
+        **{method.path: of(method, answer) for method, answer in found.items()},
+        **{method.path: of_container(method, answer) for method, answer in of_containers.items()},
+        LLBBridgeService.ExecProcess.path: (LLBBridgeService.ExecProcess, hold),
+    }
 
 
 async def _ping(build: GatewayBuild, _request: pb.PingRequest) -> pb.PongResponse:
@@ -145,29 +163,11 @@ async def _read_file(build: GatewayBuild, request: pb.ReadFileRequest) -> pb.Rea
 async def _read_directory(build: GatewayBuild, request: pb.ReadDirRequest) -> pb.ReadDirResponse:
     ref = _asked(build, request.Ref)
     found = await build.bridge.read_directory(ref, request.DirPath, request.IncludePattern)
-    return pb.ReadDirResponse(entries=[stat(one) for one in found])
+    return pb.ReadDirResponse(entries=[stats.of(one) for one in found])
 
 
 async def _status(build: GatewayBuild, request: pb.StatFileRequest) -> pb.StatFileResponse:
-    return pb.StatFileResponse(stat=stat(await build.bridge.status(_asked(build, request.Ref), request.Path)))
-
-
-def stat(one: TreeFile) -> Stat:
-    """The status of a file, as front ends are told it."""
-    status = one.status
-    return stat_of(
-        SentEntry(
-            one.path,
-            status.st_mode,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_uid,
-            status.st_gid,
-            one.target,
-            status.st_rdev,
-            tuple(sorted(one.xattrs.items())),
-        )
-    )
+    return pb.StatFileResponse(stat=stats.of(await build.bridge.status(_asked(build, request.Ref), request.Path)))
 
 
 async def _evaluate(build: GatewayBuild, request: pb.EvaluateRequest) -> pb.EvaluateResponse:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
 
+from ketch import threads
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
+from ketch.engine.build.frontends.containers import FrontendContainers
 from ketch.engine.build.frontends.results import SINGLE, FrontendAttestation, FrontendResult
 from ketch.errors import InvalidArgument, KetchError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ketch.build.errors import MountStates
     from ketch.build.llb import ops_pb2
+    from ketch.build.tree import Tree
     from ketch.buildkit.wire.control.worker_pb2 import WorkerRecord
+    from ketch.engine.build.executor import BuildExecutor
     from ketch.engine.build.frontends.bridge import Bridge
     from ketch.engine.build.frontends.results import Ref
 
@@ -29,15 +35,32 @@ class ReturnedError(KetchError):
         self.code, self.details = code, tuple(details)
 
 
+class LeftMounts(NamedTuple):
+    """The ids of what a failed command's mounts had in them before it and behind it, by the numbers of the mounts."""
+
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+
+
 class GatewayBuild:
     """One; ``returned`` is what the front end gives at its end (a KetchError: what it failed with)."""
 
     def __init__(
-        self, bridge: Bridge, inputs: Mapping[str, ops_pb2.Definition], workers: Sequence[WorkerRecord]
+        self,
+        bridge: Bridge,
+        executor: BuildExecutor,
+        inputs: Mapping[str, ops_pb2.Definition],
+        workers: Sequence[WorkerRecord],
     ) -> None:
         self.bridge, self.inputs, self.workers = bridge, inputs, workers
+        self.containers = FrontendContainers(bridge, executor)
         self.returned: asyncio.Future[FrontendResult] = asyncio.get_running_loop().create_future()
         self._refs: dict[str, Ref] = {}
+        self._left: dict[str, Tree] = {}
+
+    async def close(self) -> None:
+        """End its containers, however often this is cancelled."""
+        await threads.to_the_end(self.containers.close())
 
     def keep(self, ref: Ref) -> str:
         """The id by which the front end knows a result (InvalidArgument: it has too many)."""
@@ -54,6 +77,29 @@ class GatewayBuild:
         if found is None:
             raise NotFound(f"no such ref: {id}")
         return found
+
+    # -- what failed commands left -----------------------------------------------------------------
+
+    async def keep_left(self, states: Sequence[MountStates]) -> LeftMounts:
+        """Keep what the mounts of a failed command have in them, as long as the build; none of it when it is gone."""
+        trees = [tree for one in states for tree in one if tree is not None]
+        if len(self._left) + len(trees) > _MOST_REFS or not all([await self.bridge.held(tree) for tree in trees]):
+            return LeftMounts()
+
+        def kept(tree: Tree | None) -> str:
+            if tree is None:
+                return ""
+            id = secrets.token_hex(12)
+            self._left[id] = tree
+            return id
+
+        return LeftMounts([kept(one.before) for one in states], [kept(one.after) for one in states])
+
+    def left(self, id: str) -> Tree | None:
+        """What a failed command's mount had in it, by its id; None: it is none."""
+        return self._left.get(id)
+
+    # -- its result --------------------------------------------------------------------------------
 
     def returns(self, request: pb.ReturnRequest) -> None:
         """Take what the front end gives at its end (InvalidArgument, NotFound)."""

@@ -97,6 +97,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 return found
 
             _, container = await self.containers.started(message, network, undo, attach)
+            container.hold_root()
             yield container
 
     async def close(self) -> None:
@@ -115,9 +116,10 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 end = await self.containers.run(files.message(parent), network, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
-            written = await threads.run_to_end(files.take, lease)
+            failed = end.code not in (command.valid_exit_codes or (0,))
+            written = await threads.run_to_end(files.take, lease, failed)
             failpoint("build.layer-taken")
-            if end.code not in (command.valid_exit_codes or (0,)):
+            if failed:
                 error = CommandFailed(quoted(words), end.code, "cannot allocate memory" if end.oom else "")
                 error.left = written
                 raise error

@@ -87,8 +87,10 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
 
 
 def added(command: BuildCommand) -> OciProcess:
-    """The ``process`` that is added to a running container."""
-    return {**_process(command), "annotations": {ANNOTATION_USER: command.user}}
+    """The ``process`` that is added to a running container, with its secrets: nobody writes it to a file."""
+    found = _process(command)
+    variables = [f"{name}={value}" for name, value in command.secret_env.items()]
+    return {**found, "env": [*found["env"], *variables], "annotations": {ANNOTATION_USER: command.user}}
 
 
 def _process(command: BuildCommand) -> OciProcess:

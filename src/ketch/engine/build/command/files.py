@@ -173,14 +173,14 @@ class CommandFiles:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def take(self, lease: Lease) -> Written:
-        """Make layers of what the ended command wrote and is to be kept (KetchError)."""
+    def take(self, lease: Lease, everything: bool) -> Written:
+        """Make layers of what the ended command wrote and is to be kept, or of ``everything`` (KetchError)."""
         command = self._command
         root = command.root
-        if command.root_kept and not command.root_readonly:
+        if (command.root_kept or everything) and not command.root_readonly:
             self._remove_stubs()
             root = self._layer(_ROOT, root, lease)
-        kept = {mount.dest: mount for mount in command.mounts if mount.kind == "bind" and mount.kept}
+        kept = {mount.dest: mount for mount in command.mounts if mount.kind == "bind" and (mount.kept or everything)}
         mounts = {
             dest: mount.tree if mount.readonly else self._layer(dest, mount.tree, lease) for dest, mount in kept.items()
         }

@@ -7,6 +7,8 @@ input for the process: nothing is kept here but a frame.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
 import socket
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,8 +17,11 @@ from ketch.engine.build.command import bundle
 from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
 from ketch.errors import Conflict
 from ketch.notation.stream_frames import HEADER, STDOUT
+from ketch.runtime.rootfs import paths
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.build.providers import BuildCommand
     from ketch.engine.monitors.monitor_client import MonitorClient
 
@@ -66,6 +71,11 @@ class _Streams:
         self._left = (stream, left - len(data))
         return (stream, data) if data else None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closed, or is being closed."""
+        return self._writer.is_closing()
+
     def close(self) -> None:
         """Close the connection."""
         self._writer.close()
@@ -92,6 +102,16 @@ class InteractiveProcess:
         """Wait for its end, and return its exit code; its output may still have to be read."""
         return await asyncio.shield(self._ended)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._ended.done()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether somebody has let go of its streams."""
+        return self._streams.is_closed
+
     def close(self) -> None:
         """Let go of the streams."""
         self._streams.close()
@@ -106,6 +126,7 @@ class InteractiveContainer:
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.process = InteractiveProcess(monitor, streams, None, ended)
         self._processes = [self.process]
+        self._root_fd = -1
         monitor.on_exec_exit = self._exec_ended
         monitor.exited.add_done_callback(lambda _exited: self._all_ended(ended))
 
@@ -113,6 +134,22 @@ class InteractiveContainer:
     def pid(self) -> int:
         """The container's first process, as the machine sees it."""
         return self._monitor.pid
+
+    def hold_root(self) -> None:
+        """Hold its root, now that its first process runs in it; one that has ended already has none any more."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            self._root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[int]:
+        """A descriptor of a directory as its processes see it (Conflict: it has ended; OSError).  Blocking."""
+        if self.process.is_over or self._root_fd < 0:
+            raise Conflict("look at files of a build's container: it has ended")
+        fd = paths.open_in(self._root_fd, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _all_ended(self, ended: asyncio.Future[int]) -> None:
         code = self._monitor.exited.result().code
@@ -147,13 +184,17 @@ class InteractiveContainer:
             ours.close()
             raise
         found = InteractiveProcess(self._monitor, streams, exec_id, ended)
-        self._processes.append(found)
+        self._processes = [one for one in self._processes if not one.is_closed] + [found]
+        ended.add_done_callback(lambda _ended: self._execs.pop(exec_id, None))
         return found
 
     def close(self) -> None:
-        """Let go of all streams."""
+        """Let go of all streams, and of the root."""
         for one in self._processes:
             one.close()
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
 
 
 async def attached(monitor: MonitorClient, *, tty: bool) -> _Streams:

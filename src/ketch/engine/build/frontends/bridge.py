@@ -7,7 +7,7 @@ ends of the engine call this; those elsewhere (the client, a container) call it 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct, field
 
@@ -16,6 +16,7 @@ from ketch.build.errors import SolveError, UnresolvedImage
 from ketch.build.llb import definition as definitions
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.capabilities import CAPABILITIES
+from ketch.build.llb.vertex import in_order
 from ketch.build.progress import SolveStatus, VertexWarning
 from ketch.build.solver.job import Job
 from ketch.engine.build.caches import exchange
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     Places = Callable[[str], Sequence[SourcePlace]]
 
+_T = TypeVar("_T")
 _KNOWN = frozenset(CAPABILITIES)
 _IMAGE, _LOCAL = "docker-image://", "local://"
 
@@ -147,7 +149,7 @@ class Bridge:
             try:
                 entitlements.check(edge, self._allowed)
             except SolveError as e:
-                raise self._placed(e) from e
+                raise self._placed(e, edge) from e
         found = Ref(edge, self._solved, source)
         self._refs.append(found)
         return found
@@ -156,12 +158,17 @@ class Bridge:
         try:
             return await self.builder.solver.solve(edge, self._job)
         except SolveError as e:
-            raise self._placed(e) from e
+            raise self._placed(e, edge) from e
 
-    def _placed(self, error: SolveError) -> PlacedError:
-        """A vertex's error with the lines that it comes from."""
+    def _placed(self, error: SolveError, edge: Edge) -> PlacedError:
+        """A vertex's error with its operation, and with the lines that it comes from."""
         found = next(filter(None, (places(error.vertex) for places in self._places)), ())
-        return PlacedError(error, found)
+        vertices = in_order([edge.vertex])
+        return PlacedError(error, found, next((one.op for one in vertices if one.digest == error.vertex), None))
+
+    def require(self, entitlement: str) -> None:
+        """Refuse what the client has not allowed (PermissionDenied)."""
+        entitlements.require(entitlement, self._allowed)
 
     @property
     def pins(self) -> Mapping[str, str]:
@@ -203,18 +210,33 @@ class Bridge:
 
     async def read_file(self, ref: Ref, path: str, offset: int = 0, length: int = 0) -> bytes:
         """Bytes of a file (NotFound, InvalidArgument, ResourceExhausted; SolveError)."""
-        tree = await ref.tree()
-        return await asyncio.to_thread(files.read, self.builder.snapshots, tree, path, offset, length)
+        return await self._looked(ref, lambda root: files.read(root, path, offset, length))
 
     async def read_directory(self, ref: Ref, path: str, pattern: str = "") -> list[files.TreeFile]:
         """The entries of a directory (NotFound, InvalidArgument; SolveError)."""
-        tree = await ref.tree()
-        return await asyncio.to_thread(files.directory, self.builder.snapshots, tree, path, pattern)
+        return await self._looked(ref, lambda root: files.directory(root, path, pattern))
 
     async def status(self, ref: Ref, path: str) -> files.TreeFile:
         """A file's status (NotFound, InvalidArgument; SolveError)."""
+        return await self._looked(ref, lambda root: files.status(root, path))
+
+    async def _looked(self, ref: Ref, look: Callable[[int], _T]) -> _T:
         tree = await ref.tree()
-        return await asyncio.to_thread(files.status, self.builder.snapshots, tree, path)
+
+        def look_at() -> _T:
+            with self.builder.snapshots.opened(tree) as root:
+                return look(root)
+
+        return await asyncio.to_thread(look_at)
+
+    async def held(self, tree: Tree) -> bool:
+        """Whether a tree is here, and is from now on as long as this build."""
+
+        def hold() -> bool:
+            self.lease.hold(*tree.layers)
+            return all(self.builder.snapshots.exists(layer) for layer in tree.layers)
+
+        return await asyncio.to_thread(hold)
 
     # -- telling -----------------------------------------------------------------------------------
 

@@ -21,11 +21,11 @@ class SourcePlace(NamedTuple):
 
 
 class PlacedError(KetchError):
-    """An error with the lines that it comes from; ``kind`` is that of the cause."""
+    """An error with the lines that it comes from, and its operation, if any; ``kind`` is that of the cause."""
 
-    def __init__(self, cause: KetchError, places: Sequence[SourcePlace]) -> None:
+    def __init__(self, cause: KetchError, places: Sequence[SourcePlace], op: pb.Op | None = None) -> None:
         super().__init__(cause.message, hint=cause.hint)
-        self.kind, self.cause, self.places = cause.kind, cause, places
+        self.kind, self.cause, self.places, self.op = cause.kind, cause, places, op
 
 
 class UnsupportedCapability(Unimplemented):

@@ -1,6 +1,6 @@
 """Files of results, as front ends look at them: bytes, directories, what stat says.  Blocking.
 
-Paths are those of the tree: links stay in it, whoever made them.
+``root`` is a descriptor of the tree's top.  Paths are those of the tree: links stay in it, whoever made them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from ketch.runtime.rootfs import paths
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ketch.build.providers import BuildSnapshots
-    from ketch.build.tree import Tree
-
 LARGEST = 16 << 20  # bytes that are read at once: no message has more
 
 
@@ -32,53 +29,50 @@ class TreeFile(NamedTuple):
     xattrs: Mapping[str, bytes]
 
 
-def read(snapshots: BuildSnapshots, tree: Tree, path: str, offset: int = 0, length: int = 0) -> bytes:
+def read(root: int, path: str, offset: int = 0, length: int = 0) -> bytes:
     """The bytes of a file, or ``length`` of them from an offset on (NotFound, InvalidArgument, ResourceExhausted)."""
-    with snapshots.opened(tree) as root:
-        try:
-            fd = paths.open_regular(root, path)
-        except OSError as e:
-            raise _told(e, "open", path) from e
-        if fd < 0:
-            return b""
-        try:
-            wanted = length or os.fstat(fd).st_size - offset
-            if wanted > LARGEST:
-                raise ResourceExhausted(f"read {path}: {os.strerror(EFBIG)}: at most {LARGEST >> 20} MiB are read")
-            return os.pread(fd, max(0, wanted), offset)
-        finally:
-            os.close(fd)
+    try:
+        fd = paths.open_regular(root, path)
+    except OSError as e:
+        raise _told(e, "open", path) from e
+    if fd < 0:
+        return b""
+    try:
+        wanted = length or os.fstat(fd).st_size - offset
+        if wanted > LARGEST:
+            raise ResourceExhausted(f"read {path}: {os.strerror(EFBIG)}: at most {LARGEST >> 20} MiB are read")
+        return os.pread(fd, max(0, wanted), offset)
+    finally:
+        os.close(fd)
 
 
-def directory(snapshots: BuildSnapshots, tree: Tree, path: str, pattern: str = "") -> list[TreeFile]:
+def directory(root: int, path: str, pattern: str = "") -> list[TreeFile]:
     """The entries of a directory, by name; those that match a pattern (NotFound, InvalidArgument)."""
     wanted = compiled(pattern) if pattern else None
-    with snapshots.opened(tree) as root:
-        try:
-            fd = paths.open_in(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise _told(e, "open", path) from e
-        try:
-            names = sorted(name for name in os.listdir(fd) if wanted is None or wanted.match(name))
-            return [_file(fd, name, name) for name in names]
-        finally:
-            os.close(fd)
+    try:
+        fd = paths.open_in(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise _told(e, "open", path) from e
+    try:
+        names = sorted(name for name in os.listdir(fd) if wanted is None or wanted.match(name))
+        return [_file(fd, name, name) for name in names]
+    finally:
+        os.close(fd)
 
 
-def status(snapshots: BuildSnapshots, tree: Tree, path: str) -> TreeFile:
+def status(root: int, path: str) -> TreeFile:
     """A file's status; a link at the end is told as one (NotFound, InvalidArgument)."""
-    with snapshots.opened(tree) as root:
-        parent, _, name = path.rstrip("/").rpartition("/")
-        try:
-            fd = paths.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise _told(e, "lstat", path) from e
-        try:
-            return _file(fd, name or ".", path)
-        except OSError as e:
-            raise _told(e, "lstat", path) from e
-        finally:
-            os.close(fd)
+    parent, _, name = path.rstrip("/").rpartition("/")
+    try:
+        fd = paths.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise _told(e, "lstat", path) from e
+    try:
+        return _file(fd, name or ".", path)
+    except OSError as e:
+        raise _told(e, "lstat", path) from e
+    finally:
+        os.close(fd)
 
 
 def _file(dir_fd: int, name: str, path: str) -> TreeFile:

@@ -1,0 +1,252 @@
+"""Containers of front ends, over results of their build: with them people look around in a step, before it or after.
+
+    asked for              first process                    released, or the build ends
+    mounts, secrets  ────► a container runs; more may  ───► nothing of it is left
+    are looked up          be added until it ends
+
+What is written in one is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+import signal
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ketch.build import entitlements
+from ketch.build.llb import ops_pb2 as pb
+from ketch.build.ops.exec import NETWORKS
+from ketch.build.ops.mounts import command_mount, place, secret_variables
+from ketch.build.providers import BuildCommand
+from ketch.build.solver.flight import ended
+from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, ResourceExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ketch.build.providers import BuildSnapshots
+    from ketch.build.tree import Tree
+    from ketch.engine.build.command.interactive import InteractiveContainer, InteractiveProcess
+    from ketch.engine.build.executor import BuildExecutor
+    from ketch.engine.build.frontends.bridge import Bridge
+    from ketch.oci.manifest import Platform
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_ROOT = "/"
+_MOST = 64  # containers of one build
+_MOST_PROCESSES = 256  # that run in one container
+_TERMINAL = "TERM=xterm"
+
+
+class ContainerMount(Struct, frozen=True):
+    """A mount of a container, and the tree that it shows."""
+
+    mount: pb.Mount
+    tree: Tree
+
+
+class ContainerOptions(Struct, frozen=True, kw_only=True):
+    """A container that a front end asks for; ``hosts`` are (name, address), ``network`` is LLB's mode."""
+
+    mounts: Sequence[ContainerMount]
+    network: pb.NetMode = pb.UNSET
+    hostname: str = ""
+    hosts: Sequence[tuple[str, str]] = ()
+    platform: Platform | None = None
+
+
+class ProcessOptions(Struct, frozen=True, kw_only=True):
+    """A process that a front end asks for."""
+
+    args: Sequence[str]
+    env: Sequence[str] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    insecure: bool = False
+    secret_env: Sequence[pb.SecretEnv] = ()
+
+
+class FrontendContainer:
+    """One container."""
+
+    def __init__(self, bridge: Bridge, executor: BuildExecutor, template: BuildCommand, mounts: list[ContainerMount]):
+        self._bridge, self._executor, self._template, self._mounts = bridge, executor, template, mounts
+        self._processes: set[InteractiveProcess] = set()
+        self._owner: asyncio.Task[None] | None = None
+        self._running: asyncio.Future[InteractiveContainer] | None = None
+        self._released = False
+
+    async def start(self, options: ProcessOptions) -> InteractiveProcess:
+        """Start a process; the first one starts the container (Conflict: it has ended; other KetchErrors).
+
+        The process is the caller's, who takes leave of it with `let_go`.
+        """
+        command = await self._command(options)
+        if self._released:
+            raise NotFound("start a process in a build's container: it was released")
+        if len(self._processes) >= _MOST_PROCESSES:
+            raise ResourceExhausted(f"start a process in a build's container: at most {_MOST_PROCESSES} run in one")
+        if self._running is None:
+            process = await self._first(command)
+        else:
+            process = await (await asyncio.shield(self._running)).add(command)
+        self._processes.add(process)
+        return process
+
+    async def _command(self, options: ProcessOptions) -> BuildCommand:
+        if options.insecure:
+            self._bridge.require(entitlements.SECURITY_INSECURE)
+        if not options.args:
+            raise InvalidArgument("start a process in a build's container: it has no command")
+        env = list(options.env)
+        if options.tty and not any(variable.startswith("TERM=") for variable in env):
+            env.append(_TERMINAL)
+        return msgspec.structs.replace(
+            self._template,
+            args=list(options.args),
+            env=env,
+            secret_env=await secret_variables(options.secret_env, [self._bridge.session]),
+            cwd=options.cwd or "/",
+            user=options.user,
+            tty=options.tty,
+            insecure=options.insecure,
+        )
+
+    async def _first(self, command: BuildCommand) -> InteractiveProcess:
+        """Start the container; when that fails, the next process is the first one."""
+        self._running = running = asyncio.get_running_loop().create_future()
+        self._owner = owner = asyncio.create_task(self._own(command, running))
+        try:
+            container: InteractiveContainer = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            owner.cancel()
+            raise
+        return container.process
+
+    async def _own(self, command: BuildCommand, running: asyncio.Future[InteractiveContainer]) -> None:
+        """Have the container until this is cancelled; a container that cannot be started leaves nothing."""
+        try:
+            async with self._executor.interactive(command) as container:
+                running.set_result(container)
+                await asyncio.get_running_loop().create_future()
+        except Exception as e:
+            if running.done():
+                raise
+            running.set_exception(e)
+        finally:
+            if not running.done():
+                running.set_exception(Conflict("start a build's container: it was released"))
+            if running.exception() is not None:
+                self._running = None
+
+    async def let_go(self, process: InteractiveProcess) -> None:
+        """Take leave of a process: if it runs, it is killed."""
+        self._processes.discard(process)
+        try:
+            await process.signal(signal.SIGKILL)
+        except KetchError as e:  # it ends with its container
+            log.warning("kill a process that nobody holds any more: %s", e)
+        process.close()
+
+    async def release(self) -> None:
+        """End it; nothing of it is left."""
+        self._released = True
+        if self._owner is not None:
+            self._owner.cancel()
+            await ended([self._owner])
+            if not self._owner.cancelled() and (error := self._owner.exception()) is not None:
+                raise error
+
+    async def looked(self, number: int, look: Callable[[int, str], _T]) -> _T:
+        """What is seen in a mount, by its number (InvalidArgument, Conflict: the container has ended).
+
+        ``look`` is called in a thread, with a descriptor of a tree, and where in it the mount's files are.
+        """
+        if not 0 <= number < len(self._mounts):
+            raise InvalidArgument(f"mount index {number} is out of bounds ({len(self._mounts)} available)")
+        mount, tree = self._mounts[number].mount, self._mounts[number].tree
+        running = self._running
+        if running is None:
+            if mount.mountType not in (pb.BIND, pb.CACHE):
+                raise Conflict(f"mount {mount.dest}: it has no files before the container has begun")
+            return await asyncio.to_thread(_in_tree, self._bridge.builder.snapshots, tree, mount.selector, look)
+        container = await asyncio.shield(running)
+
+        def look_at() -> _T:
+            with container.opened(place(mount, "")) as fd:
+                return look(fd, "/")
+
+        return await asyncio.to_thread(look_at)
+
+
+def _in_tree(snapshots: BuildSnapshots, tree: Tree, selector: str, look: Callable[[int, str], _T]) -> _T:
+    with snapshots.opened(tree) as root:
+        return look(root, posixpath.join("/", selector))
+
+
+class FrontendContainers:
+    """The containers of one build, by the ids that its front end gives them."""
+
+    def __init__(self, bridge: Bridge, executor: BuildExecutor) -> None:
+        self._bridge, self._executor = bridge, executor
+        self._all: dict[str, FrontendContainer] = {}
+
+    async def make(self, id: str, options: ContainerOptions) -> None:
+        """Make a container, which its first process starts (AlreadyExists, PermissionDenied, other KetchErrors)."""
+        if options.network == pb.HOST:
+            self._bridge.require(entitlements.NETWORK_HOST)
+        sessions = [self._bridge.session]
+        root, mounts = None, []
+        for one in options.mounts:
+            if place(one.mount, "") != _ROOT:
+                mounts.append(await command_mount(one.mount, "", one.tree, sessions))
+            elif one.mount.mountType != pb.BIND:
+                raise InvalidArgument(f"invalid mount type {pb.MountType.Name(one.mount.mountType)} for /")
+            else:
+                root = one
+        if root is None:
+            raise InvalidArgument(f"container {id} has no root: there is no mount at /")
+        template = BuildCommand(
+            args=(),
+            root=root.tree,
+            root_selector=root.mount.selector,
+            root_readonly=root.mount.readonly,
+            mounts=[mount for mount in mounts if mount is not None],
+            network=NETWORKS[options.network],
+            hostname=options.hostname,
+            hosts=options.hosts,
+            platform=options.platform,
+        )
+        if id in self._all:
+            raise AlreadyExists(f"Container {id} already exists")
+        if len(self._all) >= _MOST:
+            raise ResourceExhausted(f"a build has at most {_MOST} containers", hint="release those that have ended")
+        self._all[id] = FrontendContainer(self._bridge, self._executor, template, list(options.mounts))
+
+    def find(self, id: str) -> FrontendContainer:
+        """A container (NotFound)."""
+        found = self._all.get(id)
+        if found is None:
+            raise NotFound(f'container "{id}" previously released or not created')
+        return found
+
+    async def release(self, id: str) -> None:
+        """Release a container (NotFound)."""
+        if id not in self._all:
+            raise NotFound(f"container details for {id} not found")
+        await self._all.pop(id).release()
+
+    async def close(self) -> None:
+        """Release all."""
+        found = list(self._all.values())
+        self._all.clear()
+        for error in await asyncio.gather(*(one.release() for one in found), return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
