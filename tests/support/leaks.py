@@ -112,3 +112,22 @@ def _processes(session: str):
     for pid, (parent, name) in parents.items():
         if pid in marked or parent in marked:
             yield f"process {pid} {name}"
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes below one, monitors and what runs in containers too: their pids and names."""
+    children: dict[int, list[int]] = {}
+    names = {}
+    for one in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError), open(f"/proc/{one}/stat", encoding="utf-8", errors="replace") as f:
+            name, _, rest = f.read().partition(" (")[2].rpartition(") ")
+            state, parent = rest.split()[:2]
+            if state != "Z":
+                children.setdefault(int(parent), []).append(one)
+                names[one] = name
+    found, pending = {}, [pid]
+    while pending:
+        for one in children.get(pending.pop(), ()):
+            found[one] = names[one]
+            pending.append(one)
+    return found

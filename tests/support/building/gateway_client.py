@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from ketch.build.llb.definition import define
 from ketch.buildkit.services.control import ControlService
@@ -97,7 +97,11 @@ class GatewayClient:
     async def processes(self):
         """The call through which processes are held."""
         async with self.channel.stream(LLBBridgeService.ExecProcess, self.metadata) as call:
-            yield Processes(call)
+            processes = Processes(call)
+            try:
+                yield processes
+            finally:
+                await processes.close()
 
 
 class Processes:
@@ -105,17 +109,32 @@ class Processes:
 
     def __init__(self, call):
         self.call, self._all = call, {}
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._reading = asyncio.create_task(self._read())
         self.failure = asyncio.get_running_loop().create_future()
 
+    def pause(self):
+        """Read nothing until what this returns is called."""
+        self._reads.clear()
+        return self._reads.set
+
     async def _read(self):
         try:
-            while (message := await self.call.receive()) is not None:
+            while True:
+                await self._reads.wait()
+                message = await self.call.receive()
+                if message is None:
+                    break
                 self._all[message.ProcessID].take(message)
         except RpcError as e:
             self.failure.set_result(e)
             for one in self._all.values():
                 one.fail(e)
+
+    async def close(self):
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
 
     async def send(self, name, **message):
         await self.call.send(pb.ExecMessage(ProcessID=name, **message))
@@ -125,7 +144,7 @@ class Processes:
         name = name or uuid.uuid4().hex
         fields = {one: more.pop(one) for one in ("Security", "secretenv") if one in more}
         meta = {"args": args, "cwd": "/", "env": ["PATH=/bin"], **more}
-        found = self._all[name] = Process(self, name)
+        found = self._all[name] = Process(self, name, fds)
         await self.send(name, Init=pb.InitMessage(ContainerID=container, Meta=meta, Fds=fds, Tty=tty, **fields))
         return found
 
@@ -148,11 +167,11 @@ class Processes:
 class Process:
     """A process: what it has written, how it ended."""
 
-    def __init__(self, processes, name):
+    def __init__(self, processes, name, fds):
         loop = asyncio.get_running_loop()
-        self.processes, self.name = processes, name
+        self.processes, self.name, self._reads = processes, name, STDIN in fds
         self.started, self.exited, self.done = (loop.create_future() for _ in range(3))
-        self.output, self.ends, self.order = {STDOUT: b"", STDERR: b""}, [], []
+        self.output, self.ends, self.order = {STDOUT: bytearray(), STDERR: bytearray()}, [], []
         self.written = asyncio.Event()
 
     def take(self, message):
@@ -181,7 +200,8 @@ class Process:
         await self.processes.send(self.name, File=pb.FdMessage(Fd=STDIN, Data=data))
 
     async def end_input(self):
-        with suppress(RpcError):  # it may have ended
+        if self._reads:
+            self._reads = False
             await self.processes.send(self.name, File=pb.FdMessage(Fd=STDIN, EOF=True))
 
     async def signal(self, name):
@@ -199,6 +219,8 @@ class Process:
         self.output[fd] = self.output[fd].partition(text)[2]
 
     async def wait(self):
-        """Its exit, when all of its output is here."""
+        """Its exit, when all of its output is here; its input ends with it, for which BuildKit waits."""
+        exit = await asyncio.wait_for(asyncio.shield(self.exited), patient(30))
+        await self.end_input()
         await asyncio.wait_for(asyncio.shield(self.done), patient(30))
-        return await self.exited
+        return exit

@@ -96,7 +96,7 @@ class GatewayBuild:
         return LeftMounts([kept(one.before) for one in states], [kept(one.after) for one in states])
 
     def left(self, id: str) -> Tree | None:
-        """What a failed command's mount had in it, by its id; None: it is none."""
+        """The files of a failed command's mount, by their id; None: there are none of that id."""
         return self._left.get(id)
 
     # -- its result --------------------------------------------------------------------------------

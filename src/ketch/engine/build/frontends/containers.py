@@ -165,7 +165,7 @@ class FrontendContainer:
                 raise error
 
     async def looked(self, number: int, look: Callable[[int, str], _T]) -> _T:
-        """What is seen in a mount, by its number (InvalidArgument, Conflict: the container has ended).
+        """Look at the files of a mount, by its number (InvalidArgument, Conflict: the container has ended).
 
         ``look`` is called in a thread, with a descriptor of a tree, and where in it the mount's files are.
         """
