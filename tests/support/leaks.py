@@ -115,19 +115,20 @@ def _processes(session: str):
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """The processes below one, monitors and what runs in containers too: their pids and names."""
+    """The processes below one, monitors and what runs in containers too: their pids and command lines."""
     children: dict[int, list[int]] = {}
-    names = {}
+    lines = {}
     for one in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        with contextlib.suppress(OSError), open(f"/proc/{one}/stat", encoding="utf-8", errors="replace") as f:
-            name, _, rest = f.read().partition(" (")[2].rpartition(") ")
-            state, parent = rest.split()[:2]
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{one}/stat", encoding="utf-8", errors="replace") as f:
+                state, parent = f.read().rpartition(") ")[2].split()[:2]
+            with open(f"/proc/{one}/cmdline", encoding="utf-8", errors="replace") as f:
+                lines[one] = f.read().replace("\0", " ").strip()
             if state != "Z":
                 children.setdefault(int(parent), []).append(one)
-                names[one] = name
     found, pending = {}, [pid]
     while pending:
         for one in children.get(pending.pop(), ()):
-            found[one] = names[one]
+            found[one] = lines[one]
             pending.append(one)
     return found
