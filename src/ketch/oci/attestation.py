@@ -52,7 +52,7 @@ class InTotoStatement(Struct, kw_only=True):
 
     type: str = msgspec.field(name="_type", default=_V01)
     predicate_type: str = msgspec.field(name="predicateType")
-    subject: list[Subject]
+    subject: list[Subject] | None = None
     predicate: msgspec.Raw
 
 
@@ -71,7 +71,7 @@ def of_other_form(data: bytes, manifests: Mapping[str, str], layers: Mapping[str
     found = msgspec.json.decode(data, type=InTotoStatement)
     found.subject = [
         Subject(name=one.name, digest={kind: _renamed(kind, text, manifests) for kind, text in one.digest.items()})
-        for one in found.subject
+        for one in found.subject or ()
     ]
     if any(digest.encode() in data for digest in layers):
         told = _with_layers(msgspec.json.decode(found.predicate), layers)

@@ -63,6 +63,47 @@ def test_a_provenance_by_default(engine, context):
     engine.docker("rmi", "said:1")
 
 
+def said_of(engine, name: str) -> list[dict]:
+    status, answer = Api(engine.socket)("GET", f"/images/{name}/attestations?statement=1")
+    assert status == 200, answer
+    return [one["Statement"] for one in answer]
+
+
+def test_stages_and_the_context_are_listed_too(engine, context):
+    """By Ketch itself, and by an image that is told where they are."""
+    (context / "Dockerfile").write_text(
+        "ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n"
+        "FROM busybox AS base\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY status /var/lib/dpkg/status\n"
+        "FROM base AS unused\nRUN false\n"
+        "FROM busybox\nCOPY --from=base /etc/passwd /p\n"
+    )
+    words = ["buildx", "build", "-t", "said:1", "--provenance=false"]
+    engine.docker(*words, "--sbom=true", str(context), timeout=60)
+    lists = {one["predicate"]["name"]: one["predicate"] for one in said_of(engine, "said:1")}
+    assert set(lists) == {"sbom", "sbom-base", "sbom-context"}
+    assert {one["name"] for one in lists["sbom-base"]["packages"]} == {"tool", "sbom-base"}
+    assert {one["name"] for one in lists["sbom"]["packages"]} == {"sbom"}
+
+    generator = context / "generator"
+    generator.mkdir()
+    (generator / "scan").write_text(
+        "cd $BUILDKIT_SCAN_DESTINATION\n"
+        "for tree in $BUILDKIT_SCAN_SOURCE $BUILDKIT_SCAN_SOURCE_EXTRAS/*; do\n"
+        """  printf '{"predicateType": "https://spdx.dev/Document", "subject": null, "predicate": {"of": "%s"}}' \\\n"""
+        '    "${tree##*/}: $(ls $tree | grep -v bin | head -n 3 | xargs)" > ${tree##*/}.spdx.json\n'
+        "done\n"
+    )
+    (generator / "Dockerfile").write_text('FROM busybox\nCOPY scan /scan\nENTRYPOINT ["sh", "/scan"]\n')
+    engine.docker("buildx", "build", "-t", "generator:1", "--provenance=false", str(generator), timeout=60)
+    engine.docker(*words, "--sbom=generator=generator:1", str(context), timeout=60)
+    told = said_of(engine, "said:1")
+    assert [one["predicate"]["of"].partition(":")[0] for one in told] == ["sbom", "sbom-base", "sbom-context"]
+    assert "Dockerfile" not in told[2]["predicate"]["of"]
+    assert "status" in told[2]["predicate"]["of"]
+    assert all("said" in one["subject"][0]["name"] for one in told)
+    engine.docker("rmi", "said:1", "generator:1")
+
+
 def test_policies_of_sources(engine, context, tmp_path):
     """A source is denied; another takes the place of one."""
     engine.docker("import", "-", "other:1", stdin=busybox_tar())

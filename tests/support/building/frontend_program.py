@@ -104,6 +104,35 @@ class Program:
         found = await self.call(LLBBridgeService.Inputs, pb.InputsRequest())
         await self.returns(await self.solve(load(found.Definitions["given"])))
 
+    async def attest(self) -> None:
+        """A file and statements about it: one in a file of its own, and two as a bundle."""
+
+        def written(files_: dict[str, str]):
+            edge = None
+            for path, text in files_.items():
+                make = ops_pb2.FileActionMkFile(path=path, mode=0o644, data=text.encode(), timestamp=-1)
+                edge = files(edge, [Action(ops_pb2.FileAction(mkfile=make))])
+            return edge
+
+        said = await self.solve(written({"/said.json": self.options["said"]}))
+        statement = {"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://x/bundled"}
+        of = [{"name": "it", "digest": {"sha256": "0" * 64}}]
+        rows = {
+            "/a.json": {**statement, "predicate": {"n": 1}},
+            "/b.json": {**statement, "subject": of, "predicate": 2},
+        }
+        bundle = await self.solve(written({path: json.dumps(row) for path, row in rows.items()}))
+        result = pb.Result()
+        result.ref.CopyFrom(await self.solve(written({"/file": "made"})))
+        name = next(iter(json.loads(os.environ["BUILDKIT_WORKERS"])))["platforms"][0]
+        found = result.attestations[f"{name['os']}/{name['architecture']}"].attestation
+        one = found.add(path="/said.json", inTotoPredicateType="https://x/said", metadata={"inline-only": b"true"})
+        one.ref.CopyFrom(said)
+        one.inTotoSubjects.add(kind=0)
+        one.inTotoSubjects.add(kind=1, name="other", digest=["sha256:" + "1" * 64])
+        found.add(kind=1, path="/").ref.CopyFrom(bundle)
+        await self.call(LLBBridgeService.Return, pb.ReturnRequest(result=result))
+
     async def error(self) -> None:
         await self.returns(None, error=Status(code=3, message="it cannot be done"))
 

@@ -20,7 +20,7 @@ SPDX = "https://spdx.dev/Document"
 
 
 class Attestation(Struct, frozen=True, kw_only=True):
-    """A predicate (JSON) of its type about a result of a build, or about ``subjects``.
+    """A predicate (JSON) of its type about a result of a build, or about ``subjects`` (or both, ``about_result``).
 
     ``path``: its file's name where results are files; one that is ``inline_only`` is no file.
     """
@@ -29,13 +29,14 @@ class Attestation(Struct, frozen=True, kw_only=True):
     predicate: bytes
     path: str
     subjects: Sequence[Subject] = ()
+    about_result: bool = True
     inline_only: bool = False
 
     def statement(self, subjects: Iterable[Subject]) -> bytes:
         """The statement about a result that is these ``subjects``."""
         found = InTotoStatement(
             predicate_type=self.predicate_type,
-            subject=list(self.subjects or subjects),
+            subject=[*(subjects if self.about_result else ()), *self.subjects],
             predicate=msgspec.Raw(self.predicate),
         )
         return msgspec.json.encode(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,10 @@ from ketch.buildkit.gateway.frontend import GatewayFrontend
 from ketch.buildkit.gateway.served import ReturnedError
 from ketch.engine.build.frontends.bridge import Bridge, FrontendRequest
 from ketch.engine.build.frontends.errors import UnsupportedCapability
+from ketch.engine.build.frontends.products import products
 from ketch.engine.model.requests import ImportOptions
-from ketch.errors import KetchError
+from ketch.errors import InvalidArgument, KetchError
+from ketch.oci.attestation import Subject
 from tests.support.building import frontend_image
 from tests.support.waiting import patient, until
 
@@ -118,6 +121,27 @@ def test_what_it_is_given(front):
 
     found, _ = asked(front, "inputs", look, inputs={"given": given})
     assert found == b"of the client"
+
+
+def test_what_it_says_of_its_result(front):
+    """In a file of one statement, and in a directory of them."""
+
+    async def look(bridge, result):
+        return (await products(bridge, result))[0].attestations
+
+    (said, first, second), _ = asked(front, "attest", look, said='{"w": 1}')
+    image = Subject(name="image", digest={"sha256": "2" * 64})
+
+    def told(one):
+        found = json.loads(one.statement([image]))
+        return found["predicateType"], found["predicate"], [sub["name"] for sub in found["subject"]]
+
+    assert told(said) == ("https://x/said", {"w": 1}, ["image", "other"])
+    assert (said.path, said.inline_only, first.path, first.inline_only) == ("said.json", True, "a.json", False)
+    assert told(first) == ("https://x/bundled", {"n": 1}, ["image"])
+    assert told(second) == ("https://x/bundled", 2, ["it"])
+    with pytest.raises(InvalidArgument, match="attestation /said.json: its predicate is no JSON object"):
+        asked(front, "attest", look, said="no json")
 
 
 def test_its_network(front):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ketch.build.dockerfile import ports, scopes
-from ketch.build.dockerfile.convert import gotext
+from ketch.build.dockerfile.convert import gotext, scans
 from ketch.build.dockerfile.convert.owners import chown
 from ketch.build.dockerfile.convert.state import joined
 from ketch.build.dockerfile.errors import DockerfileError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ketch.oci.config import DockerHealthcheck
 
 _SHELL = ["/bin/sh", "-c"]
-_NOT_VARIABLES = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 
 
 def in_shell(state: StageState, texts: list[str]) -> list[str]:
@@ -63,7 +62,7 @@ def _arg(state: StageState, one: Arg) -> None:
             value = scope.get(arg.name)
         elif value is None and arg.value is not None:
             value = state.expand(one, arg.value)
-        if value is not None and arg.name not in _NOT_VARIABLES:
+        if value is not None and arg.name not in scans.ARGS:
             state.set(arg.name, value)
         state.args.append((arg.name, value))
         shown.append(arg.name if value is None else f"{arg.name}={value}")

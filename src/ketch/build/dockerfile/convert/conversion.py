@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.build.dockerfile.arguments import quoted
-from ketch.build.dockerfile.convert import config, sources
+from ketch.build.dockerfile.convert import config, scans, sources
 from ketch.build.dockerfile.convert.copy import convert_copy
 from ketch.build.dockerfile.convert.options import GraphContext, ImageContext, LocalContext
 from ketch.build.dockerfile.convert.run import convert_run
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ketch.build.dockerfile.convert.options import Context, ResolvedImage
     from ketch.build.dockerfile.convert.places import Places
     from ketch.build.dockerfile.convert.plan import Command, Node
+    from ketch.build.dockerfile.convert.scans import Scans
     from ketch.build.dockerfile.convert.state import Build
     from ketch.build.llb.vertex import Edge
 
@@ -41,7 +42,8 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     The configuration has the layers of the image that the build began with (``base``), and none that it makes.
     ``places``: the lines of vertices; ``epoch``: the build's time in seconds since 1970, if it is given; ``stages``:
     the numbers of those that were converted, each with the reference of the image that it begins with (or nothing);
-    ``triggers``: how many instructions that image wants done first.
+    ``triggers``: how many instructions that image wants done first; ``scans``: what else of the build a list of
+    packages is to be made of.
     """
 
     edge: Edge | None
@@ -52,6 +54,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     ignore_cache: bool
     stages: Mapping[int, str]
     triggers: Mapping[int, int]
+    scans: Scans
 
 
 class ConversionPass:
@@ -87,6 +90,7 @@ class ConversionPass:
             stages={
                 node.stage: node.image.reference if node.image else "" for node in self._order if node.stage is not None
             },
+            scans=scans.asked(state, [self._states[id(node)] for node in self._order]),
         )
 
     def _stage(self, node: Node) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from ketch.build.attest.capture import capture
 from ketch.build.attest.options import MAX
 from ketch.build.attest.provenance import Provenance
+from ketch.build.dockerfile.convert.scans import Scans
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 class ResultGraph(Struct, frozen=True, kw_only=True, eq=False):
     """The graph of a result: what it is of, what its sources stood for, the lines of its vertices.
 
-    ``scanned``: further results whose packages are to be listed, by names of their own; ``directories``: those of the
-    client that were read to find out what it is.
+    ``scans``: further trees whose packages are to be listed; ``lists_packages``: the front end has listed them itself;
+    ``directories``: those of the client that were read to find out what it is.
     """
 
     result: Edge | None
     pins: Mapping[str, str]
     source: pb.Source | None = None
-    scanned: Mapping[str, Edge] = {}
+    scans: Scans = Scans()
+    lists_packages: bool = False
     directories: Collection[str] = ()
 
 
@@ -61,6 +63,6 @@ class Attester(Struct, frozen=True, kw_only=True, eq=False):
                 source=graph.source,
             )
         found = [*product.attestations]
-        if wanted.sbom is not None:
-            found += await self.sboms.made(wanted.sbom, product, graph.result, graph.scanned)
+        if wanted.sbom is not None and not graph.lists_packages:
+            found += await self.sboms.made(wanted.sbom, product, graph.result, graph.scans)
         return msgspec.structs.replace(product, provenance=provenance, attestations=found)

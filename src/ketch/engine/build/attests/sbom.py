@@ -11,12 +11,10 @@ docs/attestations/sbom-protocol.md):
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from ketch.build.attest.sbom import spdx
@@ -26,18 +24,18 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import MountInput, execute, output_at, source
 from ketch.build.sources.image import platform_message
 from ketch.build.tree import EMPTY
+from ketch.engine.build.attests import written
 from ketch.engine.build.phases import phase
 from ketch.errors import InvalidArgument
 from ketch.notation import times
 from ketch.oci import platform as platforms
 from ketch.oci import reference
-from ketch.oci.attestation import InTotoStatement
-from ketch.trees import Descent, sorted_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ketch.build.attest.options import SbomOptions
+    from ketch.build.dockerfile.convert.scans import Scans
     from ketch.build.export.product import Product
     from ketch.build.llb.vertex import Edge
     from ketch.build.progress import SolveStatus
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 
 _NAME = "sbom"
 _SOURCE, _EXTRAS, _OUT = "/run/src/core", "/run/src/extras", "/run/out"
-_LARGEST = 80 << 20  # bytes of a statement; BuildKit reads no larger one
-_MOST = 1000  # statements
 
 
 class SbomMaker(Struct, frozen=True, kw_only=True, eq=False):
@@ -59,18 +55,16 @@ class SbomMaker(Struct, frozen=True, kw_only=True, eq=False):
     solve: Callable[[Edge], Awaitable[Tree]]
     tell: Callable[[SolveStatus], None]
 
-    async def made(
-        self, wanted: SbomOptions, product: Product, result: Edge | None, scanned: Mapping[str, Edge]
-    ) -> list[Attestation]:
+    async def made(self, wanted: SbomOptions, product: Product, result: Edge | None, scans: Scans) -> list[Attestation]:
         """The lists of a product's packages, and of further results by their names (KetchError)."""
         shown = platforms.text(product.platform)
-        extras = {name: edge for name, edge in scanned.items() if edge != result}
         if wanted.generator:
             if result is None:
                 raise InvalidArgument("sbom: the result has no files", hint="leave the generator out")
-            return await self._by_image(wanted, shown, result, extras)
+            return await self._by_image(wanted, shown, result, scans)
         trees = {_NAME: product.tree}
-        trees |= {f"{_NAME}-{name}": await self.solve(edge) for name, edge in extras.items()}
+        for name, edge in scans.trees.items():
+            trees[f"{_NAME}-{name}"] = EMPTY if edge is None else await self.solve(edge)
         moment = times.rfc3339(time.time_ns() if product.epoch is None else product.epoch * 10**9)
         with phase(f"[{shown}] listing packages", self.tell):
             return [await self._listed(name, tree, moment) for name, tree in trees.items()]
@@ -100,37 +94,25 @@ class SbomMaker(Struct, frozen=True, kw_only=True, eq=False):
 
     # -- by an image -----------------------------------------------------------------------------
 
-    async def _by_image(
-        self, wanted: SbomOptions, shown: str, result: Edge, extras: Mapping[str, Edge]
-    ) -> list[Attestation]:
+    async def _by_image(self, wanted: SbomOptions, shown: str, result: Edge, scans: Scans) -> list[Attestation]:
         name = str(reference.parse(wanted.generator))
         found = await self.images.find(name, platforms.host(), "default", self.session)
-        edge = _command(found, f"[{shown}] generating sbom using {found.reference}", result, extras, wanted.params)
+        edge = _command(found, f"[{shown}] generating sbom using {found.reference}", result, scans, wanted.params)
         tree = await self.solve(edge)
-        written = await asyncio.to_thread(self._written, tree)
-        return sorted(written, key=lambda one: one.path.partition(".")[0] != _NAME)
-
-    def _written(self, tree: Tree) -> list[Attestation]:
-        """The statements that a generator has written.  Blocking (InvalidArgument: they are none)."""
-        if tree == EMPTY:
-            return []
-        with self.snapshots.opened(tree) as fd, Descent(fd) as at:
-            names = sorted_names(at.fd)
-            if len(names) > _MOST:
-                raise InvalidArgument(f"sbom: the generator wrote {len(names)} files: at most {_MOST} are read")
-            return [_statement(at.fd, name) for name in names]
+        lists = await asyncio.to_thread(written.statements, self.snapshots, tree, "/", "sbom")
+        if any(one.predicate_type.startswith(PROVENANCE) for one in lists):
+            raise InvalidArgument(f"sbom: {name} wrote a provenance", hint="a generator may only list packages")
+        return sorted(lists, key=lambda one: one.path.partition(".")[0] != _NAME)
 
 
-def _command(
-    found: FoundImage, shown: str, result: Edge, extras: Mapping[str, Edge], params: Mapping[str, str]
-) -> Edge:
+def _command(found: FoundImage, shown: str, result: Edge, scans: Scans, params: Mapping[str, str]) -> Edge:
     """The generator's run over trees; the edge is what it writes (InvalidArgument: it has no command)."""
     config = found.config.config
     args = [*((config.entrypoint if config else None) or ()), *((config.cmd if config else None) or ())]
     if not args:
         raise InvalidArgument(f"scanner {found.reference} does not have cmd", hint="name an image that lists packages")
     env = {"BUILDKIT_SCAN_DESTINATION": f"{_OUT}/", "BUILDKIT_SCAN_SOURCE": f"{_SOURCE}/{_NAME}"}
-    if extras:
+    if scans.trees:
         env["BUILDKIT_SCAN_SOURCE_EXTRAS"] = f"{_EXTRAS}/"
     env |= {f"BUILDKIT_SCAN_{name}": value for name, value in params.items()}
     platform = platform_message(platforms.canonical(platforms.host()))
@@ -141,7 +123,7 @@ def _command(
         MountInput(pb.Mount(dest=f"{_SOURCE}/{_NAME}", readonly=True), result),
         *(
             MountInput(pb.Mount(dest=f"{_EXTRAS}/{_NAME}-{name}", readonly=True), edge)
-            for name, edge in sorted(extras.items())
+            for name, edge in sorted(scans.trees.items())
         ),
         MountInput(pb.Mount(dest=_OUT)),
     ]
@@ -152,22 +134,5 @@ def _command(
         cwd=(config.working_dir if config else None) or "/",
         user=(config.user if config else None) or "",
     )
-    metadata = pb.OpMetadata(description={"llb.customname": shown})
+    metadata = pb.OpMetadata(description={"llb.customname": shown}, ignore_cache=scans.ignore_cache)
     return output_at(execute(pb.ExecOp(meta=meta), mounts, platform, metadata), _OUT)
-
-
-def _statement(dir_fd: int, name: str) -> Attestation:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-    with open(fd, "rb") as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise InvalidArgument(f"sbom: {name} exceeds {_LARGEST} bytes")
-    try:
-        found = msgspec.json.decode(data, type=InTotoStatement)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise InvalidArgument(f"sbom: {name}: cannot decode in-toto statement: {e}") from e
-    if found.predicate_type.startswith(PROVENANCE):
-        raise InvalidArgument(f"sbom: {name}: a generator may not write provenance")
-    return Attestation(
-        predicate_type=found.predicate_type, predicate=bytes(found.predicate), path=name, subjects=found.subject
-    )

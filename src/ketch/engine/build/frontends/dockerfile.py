@@ -133,6 +133,7 @@ class _DockerfileFrontend:
         ref = self._bridge.ref(
             conversion.edge, places, lambda edge: conversion.places.message(edge, file.name, info.data)
         )
+        ref.scans = conversion.scans
         name = platforms.text(platform or _platform_of(conversion))
         suffix = f"/{name}" if many else ""
         result.refs[name if many else SINGLE] = ref

@@ -29,7 +29,7 @@ class TreeFile(NamedTuple):
     xattrs: Mapping[str, bytes]
 
 
-def read(root: int, path: str, offset: int = 0, length: int = 0) -> bytes:
+def read(root: int, path: str, offset: int = 0, length: int = 0, *, most: int = LARGEST) -> bytes:
     """The bytes of a file, or ``length`` of them from an offset on (NotFound, InvalidArgument, ResourceExhausted)."""
     try:
         fd = paths.open_regular(root, path)
@@ -39,8 +39,8 @@ def read(root: int, path: str, offset: int = 0, length: int = 0) -> bytes:
         return b""
     try:
         wanted = length or os.fstat(fd).st_size - offset
-        if wanted > LARGEST:
-            raise ResourceExhausted(f"read {path}: {os.strerror(EFBIG)}: at most {LARGEST >> 20} MiB are read")
+        if wanted > most:
+            raise ResourceExhausted(f"read {path}: {os.strerror(EFBIG)}: at most {most >> 20} MiB are read")
         return os.pread(fd, max(0, wanted), offset)
     finally:
         os.close(fd)

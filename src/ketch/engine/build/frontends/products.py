@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.build.export.product import Product
+from ketch.build.tree import EMPTY
 from ketch.engine.build.attests.attester import ResultGraph
+from ketch.engine.build.frontends import attestations
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE
 from ketch.errors import InvalidArgument
 from ketch.notation import integers
@@ -20,9 +22,10 @@ from ketch.oci.manifest import Platform
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ketch.build.attest.statement import Attestation
     from ketch.engine.build.attests.attester import Attester
     from ketch.engine.build.frontends.bridge import Bridge
-    from ketch.engine.build.frontends.results import FrontendResult, Ref
+    from ketch.engine.build.frontends.results import FrontendAttestation, FrontendResult, Ref
 
 
 class ResultPlatform(msgspec.Struct):
@@ -46,7 +49,8 @@ async def products(
     trees = await asyncio.gather(*(ref.tree() for _, _, ref in named))
     found = []
     for (name, platform, ref), tree in zip(named, trees, strict=True):
-        suffix = f"/{name}" if name != SINGLE and SINGLE not in result.refs else ""
+        suffix = f"/{name}" if SINGLE not in result.refs else ""
+        given = result.attestations.get(name, ())
         keys = bridge.keys(ref)
         product = Product(
             platform=platform,
@@ -55,18 +59,34 @@ async def products(
             epoch=_epoch(result, suffix),
             keys=keys,
             cache=bridge.builder.exchange.inline(keys, tree.layers) if inline_cache else None,
+            attestations=await _attestations(bridge, given),
         )
         if attester is not None:
             source = ref.source() if attester.tells_steps else None
-            product = await attester.attested(
-                product, ResultGraph(result=ref.edge, pins=bridge.pins, source=source, directories=bridge.directories)
+            graph = ResultGraph(
+                result=ref.edge,
+                pins=bridge.pins,
+                source=source,
+                scans=ref.scans,
+                lists_packages=attestations.lists_packages(given),
+                directories=bridge.directories,
             )
+            product = await attester.attested(product, graph)
         found.append(product)
     return found
 
 
+async def _attestations(bridge: Bridge, given: Sequence[FrontendAttestation]) -> list[Attestation]:
+    """The statements of a front end about a result (KetchError)."""
+    found = []
+    for one in given:
+        tree = await one.ref.tree() if one.ref is not None else EMPTY
+        found += await asyncio.to_thread(attestations.of_frontend, bridge.builder.snapshots, one, tree)
+    return found
+
+
 def _named(result: FrontendResult) -> Sequence[tuple[str, Platform, Ref]]:
-    """The results with their platforms (InvalidArgument: these do not go together)."""
+    """The results by the names of their platforms (InvalidArgument: these do not go together)."""
     known: list[ResultPlatform] = []
     if data := result.metadata.get(PLATFORMS):
         try:
@@ -75,7 +95,8 @@ def _named(result: FrontendResult) -> Sequence[tuple[str, Platform, Ref]]:
             raise InvalidArgument(f"failed to parse platforms passed to provenance processor: {e}") from e
     if SINGLE in result.refs:
         platform = known[0].platform if len(known) == 1 else _of_config(result)
-        return [(SINGLE, platform, result.refs[SINGLE])]
+        name = known[0].id if len(known) == 1 else platforms.text(platform)
+        return [(name, platform, result.refs[SINGLE])]
     if not result.refs:
         return []
     if not known:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ketch.build.dockerfile.convert.scans import Scans
 from ketch.build.llb.definition import define
 from ketch.build.tree import EMPTY, Tree
 
@@ -24,7 +25,7 @@ SINGLE = ""
 
 
 class Ref:
-    """A result: an output of a graph, or an empty directory (``edge`` is None).
+    """A result: an output of a graph, or an empty directory (``edge`` is None); ``scans``: trees to be listed with it.
 
     It is solved once, when somebody asks for its tree; its build holds that from then on.
     """
@@ -39,6 +40,7 @@ class Ref:
         self.id, self.edge = secrets.token_hex(12), edge
         self._solve, self._source = solve, source
         self._task: asyncio.Task[Tree] | None = None
+        self.scans = Scans()
 
     async def tree(self) -> Tree:
         """The files (SolveError)."""

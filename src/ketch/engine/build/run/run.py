@@ -230,7 +230,7 @@ class BuildRun:
         if conversion.edge is not None and attester.tells_steps:
             text = dockerfile.text.encode("utf-8", "surrogateescape")
             lines = conversion.places.message(conversion.edge, dockerfile.name, text)
-        graph = ResultGraph(result=conversion.edge, pins=extras.pins, source=lines)
+        graph = ResultGraph(result=conversion.edge, pins=extras.pins, source=lines, scans=conversion.scans)
         return await attester.attested(product, graph)
 
     def _sboms(self, lease: Lease) -> SbomMaker:
