@@ -66,11 +66,10 @@ class DebugAdapter:
             self._read(left, what)
 
     def wait(self):
-        """The program's exit code."""
-        while True:
-            data = os.read(self._process.stdout.fileno(), 65536)
-            if not data:
-                return self._process.wait(patient(30))
+        """The program's exit code, when all that it has written is here."""
+        while data := os.read(self._process.stdout.fileno(), 65536):
+            self._came(data)
+        return self._process.wait(patient(30))
 
     def _write(self, message):
         data = json.dumps(message).encode()
@@ -82,6 +81,9 @@ class DebugAdapter:
             return
         data = os.read(out, 65536)
         assert data, f"no {what}: the adapter has ended: {self._process.stderr.read()} {self.waiting} {self.output}"
+        self._came(data)
+
+    def _came(self, data):
         self._data += data
         while b"\r\n\r\n" in self._data:
             head, _, rest = self._data.partition(b"\r\n\r\n")
