@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from ketch.build.solver.reports import JobReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.cache.sources import CacheSource
     from ketch.build.llb.vertex import Edge
     from ketch.build.progress import SolveStatus
     from ketch.build.providers import BuildSession
+    from ketch.build.tree import Tree
     from ketch.storage.content.leases import Lease
 
 
@@ -25,6 +26,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     reason: str
     details: Sequence[str] = ()
+
+
+class Made(NamedTuple):
+    """Results of a vertex that ran: the trees of its outputs, and the keys under which they were recorded."""
+
+    outputs: Sequence[Tree]
+    keys: Mapping[int, tuple[str, ...]]
 
 
 class Job:
@@ -52,4 +60,5 @@ class Job:
         self.pins: dict[str, str] = {}
         self.explanations: list[Explanation] = []
         self.solves = 0  # under way
+        self.made: dict[str, Made] = {}  # by the digests of vertices, for the next solves
         self.used: list[str] = []  # results out of the cache, as long as it is under way

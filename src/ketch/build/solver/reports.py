@@ -1,7 +1,8 @@
 """Progress of one build, as BuildKit tells it: rows of vertices, their parts and their output.
 
 A vertex that is needed by one that begins, and has not begun itself, is told as found in the cache then: it is not
-needed any more.
+needed any more.  One that has ended well is not told again when the build, which may solve several graphs, only looks
+it up once more.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class JobReport:
     def __init__(self, listener: Callable[[SolveStatus], None]) -> None:
         self._listener: Callable[[SolveStatus], None] | None = listener
         self._states: dict[str, VertexState] = {}
+        self._looked_up: set[str] = set()  # vertices that are known already
 
     def _tell(self, status: SolveStatus) -> None:
         """Tell the build's listener, unless it has failed: what it is told of may belong to other builds, too."""
@@ -54,19 +56,29 @@ class JobReport:
         if fresh:
             self._tell(SolveStatus(vertexes=fresh))
 
-    def started(self, digest: str, moment: str, *, cached: bool = False) -> None:
-        """Tell that a vertex began."""
+    def started(self, digest: str, moment: str, *, cached: bool = False, lookup: bool = False) -> None:
+        """Tell that a vertex began, or that it is only looked up."""
+        state = self._states[digest]
+        if (cached or lookup) and state.completed is not None and not state.error:
+            self._looked_up.add(digest)
+            return
+        self._looked_up.discard(digest)
         rows = self._found_cached(digest, moment)
         rows.append(self._change(digest, started=moment, completed=None, cached=cached, error=""))
         self._tell(SolveStatus(vertexes=rows))
 
     def ended(self, digest: str, moment: str, error: str = "", *, cached: bool = False) -> None:
         """Tell that a vertex ended."""
+        if digest in self._looked_up:
+            self._looked_up.discard(digest)
+            if not error:
+                return
         self._tell(SolveStatus(vertexes=[self._change(digest, completed=moment, cached=cached, error=error)]))
 
     def status(self, row: VertexStatus) -> None:
         """Tell how far a part of a vertex is."""
-        self._tell(SolveStatus(statuses=[row]))
+        if row.vertex not in self._looked_up:
+            self._tell(SolveStatus(statuses=[row]))
 
     def output(self, lines: list[LogLine]) -> None:
         """Tell what a vertex wrote."""

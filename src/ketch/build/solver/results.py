@@ -10,8 +10,8 @@ from ketch.build.cache.schema import result_id
 from ketch.build.errors import SolveError
 from ketch.build.solver.explain import Difference, difference
 from ketch.build.solver.flight import ended
+from ketch.build.solver.job import Made
 from ketch.build.solver.reports import now
-from ketch.build.solver.work import Made
 from ketch.build.tree import Tree
 from ketch.errors import InvalidArgument, KetchError
 from ketch.storage.layers.changed_files import changed_files
@@ -136,7 +136,10 @@ class Results:
         trees = [one for one in inputs if one is not None]
         if len(trees) != len(inputs) and not work.runs:
             return None
-        made = await work.run(lambda: self._run(edge, lookup, trees, job))
+        digest = work.vertex.digest
+        made = job.made.get(digest)  # with its context as it was, and made anew no more than once
+        if made is None:
+            made = job.made[digest] = await work.run(lambda: self._run(edge, lookup, trees, job))
         self._use(made.outputs, job)
         if not 0 <= edge.output < len(made.outputs):
             vertex = edge.state.vertex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ketch.build.errors import SolveError
 from ketch.build.progress import LogLine, VertexStatus, VertexWarning
@@ -14,26 +14,19 @@ from ketch.build.solver.reports import CANCELED, now
 from ketch.storage.content.leases import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any
 
     from ketch.build.llb.vertex import Vertex
     from ketch.build.operation import CacheMap, Contents, Operation
     from ketch.build.providers import BuildSession
-    from ketch.build.solver.job import Job
+    from ketch.build.solver.job import Job, Made
     from ketch.build.solver.reports import JobReport
     from ketch.build.tree import Tree
 
 _T = TypeVar("_T")
 _LOG_KEPT = 256 << 10  # bytes of output, for builds that come later
 _MOST_STATUSES = 10_000  # parts of a vertex (layers, files), likewise
-
-
-class Made(NamedTuple):
-    """Results of a vertex that ran: the trees of its outputs, and the keys under which they were recorded."""
-
-    outputs: Sequence[Tree]
-    keys: Mapping[int, tuple[str, ...]]
 
 
 class JointLease(Lease):
@@ -234,7 +227,7 @@ class VertexWork:
         if self.vertex.inputs:
             self.maps = await self._known(self._cache_maps())
         else:  # BuildKit tells of the look-ups of sources, which may take a while
-            self.maps = await self.told(self._cache_maps())
+            self.maps = await self.told(self._cache_maps(), lookup=True)
         return self.maps
 
     async def _cache_maps(self) -> Sequence[CacheMap]:
@@ -281,9 +274,9 @@ class VertexWork:
         except Exception as e:
             raise SolveError(self._digest, self.vertex.name, e) from e
 
-    async def told(self, work: Awaitable[_T]) -> _T:
+    async def told(self, work: Awaitable[_T], *, lookup: bool = False) -> _T:
         """A result of work that is told as the vertex's own: when it began, when and how it ended (SolveError)."""
-        self._tell_started()
+        self._tell_started(lookup=lookup)
         error = ""
         try:
             return await self._known(work)
@@ -296,10 +289,10 @@ class VertexWork:
         finally:
             self._tell_ended(error)
 
-    def _tell_started(self) -> None:
+    def _tell_started(self, *, lookup: bool = False) -> None:
         self._began, self._ended = now(), None
         for job in self._members:
-            job.report.started(self._digest, self._began)
+            job.report.started(self._digest, self._began, lookup=lookup)
 
     def _tell_ended(self, error: str = "") -> None:
         self._ended = now(), error

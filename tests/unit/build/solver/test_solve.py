@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -259,6 +260,26 @@ async def test_progress_is_told_as_buildkit_tells_it(world: World) -> None:
     assert last["b"].cached
     assert last["b"].started and last["b"].completed
     assert last["b"].inputs == [top.vertex.inputs[0].vertex.digest]
+
+
+async def test_several_solves_of_one_build(world: World) -> None:
+    """What one of them made or found the next ones have, also what is made anew, and nobody is told of it again."""
+    world.behaviour.random.add("context")
+    anew = step("b", step("a", step("base"), step("context"), ignore_cache=True))
+    top = step("c", anew)
+    with world.snapshots.lease() as lease:
+        job = world.job(lease)
+        for edge in (anew, top, anew):
+            await world.solver.solve(edge, job)
+        assert sorted(world.ran()) == ["a", "b", "base", "c", "context"]
+        began = [one.name for status in world.statuses for one in status.vertexes if one.started and not one.completed]
+        assert Counter(began) == {"base": 2, "context": 2, "a": 1, "b": 1, "c": 1}, "sources are looked up, and fetched"
+        with pytest.raises(SolveError):
+            world.behaviour.failing["d"] = NotFound("gone")
+            await world.solver.solve(step("d", top), job)
+        del world.behaviour.failing["d"]
+        await world.solver.solve(step("d", top), job)
+        assert world.ran() == ["d", "d"]
 
 
 async def test_deep_graphs(world: World) -> None:
