@@ -285,6 +285,10 @@ class LocalDirectory(msgspec.Struct, frozen=True, kw_only=True):
 class DirectoryReceiver(Protocol):
     """One who takes a directory that a client sends.  Blocking; one call at a time."""
 
+    def open(self) -> None:
+        """Make ready; before all else, when the client has begun."""
+        ...
+
     def entry(self, one: SentEntry) -> bool:
         """Take the next entry; True: its content is asked for (KetchError)."""
         ...

@@ -108,7 +108,6 @@ class LocalSource:
         place = f"sent:{directory.key}:{self._hint}:{self._name}" if kept else ""
         receiving = _Receiving(taking, place, repr(patterns))
         try:
-            await threads.run_to_end(receiving.open)
             await directory.send(patterns.include or (), patterns.exclude or (), patterns.follow or (), receiving)
             return await metered(meter, receiving.commit)
         except DataLoss:

@@ -44,6 +44,7 @@ async def receive_directory(
     async with channel.stream(_RECEIVE, metadata) as call:
         with Worker("receive") as worker:
             try:
+                await worker.run(receiver.open)
                 while not end.done:
                     answers = await worker.run(end.take, await _packets(call, name))
                     if answers:

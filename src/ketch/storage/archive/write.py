@@ -63,22 +63,26 @@ def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
     writer.end()
 
 
-class _Gathered:
-    """The output of a tar stream: small pieces go on together, whole buffers at once."""
+class Gathered:
+    """The output of a tar stream: small pieces go on together, whole buffers at once; ``total`` counts its bytes."""
 
     def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
         self._pieces: list[bytes] = []
         self._size = 0
         self._buffer: memoryview | None = None
+        self.total = 0
 
     def add(self, data: bytes) -> None:
+        """Add a small piece."""
+        self.total += len(data)
         self._pieces.append(data)
         self._size += len(data)
         if self._size >= _GATHERED:
             self.flush()
 
     def flush(self) -> None:
+        """Pass on what was gathered."""
         if self._pieces:
             self._write(b"".join(self._pieces))
             self._pieces.clear()
@@ -96,6 +100,7 @@ class _Gathered:
             self.add(data.ljust(size + -size % pax.BLOCK, b"\0"))
             return data
         self.flush()
+        self.total += size
         if self._buffer is None:
             self._buffer = memoryview(bytearray(_BUFFER))
         at = 0
@@ -117,8 +122,8 @@ class TreeWriter:
     ``write`` gets buffers that are used again.
     """
 
-    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
-        self._out = _Gathered(write)
+    def __init__(self, write: Callable[[bytes | memoryview], object], out: Gathered | None = None) -> None:
+        self._out = out or Gathered(write)
         self._links: dict[tuple[int, int], bytes] = {}
         self.size = 0
 
@@ -158,13 +163,18 @@ class TreeWriter:
 
     def content(self, fd: int, prefix: str) -> None:
         """Add the content of an open directory, of any depth, with ``prefix`` before each name."""
-        files: list[set[str]] = []  # of the directories on the way: the names that are files', as these say
+        files: list[dict[str, int]] = []  # of the directories on the way: the inodes of files by names, as these say
 
         def names(fd: int) -> list[str]:
+            inodes: dict[str, int] = {}
+            found = []
             with os.scandir(fd) as entries:
-                found = [(entry.name, entry.is_file(follow_symlinks=False)) for entry in entries]
-            files.append({name for name, is_file in found if is_file})
-            return trees.in_order([name for name, _ in found])
+                for entry in entries:
+                    found.append(entry.name)
+                    if entry.is_file(follow_symlinks=False):
+                        inodes[entry.name] = entry.inode()
+            files.append(inodes)
+            return trees.in_order(found)
 
         with trees.Descent(fd) as at:
             for name in at.walk(names):
@@ -173,7 +183,7 @@ class TreeWriter:
                     self.left()
                     continue
                 try:
-                    self._entry(at, name, prefix + at.prefix + name, is_file=name in files[-1])
+                    self._entry(at, name, prefix + at.prefix + name, files[-1].get(name, 0))
                 except FileNotFoundError:
                     continue  # it went meanwhile
 
@@ -203,9 +213,16 @@ class TreeWriter:
             if at.depth:
                 self.content(at.fd, path + "/")
 
-    def _entry(self, at: trees.Descent, name: str, path: str, *, is_file: bool = False) -> None:
-        """Add one entry; ``at`` enters a directory.  ``is_file``: it was one a moment ago."""
-        if not self.wanted(name, path) or (is_file and self._regular(at.fd, name, path)):
+    def known(self, path: str, inode: int) -> bool:
+        """Whether a file could be added without a look at it, and was."""
+        del path, inode
+        return False
+
+    def _entry(self, at: trees.Descent, name: str, path: str, inode: int = 0) -> None:
+        """Add one entry; ``at`` enters a directory.  ``inode``: that of a file, as it was a moment ago."""
+        if not self.wanted(name, path):
+            return
+        if inode and (self.known(path, inode) or self._regular(at.fd, name, path)):
             return
         for _ in range(_TRIES):
             status = os.stat(name, dir_fd=at.fd, follow_symlinks=False)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.failpoints import failpoint
+from ketch.storage.boot import boot_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from ketch.storage.contexts.fill import Row
 
@@ -57,7 +58,7 @@ class ContextCopies:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._boot = _boot_id()
+        self._boot = boot_id()
         self._lock = threading.Lock()
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._known: dict[str, KeptCopy] = {}  # by file name, the last used last
@@ -124,8 +125,8 @@ class ContextCopies:
         name = _name(copy.place, wanted)
         copy = msgspec.structs.replace(copy, boot=self._boot)
         path = os.path.join(self._root, name)
-        columns = list(zip(*(one[1:] for one in entries), strict=True))
-        paths = os.fsencode("\0".join([one[0] for one in entries]))
+        names, *columns = zip(*entries, strict=True) if entries else ((),)
+        paths = os.fsencode("\0".join(names))
         with self._lock:
             try:
                 with open(path + _NEW, "wb") as f:
@@ -200,8 +201,13 @@ def settled_content(copy: KeptCopy, entries: Sequence[Row]) -> Sequence[Row]:
 def changed_paths(entries: Sequence[Row], before: Sequence[Row], known: Collection[Row]) -> set[str]:
     """The paths of entries that are not ``known`` to be as they were ``before``, or are gone, and of all above them."""
     gone = {one[0] for one in before}.difference([one[0] for one in entries])
+    return with_parents((*gone, *(one[0] for one in entries if one not in known)))
+
+
+def with_parents(paths: Iterable[str]) -> set[str]:
+    """Paths, and those of all directories above them."""
     found: set[str] = set()
-    for path in (*gone, *(one[0] for one in entries if one not in known)):
+    for path in paths:
         while path and path not in found:
             found.add(path)
             path = path.rpartition("/")[0]
@@ -210,12 +216,6 @@ def changed_paths(entries: Sequence[Row], before: Sequence[Row], known: Collecti
 
 def _name(place: str, wanted: str) -> str:
     return hashlib.sha256(f"{place}\0{wanted}".encode()).hexdigest()[:32]
-
-
-def _boot_id() -> str:
-    """A name of this run of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
-        return f.read().strip()
 
 
 def _unlink(path: str) -> None:

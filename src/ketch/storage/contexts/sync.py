@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ketch.errors import DataLoss, InvalidArgument
 from ketch.storage.archive.limits import Reserve
 from ketch.storage.contexts.attributes import attributes
-from ketch.storage.contexts.copies import changed_paths
+from ketch.storage.contexts.copies import with_parents
 from ketch.storage.contexts.made import AN_ENTRY, DIRECTORY, EntryMaker, ReceivedFiles, told
 from ketch.storage.contexts.sent import SentEntry, SentOrder
 from ketch.storage.tree_copy import Copier
@@ -65,7 +65,6 @@ class DirectorySync:
     """
 
     def __init__(self, begin: Begin, last: LastCopy | None = None) -> None:
-        self._last = last
         self._order = SentOrder()
         self._writing: _Fresh | _Changed = _Fresh(begin) if last is None else _Changed(begin, last)
         self.rows: list[Row] = []
@@ -84,11 +83,12 @@ class DirectorySync:
 
         Files with something beside their content count among them: a hard link changes with the file that it names.
         """
-        last = self._last
-        if last is None:
+        writing = self._writing
+        if isinstance(writing, _Fresh):
             return {row[0] for row in self.rows}
-        known = {row for row in last.settled if not (row[6] and stat.S_ISREG(row[1]))}
-        return changed_paths(self.rows, last.rows, known)
+        linked = (row[0] for row in self.rows if row[6] and stat.S_ISREG(row[1]))
+        changed = (self.rows[number][0] for number in writing.changes)
+        return with_parents((*(row[0] for row in writing.gone), *changed, *linked))
 
     def entry(self, one: SentEntry) -> bool:
         """Take the next entry; True: its content is asked for (KetchError)."""
@@ -177,7 +177,8 @@ class _Changed:
     def __init__(self, begin: Begin, last: LastCopy) -> None:
         self._begin, self._last = begin, last
         self._names = _FileNames()
-        self._changes: dict[int, SentEntry] = {}
+        self.changes: dict[int, SentEntry] = {}
+        self.gone: list[Row] = []
         self._anew: set[str] = set()  # files whose content comes
         self._layer: NewLayer | None = None
         self.files: ReceivedFiles | None = None
@@ -196,7 +197,7 @@ class _Changed:
         linked = is_file and self._names.is_link(one)
         if known and not (linked and one.link in self._anew):
             return False
-        self._changes[number] = one
+        self.changes[number] = one
         if not is_file or linked:
             return False
         if self.files is None:
@@ -213,17 +214,17 @@ class _Changed:
     def finish(self, rows: Sequence[Row]) -> None:
         """Make the layer, if anything has changed."""
         present = {row[0] for row in rows}
-        gone = [row for row in self._last.rows if row[0] not in present]
-        if not self._changes and not gone:
+        self.gone = [row for row in self._last.rows if row[0] not in present]
+        if not self.changes and not self.gone:
             return
         layer = self._begun()
         taken = self._last.take()
         fd = os.open((taken or layer).directory, DIRECTORY)
         try:
             if taken is None:
-                _Linking(fd, self._last, self.files).run(rows, self._changes)
+                _Linking(fd, self._last, self.files).run(rows, self.changes)
             else:
-                _InPlace(fd, self._last, self.files).run(rows, self._changes, gone)
+                _InPlace(fd, self._last, self.files).run(rows, self.changes, self.gone)
         finally:
             os.close(fd)
 

@@ -23,6 +23,7 @@ from ketch.failpoints import failpoint
 from ketch.linux import fsflags
 from ketch.storage import removal
 from ketch.storage.archive.extract import extract
+from ketch.storage.layers.kept_tars import KeptTars
 from ketch.storage.lost import is_ours
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Layers:
         self._root = os.path.join(data_root, "layers")
         os.makedirs(self._root, mode=0o710, exist_ok=True)
         fsflags.spread(self._root)
+        self.kept_tars = KeptTars(self._root, is_built)
 
     def path(self, layer: str) -> str:
         """The path of a layer's place, a directory or a link to one."""

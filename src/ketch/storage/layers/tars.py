@@ -18,6 +18,7 @@ from ketch import trees
 from ketch.errors import DataLoss
 from ketch.failpoints import failpoint
 from ketch.storage.archive.layer import write_layer
+from ketch.storage.layers.store import is_built
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ def facts(layers: Layers, layer: str, check: Check = _nothing) -> TarFacts:
     """
     found = known(layers, layer)
     if found is None:
-        found = _written(layers, layer, lambda _data: check())
+        found = _found_out(layers, layer, check)
         keep(layers, layer, found)
     return found
 
@@ -104,6 +105,18 @@ def write(layers: Layers, layer: str, expected: str, to: Write) -> None:
             f"the files of layer {expected[:19]} in `{layers.diff(layer)}` are not those that it was made of",
             hint="somebody or a damaged disk has changed them: build, commit, pull or load the image again",
         )
+
+
+def _found_out(layers: Layers, layer: str, check: Check) -> TarFacts:
+    if not is_built(layer):
+        return _written(layers, layer, lambda _data: check())
+    [directory] = layers.directories([layer])
+    seen = SeenTar(lambda _data: check())
+    fd = os.open(directory, trees.DIRECTORY)
+    try:
+        return seen.facts(layers.kept_tars.write(layer, fd, seen.write))
+    finally:
+        os.close(fd)
 
 
 def _written(layers: Layers, layer: str, to: Write = lambda _data: None) -> TarFacts:
