@@ -133,6 +133,48 @@ class Program:
         found.add(kind=1, path="/").ref.CopyFrom(bundle)
         await self.call(LLBBridgeService.Return, pb.ReturnRequest(result=result))
 
+    async def container(self) -> None:
+        """A result that says what a process in a container upon the base, and one added to it, have written."""
+        wanted = ops_pb2.Platform(OS="linux", Architecture="amd64")
+        ref = await self.solve(source(f"docker-image://{self.options['base']}", {}, wanted))
+        new = pb.NewContainerRequest(ContainerID="mine", Mounts=[ops_pb2.Mount(dest="/", resultID=ref.id)])
+        await self.call(LLBBridgeService.NewContainer, new)
+        said, done = {"first": b"", "added": b""}, set()
+
+        def begins(name: str, *args: str) -> pb.ExecMessage:
+            init = pb.InitMessage(ContainerID="mine", Meta={"args": args, "env": ["PATH=/bin"]}, Fds=[0, 1, 2])
+            return pb.ExecMessage(ProcessID=name, Init=init)
+
+        async with self.channel.stream(LLBBridgeService.ExecProcess) as call:
+            await call.send(begins("first", "/bin/sh", "-c", "echo first > /file; cat"))
+            await call.send(pb.ExecMessage(ProcessID="first", File=pb.FdMessage(Data=b"and its input ")))
+            while len(done) < 2:
+                message = await call.receive()
+                assert message is not None
+                kind = message.WhichOneof("Input")
+                if kind == "File":
+                    said[message.ProcessID] += message.File.Data
+                    if message.ProcessID == "first" and message.File.Data:
+                        await call.send(begins("added", "cat", "/file"))
+                elif kind == "Done":
+                    done.add(message.ProcessID)
+                    await call.send(pb.ExecMessage(ProcessID="first", File=pb.FdMessage(EOF=True)))
+        if self.options.get("released"):
+            await self.call(LLBBridgeService.ReleaseContainer, pb.ReleaseContainerRequest(ContainerID="mine"))
+        text = ops_pb2.FileActionMkFile(path="/said", mode=0o644, data=said["first"] + said["added"], timestamp=-1)
+        await self.returns(await self.solve(files(None, [Action(ops_pb2.FileAction(mkfile=text))])))
+
+    async def hold(self) -> None:
+        """Run a process in a container, and wait for it without an end."""
+        ref = await self.solve(source(f"docker-image://{self.options['base']}", {}, ops_pb2.Platform(OS="linux")))
+        new = pb.NewContainerRequest(ContainerID="mine", Mounts=[ops_pb2.Mount(dest="/", resultID=ref.id)])
+        await self.call(LLBBridgeService.NewContainer, new)
+        init = pb.InitMessage(ContainerID="mine", Meta={"args": ["/bin/sleep", "1000"]}, Fds=[1])
+        async with self.channel.stream(LLBBridgeService.ExecProcess) as call:
+            await call.send(pb.ExecMessage(ProcessID="one", Init=init))
+            while await call.receive() is not None:
+                print("it runs", file=sys.stderr, flush=True)
+
     async def error(self) -> None:
         await self.returns(None, error=Status(code=3, message="it cannot be done"))
 

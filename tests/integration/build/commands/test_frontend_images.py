@@ -144,6 +144,17 @@ def test_what_it_says_of_its_result(front):
         asked(front, "attest", look, said="no json")
 
 
+@pytest.mark.parametrize("released", ["", "yes"])
+def test_processes_that_it_runs(front, released):
+    """In containers over results, over its own standard streams; what it does not release ends with it."""
+
+    async def look(bridge, result):
+        return await bridge.read_file(result.refs[""], "/said")
+
+    assert asked(front, "container", look, base="base:1", released=released)[0] == b"and its input first\n"
+    front.until_gone()
+
+
 def test_its_network(front):
     async def look(bridge, result):
         return await bridge.read_file(result.refs[""], "/links")
@@ -168,14 +179,23 @@ def test_how_it_fails(front):
     front.until_gone()
 
 
-def test_one_that_loops_ends_with_its_build(front):
+@pytest.mark.parametrize("do", ["loop", "hold"])
+def test_one_that_does_not_end_ends_with_its_build(front, do):
+    """With all that it runs."""
+    told = []
+
+    def ready():
+        lines = b"".join(line.data for status in told for line in status.logs)
+        return b"it runs" in lines if do == "hold" else front.remains()
+
     async def run():
         builder = front.ketch.builds.builder()
         with front.layers.lease() as lease:
-            bridge = Bridge(builder, Client(), lease, lambda _status: None)
+            bridge = Bridge(builder, Client(), lease, told.append)
             gateway = GatewayFrontend(front.executor, lambda: [worker(front.ketch)])
-            task = asyncio.create_task(gateway(bridge, FrontendRequest(attrs={"source": "front:1", "do": "loop"})))
-            await asyncio.to_thread(until, front.remains, "the front end does not begin")
+            attrs = {"source": "front:1", "do": do, "base": "base:1"}
+            task = asyncio.create_task(gateway(bridge, FrontendRequest(attrs=attrs)))
+            await asyncio.to_thread(until, ready, "the front end does not begin")
             assert not task.done()
             task.cancel()
             await asyncio.wait([task])
