@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import time
@@ -254,3 +255,18 @@ def test_wait_in_the_pause_before_a_restart(engine, end):
             assert not waits["removed"].done()
             api.must("DELETE", "/containers/again")
         assert waits["removed"].result(5) == (200, {"StatusCode": 3})
+
+
+def test_nobody_sees_a_restart_as_an_end(engine):
+    """Who is told of the end and looks then sees a container that runs: Compose would be done with it."""
+    engine.docker("run", "-d", "--name", "one", "--stop-signal", "KILL", "busybox", "sleep", "1000")
+    with contextlib.closing(engine.py()) as listening, contextlib.closing(engine.py()) as looking:
+        events = listening.events(decode=True, filters={"event": "die"})
+        restarting = concurrent.futures.ThreadPoolExecutor(1).submit(
+            lambda: [engine.docker("restart", "one") for _ in range(5)]
+        )
+        for _ in range(5):
+            next(events)
+            assert looking.api.inspect_container("one")["State"]["Running"] is True
+        restarting.result(60)
+        events.close()

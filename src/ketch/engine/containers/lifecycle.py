@@ -267,6 +267,10 @@ class Lifecycle(Struct, frozen=True, eq=False):
 
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         """Stop (when running), then start."""
+        with self.live.of(container.id).restart():
+            await self._restart(container, timeout_s, signal_name)
+
+    async def _restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         if container.state.running or container.state.status is Status.RESTARTING:
             with self.live.of(container.id).defer_removal():
                 try:

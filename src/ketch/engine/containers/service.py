@@ -85,8 +85,15 @@ class ContainerService(Struct, frozen=True, eq=False):
         return [known[id_] for id_ in ids if id_ in known]
 
     async def recorded(self, container: Container) -> None:
-        """Wait until a known exit is in the record."""
-        await self.live.of(container.id).recorded()
+        """Wait until a known exit is in the record, and for the second half of a restart.
+
+        Docker shows nobody a container between its end and its start again: Compose takes one that does not run when
+        it is told of the end for one that has ended.
+        """
+        live = self.live.of(container.id)
+        await live.recorded()
+        if (over := live.restart_over) is not None and not container.state.up:
+            await over.wait()
 
     # -- create and remove -----------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class Live(Struct, eq=False):
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
     removing: bool = False
+    restart_over: asyncio.Event | None = None  # while it is stopped to be started again on a user's request
     removal_deferred: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
 
     @contextlib.contextmanager
@@ -58,6 +59,19 @@ class Live(Struct, eq=False):
             yield
         finally:
             self.removal_deferred -= 1
+
+    @contextlib.contextmanager
+    def restart(self) -> Iterator[None]:
+        """A context in which the container is stopped and started again; the inner ones of several are none."""
+        if self.restart_over is not None:
+            yield
+            return
+        self.restart_over = over = asyncio.Event()
+        try:
+            yield
+        finally:
+            self.restart_over = None
+            over.set()
 
     async def reach(self, container: Container) -> MonitorClient:
         """The monitor of a running container, waited for while it is about to be taken over.

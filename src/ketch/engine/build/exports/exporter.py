@@ -149,7 +149,9 @@ class _Export:
         if top is not None:
             self._noted = top.annotations or {}
             told["containerimage.descriptor"] = base64.b64encode(oci.encode(top)).decode()
-            told["containerimage.digest"] = top.digest
+            # Of an image that stays here it is the image's id, as with Docker's own store: Compose makes a container
+            # anew when it is another one, and an index has the time of the build in it.
+            told["containerimage.digest"] = self._images[0].id if keep else top.digest
         if names:
             told["image.name"] = ",".join(
                 map(_whole, [one for one in output.attrs.get("name", "").split(",") if one] or names)
