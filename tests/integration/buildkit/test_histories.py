@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import json
+import sqlite3
 import uuid
 
 import pytest
@@ -138,6 +140,55 @@ async def test_changes_are_heard(builder, two_builds):
         await channel.unary(ControlService.UpdateBuildHistory, pb.UpdateBuildHistoryRequest(Ref=bad, Delete=True))
     assert raised.value.code is Code.NOT_FOUND
     await channel.close()
+
+
+@pytest.fixture
+def context(tmp_path):
+    (tmp_path / "Dockerfile").write_text(good_build()["Dockerfile"] + "\nARG WORD\n")
+    return tmp_path
+
+
+def test_what_belongs_to_a_build_that_buildx_made(builder, context):
+    """Its provenance is kept with it, also where the image is to have none; what the image store has goes with that."""
+    docker = builder.docker
+    docker("buildx", "build", "-t", "told:1", "--sbom=true", "--build-arg=WORD=x", str(context), timeout=60)
+
+    def attachment(kind: str, *words: str) -> dict:
+        return json.loads(docker("buildx", "history", "inspect", "attachment", "--type", kind, *words).out)
+
+    provenance = attachment("provenance")
+    assert provenance["buildDefinition"]["externalParameters"]["configSource"] == {"path": "Dockerfile"}
+    assert attachment("application/vnd.oci.image.manifest.v1+json", "--platform", "linux/amd64")["layers"]
+    shown = docker("buildx", "history", "inspect").out
+    assert "pkg:docker/busybox@latest" in shown
+    assert "application/vnd.oci.image.index.v1+json" in shown
+    docker("rmi", "told:1")
+    assert "application/vnd.oci.image.index.v1+json" not in docker("buildx", "history", "inspect").out
+
+    docker("buildx", "build", "-t", "told:1", "--provenance=false", "--build-arg=WORD=x", str(context), timeout=60)
+    args = attachment("provenance")["buildDefinition"]["externalParameters"]["request"]["args"]
+    assert args == {"build-arg:WORD": "x"}
+    docker("rmi", "told:1")
+    docker("buildx", "history", "rm", "--all")
+    with sqlite3.connect(f"file:{builder.data_root}/ketch.db?mode=ro", uri=True) as db:
+        assert db.execute("SELECT count(*) FROM build_blobs").fetchone() == (0,)
+
+
+def test_why_a_build_failed(builder, context):
+    """Its error has the lines and the last words of the step, as when it was built."""
+    (context / "Dockerfile").write_text(BAD["Dockerfile"])
+    assert builder.docker("buildx", "build", str(context), check=False, timeout=60).code
+    shown = builder.docker("buildx", "history", "inspect").out
+    assert "Dockerfile:2\n" in shown
+    assert ">>> RUN echo oh no && false" in shown
+    assert "> oh no" in shown
+
+    def listed(*filters: str) -> int:
+        words = [word for one in filters for word in ("--filter", one)]
+        return len(builder.docker("buildx", "history", "ls", *words).out.splitlines()) - 1
+
+    assert listed("status=error", "duration<1h") > 0
+    assert listed("status=error", "duration>1h") == listed("startedAt<24h") == 0
 
 
 def test_buildx_lists_shows_and_removes(builder, two_builds):

@@ -1,4 +1,4 @@
-"""Blobs that clients read: those of images, and the logs of builds in the history (containerd's content service).
+"""Blobs that clients read (containerd's content service): those of images, and of builds in the history.
 
 A log is no blob of the store: it is made of what the history keeps when its record is asked for, and again when its
 bytes are.
@@ -57,6 +57,10 @@ class BuildContents:
         messages = [one.SerializeToString() for one in responses_of_log(lines)]
         return b"".join(part for one in messages for part in (len(one).to_bytes(4, "little"), one))
 
+    def exists(self, digest: str) -> bool:
+        """Whether the image store has a blob.  Blocking."""
+        return self._store.exists(digest)
+
     def size(self, digest: str) -> int:
         """The size of a blob (NotFound).  Blocking."""
         data = self._kept(digest)
@@ -73,7 +77,7 @@ class BuildContents:
 
     def _kept(self, digest: str) -> bytes | None:
         ref = self._logs.get(digest)
-        return self._log(ref) if ref is not None else None
+        return self._log(ref) if ref is not None else self._builds.history.blob(digest)
 
     def handlers(self) -> Handlers:
         """The handlers of the service."""

@@ -7,11 +7,14 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ketch.buildkit.control import filters
+from ketch.buildkit.control import history_filters
 from ketch.buildkit.control.timestamps import timestamp
+from ketch.buildkit.gateway.failures import told
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.wire.control import control_pb2 as pb
+from ketch.engine.model.building.records import RecordedBlob
 from ketch.errors import KetchError, NotFound
+from ketch.oci.attestation import PREDICATE_TYPE
 from ketch.rpc.server import unary
 from ketch.rpc.status import Code
 from ketch.rpc.wire.status_pb2 import Status
@@ -19,12 +22,18 @@ from ketch.rpc.wire.status_pb2 import Status
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from ketch.build.attest.provenance import Provenance
+    from ketch.buildkit.control.contents import BuildContents
     from ketch.buildkit.control.jobs import BuildJob
     from ketch.engine.build.history import BuildHistory
     from ketch.engine.model.building.records import BuildRecord
+    from ketch.oci import manifest as oci
     from ketch.rpc.server import Handlers, ServerCall
+    from ketch.rpc.status import RpcError
 
 _CANCELED = "context canceled"
+_STATUS = "application/vnd.googeapis.google.rpc.status+proto"  # BuildKit's name of it, as it is written there
+_STATEMENT = "application/vnd.in-toto+json"
 
 
 @asynccontextmanager
@@ -40,6 +49,7 @@ async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) ->
         record.status, record.error = "completed", ""
     except KetchError as e:
         record.status, record.error = "error", e.message
+        record.failure = await asyncio.to_thread(history.keep, record.ref, _STATUS, _status(told(e)))
         raise
     except Exception as e:
         record.status, record.error = "error", f"{type(e).__name__}: {e}"
@@ -50,12 +60,45 @@ async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) ->
         await asyncio.shield(asyncio.to_thread(history.write, record, log))
 
 
-def handlers(history: BuildHistory, log: Callable[[str], pb.Descriptor | None]) -> Handlers:
-    """The handlers of what is asked about the history; ``log`` finds a build's log."""
+def note_provenance(history: BuildHistory, record: BuildRecord, provenances: Sequence[Provenance]) -> None:
+    """Keep how the products of a build came about with its record.  Blocking."""
+    for one in provenances:
+        found = one.attestation(time.time_ns(), {})
+        notes = {PREDICATE_TYPE: found.predicate_type}
+        record.attestations.append(history.keep(record.ref, _STATEMENT, found.predicate, notes))
+
+
+def note_result(record: BuildRecord, descriptor: oci.Descriptor) -> None:
+    """Note the manifest or the index that a build made."""
+    record.results.append(
+        RecordedBlob(
+            media_type=descriptor.media_type,
+            digest=descriptor.digest,
+            size=descriptor.size,
+            annotations=descriptor.annotations or {},
+        )
+    )
+
+
+def handlers(history: BuildHistory, contents: BuildContents) -> Handlers:
+    """The handlers of what is asked about the history; ``contents`` has the blobs that records name."""
+
+    def told_of(record: BuildRecord, *, logs: bool) -> pb.BuildHistoryEvent:
+        """A record as an event, with those results that are still there.  Blocking."""
+        event = _event(record)
+        for one in record.results:
+            if contents.exists(one.digest):
+                result = event.record.Result
+                result.Results[len(result.Results)].CopyFrom(_descriptor(one))
+                if len(result.Results) == 1:
+                    result.ResultDeprecated.CopyFrom(_descriptor(one))
+        if logs and (found := contents.log(record.ref)) is not None:
+            event.record.logs.CopyFrom(found)  # as a rule a list needs none, and each takes a while
+        return event
 
     async def listen(call: ServerCall[pb.BuildHistoryRequest, pb.BuildHistoryEvent]) -> None:
         request = await call.receive() or pb.BuildHistoryRequest()
-        wanted = filters.parse(request.Filter, "history")
+        wanted = history_filters.parse(request.Filter)
         loop = asyncio.get_running_loop()
         changes: asyncio.Queue[tuple[str, BuildRecord]] = asyncio.Queue()
 
@@ -65,13 +108,10 @@ def handlers(history: BuildHistory, log: Callable[[str], pb.Descriptor | None]) 
         with history.heard_by(heard):
             call.begin()
             for record in await asyncio.to_thread(_chosen, history, request, wanted):
-                event = _event(record)
-                if request.Ref and (found := await asyncio.to_thread(log, record.ref)) is not None:
-                    event.record.logs.CopyFrom(found)  # as a rule a list needs none, and each takes a while
-                await call.send(event)
+                await call.send(await asyncio.to_thread(told_of, record, logs=bool(request.Ref)))
             while not request.EarlyExit:
                 kind, record = await changes.get()
-                if request.Ref in ("", record.ref) and wanted(_fields(record)):
+                if request.Ref in ("", record.ref) and wanted(record):
                     await call.send(_event(record, deleted=kind == "deleted"))
 
     async def update(
@@ -87,10 +127,10 @@ def handlers(history: BuildHistory, log: Callable[[str], pb.Descriptor | None]) 
 
 
 def _chosen(
-    history: BuildHistory, request: pb.BuildHistoryRequest, wanted: Callable[[Mapping[str, str]], bool]
+    history: BuildHistory, request: pb.BuildHistoryRequest, wanted: Callable[[BuildRecord], bool]
 ) -> list[BuildRecord]:
     """The records of a request, oldest first; of a limit those that are newest.  Blocking."""
-    found = [record for record in history.all() if request.Ref in ("", record.ref) and wanted(_fields(record))]
+    found = [record for record in history.all() if request.Ref in ("", record.ref) and wanted(record)]
     if request.ActiveOnly:
         found = [record for record in found if record.status == "running"]
     return list(reversed(found[: request.Limit] if request.Limit > 0 else found))
@@ -113,15 +153,6 @@ def _exact(history: BuildHistory, ref: str) -> BuildRecord:
     return record
 
 
-def _fields(record: BuildRecord) -> dict[str, str]:
-    fields = {
-        "ref": record.ref,
-        "status": record.status,
-        "repository": record.attributes.get("vcs:source", ""),
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
 def _event(record: BuildRecord, *, deleted: bool = False) -> pb.BuildHistoryEvent:
     kind = pb.STARTED if record.status == "running" else pb.COMPLETE
     return pb.BuildHistoryEvent(type=pb.DELETED if deleted else kind, record=_message(record))
@@ -131,7 +162,7 @@ def _message(record: BuildRecord) -> pb.BuildHistoryRecord:
     attributes = dict(record.attributes)
     if not attributes:  # a build of another protocol: what clients make its name of
         attributes = {"context": record.context, "filename": record.dockerfile, "target": record.target}
-    return pb.BuildHistoryRecord(
+    found = pb.BuildHistoryRecord(
         Ref=record.ref,
         Frontend=record.frontend or "dockerfile.v0",
         FrontendAttrs={name: value for name, value in attributes.items() if value},
@@ -146,6 +177,19 @@ def _message(record: BuildRecord) -> pb.BuildHistoryRecord:
         numCompletedSteps=record.completed_steps,
         numWarnings=record.warnings,
     )
+    if record.attestations:
+        found.Result.Attestations.extend(map(_descriptor, record.attestations))
+    if record.failure is not None:
+        found.externalError.CopyFrom(_descriptor(record.failure))
+    return found
+
+
+def _descriptor(blob: RecordedBlob) -> pb.Descriptor:
+    return pb.Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, annotations=blob.annotations)
+
+
+def _status(error: RpcError) -> bytes:
+    return Status(code=error.code, message=error.message, details=error.details).SerializeToString()
 
 
 def _error(record: BuildRecord) -> Status | None:

@@ -37,7 +37,7 @@ class BuildKitServer:
             **workers.handlers(engine),
             **usage.handlers(engine.builds),
             **jobs.handlers(self.jobs, engine.builds),
-            **histories.handlers(engine.builds.history, contents.log),
+            **histories.handlers(engine.builds.history, contents),
             **contents.handlers(),
             **self.solves.handlers(),
             **gateway.handlers(self.solves.find),

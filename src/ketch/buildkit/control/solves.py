@@ -37,6 +37,7 @@ from ketch.rpc.server import unary
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ketch.build.attest.provenance import Provenance
     from ketch.build.export.product import Product
     from ketch.build.llb.vertex import Edge
     from ketch.build.progress import SolveStatus
@@ -109,9 +110,10 @@ class Solves:
         """Build, and keep in the history how it went, unless the client only wants to know what there is."""
         if build.internal:
             return await build.run()
-        record = build.record
-        async with histories.recorded(self._engine.builds.history, job, record):
+        record, history = build.record, self._engine.builds.history
+        async with histories.recorded(history, job, record):
             answer = await build.run()
+            await asyncio.to_thread(histories.note_provenance, history, record, build.provenances)
             record.response = dict(answer.ExporterResponse)
             return answer
 
@@ -142,6 +144,7 @@ class _Solve:
         self._caches = [CachePlace(kind=one.Type, attrs=dict(one.Attrs)) for one in request.Cache.Exports]
         self._states: dict[str, bool] = {}  # steps by their digests: whether they have ended
         self.internal = request.Internal
+        self.provenances: list[Provenance] = []
         self.record = self._new_record()
 
     async def run(self) -> pb.SolveResponse:
@@ -163,7 +166,8 @@ class _Solve:
                 frontend=request.Frontend or "dockerfile.v0",
                 attrs=self._attrs,
             )
-            attester = Attester(options=wanted, facts=facts, sboms=self._sboms(bridge))
+            noted = None if self.internal else self.provenances
+            attester = Attester(options=wanted, facts=facts, sboms=self._sboms(bridge), noted=noted)
             if not self._outputs and not self._caches:
                 await asyncio.gather(*(ref.tree() for ref in result.refs.values()))
                 return _response({}, result)
@@ -219,6 +223,8 @@ class _Solve:
         order = ExportOrder(outputs=self._outputs, names=(), credentials=credentials, tell=self._status)
         exported: Exported = await self._builder.exporter.export(order, made, lease)
         self.record.image = exported.image
+        if exported.image and exported.top is not None:
+            histories.note_result(self.record, exported.top)
         return exported.metadata
 
     def _output(self, number: int, output: OutputRequest) -> Output:

@@ -2,6 +2,7 @@
 
 builds (ref, created, record)      record = BuildRecord as JSON
 build_logs (ref, log)              log = what it wrote, as `status_log` packs it
+build_blobs (ref, digest, data)    blobs that are kept with it, by sha256
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ketch.engine.model.building.records import BuildRecord
+from ketch.engine.model.building.records import BuildRecord, RecordedBlob
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from ketch.oci import digest as digests
 from ketch.storage.database.db import Schema
 from ketch.storage.database.records import Form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping
 
     from ketch.storage.database.db import Database
 
@@ -30,6 +33,7 @@ SCHEMA = Schema(
     (
         "CREATE TABLE builds (ref TEXT PRIMARY KEY, created INTEGER NOT NULL, record BLOB NOT NULL)",
         "CREATE TABLE build_logs (ref TEXT PRIMARY KEY, log BLOB NOT NULL)",
+        "CREATE TABLE build_blobs (digest TEXT, ref TEXT, data BLOB NOT NULL, PRIMARY KEY (digest, ref))",
     ),
     {"builds": FORM.version},
 )
@@ -63,8 +67,7 @@ class BuildHistory:
             old = tx.execute("SELECT record FROM builds ORDER BY created DESC LIMIT -1 OFFSET ?", (MOST,)).fetchall()
             for one in (FORM.decode(found) for (found,) in old):
                 if not one.pinned:
-                    tx.execute("DELETE FROM builds WHERE ref = ?", (one.ref,))
-                    tx.execute("DELETE FROM build_logs WHERE ref = ?", (one.ref,))
+                    _forget(tx, one.ref)
             if log:
                 tx.execute("INSERT OR REPLACE INTO build_logs (ref, log) VALUES (?, ?)", (record.ref, log))
                 tx.execute("DELETE FROM build_logs WHERE ref NOT IN (SELECT ref FROM builds)")
@@ -92,14 +95,27 @@ class BuildHistory:
             return bytes(found)
         raise NotFound(f"of build {record.ref} no log is kept", hint="it runs, or was cut off")
 
+    def keep(
+        self, ref: str, media_type: str, data: bytes, annotations: Mapping[str, str] | None = None
+    ) -> RecordedBlob:
+        """Keep a blob with a build, whose record is to name it."""
+        digest = digests.of(data)
+        with self._db.transaction(durable=False) as tx:
+            tx.execute("INSERT OR REPLACE INTO build_blobs (digest, ref, data) VALUES (?, ?, ?)", (digest, ref, data))
+        return RecordedBlob(media_type=media_type, digest=digest, size=len(data), annotations=dict(annotations or {}))
+
+    def blob(self, digest: str) -> bytes | None:
+        """A blob that is kept with whichever build."""
+        rows = self._db.query("SELECT data FROM build_blobs WHERE digest = ? LIMIT 1", (digest,))
+        return next((bytes(data) for (data,) in rows), None)
+
     def remove(self, ref: str) -> None:
         """Forget a build (NotFound, Conflict: it runs)."""
         record = self.get(ref)
         if record.status == "running":
             raise Conflict(f"build {record.ref} is running", hint="cancel it first")
         with self._db.transaction() as tx:
-            tx.execute("DELETE FROM builds WHERE ref = ?", (record.ref,))
-            tx.execute("DELETE FROM build_logs WHERE ref = ?", (record.ref,))
+            _forget(tx, record.ref)
         self._tell("deleted", record)
 
     @contextlib.contextmanager
@@ -122,3 +138,8 @@ class BuildHistory:
             record.status, record.error = "error", "the daemon ended while it was running"
             self.write(record)
         return len(cut_off)
+
+
+def _forget(tx: sqlite3.Connection, ref: str) -> None:
+    for table in ("builds", "build_logs", "build_blobs"):
+        tx.execute(f"DELETE FROM {table} WHERE ref = ?", (ref,))

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ketch.build.attest.capture import capture
-from ketch.build.attest.options import MAX
+from ketch.build.attest.options import MAX, ProvenanceOptions
 from ketch.build.attest.provenance import Provenance
 from ketch.build.dockerfile.convert.scans import Scans
 
@@ -39,30 +39,43 @@ class ResultGraph(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Attester(Struct, frozen=True, kw_only=True, eq=False):
-    """The attestations that one build is asked for."""
+    """The attestations that one build is asked for.
+
+    ``noted`` gets the provenance of each product, also of those that are asked for none: for the history.
+    """
 
     options: AttestOptions
     facts: BuildFacts
     sboms: SbomMaker
+    noted: list[Provenance] | None = None
 
     @property
     def tells_steps(self) -> bool:
         """Whether the steps of a graph are told, and the lines that they come from."""
-        return self.options.provenance is not None and self.options.provenance.mode == MAX
+        told = self._told
+        return told is not None and told.mode == MAX
+
+    @property
+    def _told(self) -> ProvenanceOptions | None:
+        """The options of the provenance that is made; None: nobody wants any."""
+        return self.options.provenance or (ProvenanceOptions() if self.noted is not None else None)
 
     async def attested(self, product: Product, graph: ResultGraph) -> Product:
         """A product with what is to be said of it (KetchError: its packages cannot be listed)."""
         wanted = self.options
         provenance = None
-        if wanted.provenance is not None:
+        if (told := self._told) is not None:
             provenance = Provenance(
-                options=wanted.provenance,
+                options=told,
                 facts=msgspec.structs.replace(self.facts, directories=[*self.facts.directories, *graph.directories]),
                 captured=capture(graph.result, graph.pins),
                 result=graph.result,
                 source=graph.source,
             )
+            if self.noted is not None:
+                self.noted.append(provenance)
         found = [*product.attestations]
         if wanted.sbom is not None and not graph.lists_packages:
             found += await self.sboms.made(wanted.sbom, product, graph.result, graph.scans)
-        return msgspec.structs.replace(product, provenance=provenance, attestations=found)
+        asked = provenance if wanted.provenance is not None else None
+        return msgspec.structs.replace(product, provenance=asked, attestations=found)

@@ -59,12 +59,14 @@ class ExportOrder(Struct, frozen=True, kw_only=True, eq=False):
 class Exported(Struct, frozen=True, kw_only=True):
     """The results of an export.
 
-    ``image`` and ``names`` are of what is kept here; ``metadata`` as BuildKit's exporters answer.
+    ``image`` and ``names`` are of what is kept here, ``top`` is what the names mean; ``metadata`` as BuildKit's
+    exporters answer.
     """
 
     image: str = ""
     names: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    top: oci.Descriptor | None = None
 
 
 class Exporter(Struct, frozen=True, eq=False):
@@ -93,11 +95,12 @@ class _Export:
         self._here = self._index = ""
         self._metadata: dict[str, str] = {}
         self._noted: Mapping[str, str] = {}
+        self._top: oci.Descriptor | None = None
         self._finished = time.time_ns()
 
     def result(self) -> Exported:
         """The result."""
-        return Exported(image=self._here, names=self._kept, metadata=self._metadata)
+        return Exported(image=self._here, names=self._kept, metadata=self._metadata, top=self._top)
 
     async def output(self, output: Output) -> None:
         """Make one output (KetchError)."""
@@ -159,6 +162,7 @@ class _Export:
         for image in self._images:
             step.part(f"writing image {image.id}")
         if keep:
+            self._top = top
             self._here, self._kept = self._images[0].id, [*dict.fromkeys((*self._kept, *shown))]
             for name in shown:
                 step.part(f"naming to {reference.parse(name)}")

@@ -14,11 +14,21 @@ class RecordedExporter(Struct):
     attributes: dict[str, str] = field(default_factory=dict)
 
 
+class RecordedBlob(Struct, kw_only=True):
+    """A blob that a record names, as an OCI descriptor does."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
 class BuildRecord(Struct, kw_only=True):
     """A build as the history has it; times in ns since 1970, ``status``: running, completed, error or canceled.
 
     ``frontend``, ``attributes``, ``exporters`` and ``response`` are those of BuildKit's protocol.  A ``pinned`` one is
-    not forgotten when newer ones come.
+    not forgotten when newer ones come.  ``results`` are manifests and indexes in the image store, as long as they are
+    there; the history itself has the ``attestations``, and the ``failure``, gRPC's status of the error.
     """
 
     ref: str
@@ -41,4 +51,7 @@ class BuildRecord(Struct, kw_only=True):
     attributes: dict[str, str] = field(default_factory=dict)
     exporters: list[RecordedExporter] = field(default_factory=list)
     response: dict[str, str] = field(default_factory=dict)
+    results: list[RecordedBlob] = field(default_factory=list)
+    attestations: list[RecordedBlob] = field(default_factory=list)
+    failure: RecordedBlob | None = None
     pinned: bool = False
