@@ -30,7 +30,7 @@ def of_network(name: str) -> str:
 def require(name: str, allowed: Collection[str]) -> None:
     """Refuse what is not allowed (PermissionDenied)."""
     if name not in allowed:
-        raise PermissionDenied(f"{name} is not allowed", hint=f"`ketch build --allow {name}` allows it")
+        raise PermissionDenied(f"{name} is not allowed", hint=f"give --allow {name}")
 
 
 def check(result: Edge, allowed: Collection[str]) -> None:
@@ -40,7 +40,9 @@ def check(result: Edge, allowed: Collection[str]) -> None:
             try:
                 require(name, allowed)
             except PermissionDenied as e:
-                raise SolveError(vertex.digest, vertex.name, e) from e
+                error = SolveError(vertex.digest, vertex.name, e)
+                error.message = f"failed to load LLB: {e.message}"  # BuildKit checks when it reads a graph
+                raise error from e
 
 
 def _wanted(vertex: Vertex) -> Iterator[str]:

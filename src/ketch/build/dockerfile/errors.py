@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _RULE = "-" * 20
 
@@ -20,12 +23,22 @@ class DockerfileError(InvalidArgument):
     """A Dockerfile is not as it must be.
 
     ``span`` is None where no file was read; ``word`` is what stands wrongly in those lines, nothing when it is all.
+    ``others`` are the lines that have part in it.
     """
 
-    def __init__(self, message: str, *, span: Span | None = None, word: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        word: str = "",
+        hint: str | None = None,
+        others: Sequence[Span] = (),
+    ) -> None:
         super().__init__(message, hint=hint)
         self.span = span
         self.word = word
+        self.others = others
 
 
 def excerpt(text: str, name: str, span: Span, word: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -101,10 +102,12 @@ def check_cycles(edges: Sequence[Mapping[int, Instruction]], stages: Stages) -> 
             elif index in path:
                 circle = [*path[path.index(index) :], index]
                 names = [stages.stages[one].name or f"stage-{one}" for one in circle]
+                span, *others = (edges[one][needed].span for one, needed in pairwise(circle))
                 raise DockerfileError(
                     f"circular dependency detected on stage: {names[0]}",
-                    span=edges[index][circle[1]].span,
+                    span=span,
                     hint=" → ".join(names),
+                    others=others,
                 )
             elif index not in done:
                 path.append(index)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 16 << 20  # of a file of names
 _HIGHEST = (1 << 32) - 2
+_ROOT = "root"  # known even where nothing explains names
 
 
 def owner_of(owner: pb.ChownOpt, tree: Callable[[int], LayerStack]) -> tuple[int, int]:
@@ -42,6 +43,8 @@ def owner_of(owner: pb.ChownOpt, tree: Callable[[int], LayerStack]) -> tuple[int
 
 def _entry(name: pb.NamedUserOpt, tree: Callable[[int], LayerStack], path: str) -> list[str]:
     """The fields of the first entry of a name; none: there is no such entry, or no such file."""
+    if name.input < 0 and name.name == _ROOT:
+        return []
     if name.input < 0:
         raise InvalidArgument(
             f"invalid user index: {name.input}",

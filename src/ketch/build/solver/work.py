@@ -224,10 +224,14 @@ class VertexWork:
         return await self._maps.wait(self._ask)
 
     async def _ask(self) -> Sequence[CacheMap]:
-        if self.vertex.inputs:
-            self.maps = await self._known(self._cache_maps())
-        else:  # BuildKit tells of the look-ups of sources, which may take a while
-            self.maps = await self.told(self._cache_maps(), lookup=True)
+        try:
+            if self.vertex.inputs:
+                self.maps = await self._known(self._cache_maps())
+            else:  # BuildKit tells of the look-ups of sources, which may take a while
+                self.maps = await self.told(self._cache_maps(), lookup=True)
+        except SolveError as e:
+            e.message = f"failed to load cache key: {e.message}"
+            raise
         return self.maps
 
     async def _cache_maps(self) -> Sequence[CacheMap]:
@@ -242,8 +246,11 @@ class VertexWork:
         try:
             return await self._known(compute(tree))
         except SolveError as e:
+            ref = tree.layers[-1] if tree.layers else "scratch"
+            e.message = f"failed to calculate checksum of ref {ref}: {e.message}"
             self._tell_started()
-            self._tell_ended(str(e))
+            self._tell_ended(e.message)
+            e.message = f"failed to compute cache key: {e.message}"
             raise
 
     @property

@@ -15,7 +15,7 @@ from ketch.buildkit.gateway.served import ReturnedError
 from ketch.buildkit.wire.errors import errdefs_pb2
 from ketch.engine.build.frontends.errors import PlacedError, UnsupportedCapability, UnsupportedSubrequest
 from ketch.errors import KetchError
-from ketch.rpc.status import Code, RpcError, as_rpc_error
+from ketch.rpc.status import Code, RpcError
 
 if TYPE_CHECKING:
     from ketch.build.llb import ops_pb2 as pb
@@ -37,13 +37,14 @@ async def told_in(build: GatewayBuild, error: KetchError) -> RpcError:
 def told(error: KetchError, left: LeftMounts | None = None) -> RpcError:
     """The status of an error, with details for programs: buildx shows the lines, and debuggers begin with ``left``.
 
-    As with BuildKit, most errors have no code of their own: clients show one in front of the message.
+    As with BuildKit, errors have no code: clients show one in front of the message.  What to do is said in a line
+    below it.
     """
     if isinstance(error, ReturnedError):
         return RpcError(Code(error.code), error.message, [one for one in error.details if isinstance(one, Detail)])
-    found = as_rpc_error(error)
-    coded = isinstance(error, RpcError | UnsupportedCapability | UnsupportedSubrequest)
-    code, details = found.code if coded else Code.UNKNOWN, list(found.details)
+    if isinstance(error, RpcError):
+        return error
+    details: list[Detail] = []
     cause: BaseException | None = error
     while isinstance(cause, KetchError):
         if isinstance(cause, PlacedError):
@@ -61,7 +62,8 @@ def told(error: KetchError, left: LeftMounts | None = None) -> RpcError:
         elif isinstance(cause, UnsupportedSubrequest):
             details.append(_detail(f"{_ERRDEFS}Subrequest", {"name": cause.name}))
         cause = cause.cause if isinstance(cause, PlacedError | SolveError) else cause.__cause__
-    return RpcError(code, found.message, details)
+    message = f"{error.message}\n  {error.hint}" if error.hint else error.message
+    return RpcError(Code.UNKNOWN, message, details)
 
 
 def _detail(name: str, value: dict[str, Any]) -> Detail:

@@ -166,7 +166,8 @@ class _Converter:
         try:
             node.image = await self._image(name, wanted)
         except UnresolvedImage as e:
-            error = DockerfileError(f"{node.base}: {e.message}", span=node.span, word=node.base, hint=e.hint)
+            message = e.message if context is not None else f"{node.base}: {e.message}"
+            error = DockerfileError(message, span=node.span, word=node.base, hint=e.hint)
             error.kind = e.kind
             raise error from e
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"([a-zA-Z0-9]+)://")
 _SSH_STYLE = re.compile(r"(?:[\w.-]+@)(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\]):(?P<path>[^#]*)(?:#.*)?\Z", re.ASCII)
+_UNKNOWN_DIGEST = re.compile(r"(?!sha(256|384|512):)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z")
 _SECRETS = {"git.authheadersecret": "GIT_AUTH_HEADER", "git.authtokensecret": "GIT_AUTH_TOKEN"}
 
 
@@ -120,6 +121,9 @@ def web(text: str, checksum: str, metadata: pb.OpMetadata) -> tuple[Edge, str]:
     attrs = {"http.filename": name}
     if checksum:
         if not digests.valid(checksum):
-            raise DockerfileError("invalid checksum digest format", word=checksum, hint="write sha256:… in full")
+            wrong = (
+                "unsupported digest algorithm" if _UNKNOWN_DIGEST.match(checksum) else "invalid checksum digest format"
+            )
+            raise DockerfileError(wrong, word=checksum, hint="write sha256:… in full")
         attrs["http.checksum"] = checksum
     return source(text, attrs, None, metadata), name

@@ -200,11 +200,11 @@ class Bridge:
             if not source.identifier.startswith(_IMAGE):
                 raise InvalidArgument(f"resolver: {reference} is replaced by {source.identifier}, which is no image")
             reference = str(references.parse(source.identifier.removeprefix(_IMAGE)))
-        with phase(name or f"[internal] load metadata for {reference}", self.tell):
-            try:
+        try:
+            with phase(name or f"[internal] load metadata for {reference}", self.tell):
                 return await self.builder.images.find(reference, platform, mode or "default", self.session)
-            except KetchError as e:
-                raise UnresolvedImage(reference, e) from e
+        except KetchError as e:
+            raise UnresolvedImage(reference, e) from e
 
     # -- files -------------------------------------------------------------------------------------
 

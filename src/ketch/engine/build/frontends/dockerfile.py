@@ -31,6 +31,7 @@ from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, Unsupp
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.oci import platform as platforms
+from ketch.oci import reference as references
 from ketch.oci.config import decode as decode_config
 from ketch.oci.manifest import Platform
 
@@ -75,6 +76,7 @@ class _DockerfileFrontend:
         self._vertex = ""  # that has read the file
         self._context = self._attrs.text("contextkey", _CONTEXT)
         self._images: dict[tuple[str, str], ImageConfig] = {}
+        self._steps: dict[str, str] = {}  # that look for images of named contexts, by reference
         session = bridge.session.id
         self._session = {"local.session": session, "local.unique": session}
 
@@ -90,7 +92,8 @@ class _DockerfileFrontend:
         except DockerfileError as e:
             if e.span is None or self._file is None:
                 raise
-            raise PlacedError(e, [SourcePlace(_info(self._file), lines(e.span))]) from e
+            info = _info(self._file)
+            raise PlacedError(e, [SourcePlace(info, lines(span)) for span in (e.span, *e.others)]) from e
 
     async def _run(self) -> FrontendResult:
         self._remote = await self._remote_context()
@@ -103,9 +106,13 @@ class _DockerfileFrontend:
         wanted: Sequence[Platform | None] = self._attrs.platforms()
         many = self._attrs.many_platforms(len(wanted))
         options = self._options(file, many=many)
-        found = await asyncio.gather(
-            *(self._converted(file, msgspec.structs.replace(options, platform=one)) for one in wanted or (None,))
-        )
+        try:
+            found = await asyncio.gather(
+                *(self._converted(file, msgspec.structs.replace(options, platform=one)) for one in wanted or (None,))
+            )
+        except DockerfileError:
+            self._warn(file)
+            raise
         self._warn(file)
         result = FrontendResult()
         shown = []
@@ -228,6 +235,8 @@ class _DockerfileFrontend:
         data = await self._file_in(ref, self._name)
         if data is None and self._name == _FILE:
             data = await self._file_in(ref, _FILE.lower())
+        if data == b"":
+            raise InvalidArgument("the Dockerfile cannot be empty")
         if data is None:
             raise NotFound(f"failed to read dockerfile: open {self._name}: no such file or directory")
         own = await self._file_in(ref, own_rules)
@@ -293,7 +302,9 @@ class _DockerfileFrontend:
         if place == _IMAGE + _NOTHING:
             return GraphContext(edge=None)
         if place.startswith(_IMAGE):
-            return ImageContext(reference=place.removeprefix(_IMAGE))
+            reference = place.removeprefix(_IMAGE)
+            self._steps[str(references.parse(reference))] = f"[context {name}] load metadata for {reference}"
+            return ImageContext(reference=reference)
         if place.startswith(_LOCAL):
             return LocalContext(name=place.removeprefix(_LOCAL), attrs=self._session)
         if place.startswith(_INPUT):
@@ -330,7 +341,9 @@ class _DockerfileFrontend:
 
     async def image(self, reference: str, platform: Platform) -> ResolvedImage:
         """The image of a normalized reference, for a conversion (UnresolvedImage)."""
-        found = await self._bridge.image(reference, platform, self._attrs.resolve_mode())
+        found = await self._bridge.image(
+            reference, platform, self._attrs.resolve_mode(), self._steps.get(reference, "")
+        )
         self._images[reference, platforms.text(platform)] = found.config
         return ResolvedImage(reference=found.reference, config=found.config)
 
