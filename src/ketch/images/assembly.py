@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def encode_config(config: ImageConfig) -> bytes:
-    """The JSON of a new configuration."""
-    builtins = msgspec.to_builtins(config)
+    """The JSON of a new configuration; maps are in the order of their names, so that equal ones are one image."""
+    builtins = msgspec.to_builtins(config, order="deterministic")
     builtins["rootfs"] = {"type": "layers", "diff_ids": config.rootfs.diff_ids}  # required even when a default
     return msgspec.json.encode(builtins)
 

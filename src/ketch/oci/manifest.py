@@ -74,8 +74,8 @@ class Index(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
 
 
 def encode(value: Any) -> bytes:
-    """JSON, with ``schemaVersion`` first even though it is a default."""
-    builtins = msgspec.to_builtins(value)
+    """JSON, with ``schemaVersion`` first even though it is a default, and maps in the order of their names."""
+    builtins = msgspec.to_builtins(value, order="deterministic")
     if isinstance(value, Manifest | Index):
         builtins = {"schemaVersion": 2, **builtins}
     return msgspec.json.encode(builtins)

@@ -13,7 +13,7 @@ from ketch.build.dockerfile import changes
 from ketch.errors import InvalidArgument
 from ketch.images.assembly import encode_config
 from ketch.notation import times
-from ketch.oci import config, digest, reference
+from ketch.oci import config, digest, manifest, reference
 
 SHA = "sha256:" + "a" * 64
 
@@ -259,3 +259,21 @@ def test_configurations_come_back(run, diff_ids):
     raw = encode_config(whole)
     assert msgspec.json.decode(raw, type=config.ImageConfig) == whole
     assert msgspec.json.decode(raw)["rootfs"] == {"type": "layers", "diff_ids": diff_ids}
+
+
+@given(st.dictionaries(texts, texts, max_size=5), st.randoms())
+def test_equal_ones_are_the_same_bytes(names, random):
+    """Labels and annotations come from clients' maps, which have no order."""
+    mixed = list(names.items())
+    random.shuffle(mixed)
+    first, second = (
+        encode_config(config.ImageConfig(architecture="a", os="b", config=config.RunConfig(labels=labels)))
+        for labels in (names, dict(mixed))
+    )
+    assert first == second
+    described = manifest.Descriptor(media_type="a/b", digest=digest.of(b""), size=0)
+    first, second = (
+        manifest.encode(manifest.Manifest(config=described, annotations=annotations))
+        for annotations in (names, dict(mixed))
+    )
+    assert first == second
