@@ -273,7 +273,7 @@ def test_equal_ones_are_the_same_bytes(names, random):
     assert first == second
     described = manifest.Descriptor(media_type="a/b", digest=digest.of(b""), size=0)
     first, second = (
-        manifest.encode(manifest.Manifest(config=described, annotations=annotations))
+        manifest.encode(manifest.Manifest(config=described, layers=[], annotations=annotations))
         for annotations in (names, dict(mixed))
     )
     assert first == second
