@@ -49,7 +49,7 @@ from ketch.rpc.status import Code
 from ketch.rpc.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ketch.rpc.bytestream import ByteStream
     from ketch.rpc.metadata import Headers
@@ -306,23 +306,61 @@ class H2Connection:
         return data[len(PREFACE) :]
 
     def _frames(self, data: bytes) -> None:
+        """Handle the frames that are whole; plain ones of data that follow each other, of one stream, together."""
+        run: list[memoryview] = []
+        number = 0
         for received in self._reader.read(data):
-            if self._block is not None and received.kind != FrameKind.CONTINUATION:
-                raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "headers that do not go on")
-            if not self._greeted:
-                if received.kind != FrameKind.SETTINGS:
-                    raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "the first frame is not of settings")
-                self._greeted = True
-            handler = self._handlers.get(received.kind)
-            if handler is None:
-                self._allowance.spend("frame of an unknown kind, or a priority")
+            kind, flags, stream, content = received
+            if kind == FrameKind.DATA and not flags and content and self._block is None and self._greeted:
+                if stream != number and run:
+                    self._run(number, run)
+                    run = []
+                number = stream
+                run.append(content)
                 continue
-            try:
-                handler(received)
-            except StreamFailure as e:
-                self._refuse(received.stream, e.code)
-            if self._queued > limits.UNREAD:
-                raise ConnectionFailure(H2Error.ENHANCE_YOUR_CALM, "answers are not read")
+            if run:
+                self._run(number, run)
+                run = []
+            self._frame(received)
+        if run:
+            self._run(number, run)
+
+    def _frame(self, received: Frame) -> None:
+        if self._block is not None and received.kind != FrameKind.CONTINUATION:
+            raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "headers that do not go on")
+        if not self._greeted:
+            if received.kind != FrameKind.SETTINGS:
+                raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "the first frame is not of settings")
+            self._greeted = True
+        handler = self._handlers.get(received.kind)
+        if handler is None:
+            self._allowance.spend("frame of an unknown kind, or a priority")
+            return
+        try:
+            handler(received)
+        except StreamFailure as e:
+            self._refuse(received.stream, e.code)
+        if self._queued > limits.UNREAD:
+            raise ConnectionFailure(H2Error.ENHANCE_YOUR_CALM, "answers are not read")
+
+    def _run(self, number: int, contents: Sequence[memoryview]) -> None:
+        """Handle plain frames of data of one stream, each with some."""
+        size = sum(map(len, contents))
+        self._counted(size)
+        try:
+            stream = self._known(number)
+            for _ in contents:
+                if stream is None:
+                    self._allowance.spend("frame of data without a use")
+                else:
+                    self._allowance.earn()
+            if stream is not None:
+                if stream.remote_ended:
+                    raise StreamFailure(H2Error.STREAM_CLOSED, "data behind the end")
+                stream.data(contents, size, end=False)
+        except StreamFailure as e:
+            self._refuse(number, e.code)
+        self._credit()
 
     def _refuse(self, number: int, code: H2Error) -> None:
         self._allowance.spend("refused stream")
@@ -338,12 +376,16 @@ class H2Connection:
             raise ConnectionFailure(H2Error.PROTOCOL_ERROR, f"stream {number} was never opened")
         return stream
 
-    def _on_data(self, received: Frame) -> None:
-        size = len(received.content)
+    def _counted(self, size: int) -> None:
+        """Count data for the connection's window."""
         self._room -= size
         if self._room < 0:
             raise ConnectionFailure(H2Error.FLOW_CONTROL_ERROR, "more than the connection's window")
         self._uncredited += size
+
+    def _on_data(self, received: Frame) -> None:
+        size = len(received.content)
+        self._counted(size)
         content, end = without_padding(received), bool(received.flags & END_STREAM)
         stream = self._known(received.stream)
         if content and stream is not None:
@@ -353,7 +395,7 @@ class H2Connection:
         if stream is not None:
             if stream.remote_ended:
                 raise StreamFailure(H2Error.STREAM_CLOSED, "data behind the end")
-            stream.data(content, size, end=end)
+            stream.data((content,), size, end=end)
             if end and stream.local_ended:
                 self.forget(stream)
         self._credit()

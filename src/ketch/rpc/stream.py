@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import TYPE_CHECKING, Protocol
 
 from ketch.rpc import limits
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from ketch.rpc.metadata import Headers
 
-_PREFIX = 5  # bytes before a message: whether it is compressed, its length
+_HEAD = struct.Struct(">BI")  # before a message: whether it is compressed, its length
+_PREFIX = _HEAD.size
 _STEP = limits.WINDOW // 4  # a window is opened by steps
 
 _RESETS = {
@@ -78,14 +80,16 @@ class Stream:
 
     # what the connection reports
 
-    def data(self, content: memoryview, size: int, *, end: bool) -> None:
+    def data(self, contents: Sequence[memoryview], size: int, *, end: bool) -> None:
         """Data from the peer; ``size`` counts for the window, with padding."""
         self._room -= size
         if self._room < 0:
             raise ConnectionFailure(H2Error.FLOW_CONTROL_ERROR, f"stream {self.number}: more than its window")
         self._uncredited += size
-        self._unread += content
-        self._connection.held += len(content)
+        before = len(self._unread)
+        for content in contents:
+            self._unread += content
+        self._connection.held += len(self._unread) - before
         if end:
             self.remote_ended = True
         self._wake(self._reader)
@@ -140,10 +144,7 @@ class Stream:
         first = await self.receive()
         if first is None:
             return []
-        messages = [first]
-        while (message := self._take()) is not None:
-            messages.append(message)
-        return messages
+        return [first, *self._take_all()]
 
     async def send(self, message: bytes, *, end: bool = False) -> None:
         """Send a message, the last one with ``end``; waits until the peer and the queue take it."""
@@ -178,23 +179,45 @@ class Stream:
     # inside
 
     def _take(self) -> bytes | None:
-        unread = self._unread
-        if len(unread) < _PREFIX:
+        """The next message that is here."""
+        end = self._message_end(0)
+        if end < 0:
             return None
-        size = _PREFIX + int.from_bytes(unread[1:_PREFIX])
-        if size - _PREFIX > limits.MESSAGE:
-            text = f"a message of {size - _PREFIX} bytes was received, and at most {limits.MESSAGE} are allowed"
-            raise RpcError(Code.RESOURCE_EXHAUSTED, text)
-        if unread[0]:
-            raise RpcError(Code.INTERNAL, "a compressed message was received, and no compression was agreed on")
-        if len(unread) < size:
-            return None
-        with memoryview(unread) as view:
-            message = bytes(view[_PREFIX:size])
-        del unread[:size]
-        self._connection.released(size)
-        self._credit(len(unread))
+        with memoryview(self._unread) as view:
+            message = bytes(view[_PREFIX:end])
+        self._taken(end)
         return message
+
+    def _take_all(self) -> list[bytes]:
+        """All messages that are here."""
+        messages, at = [], 0
+        with memoryview(self._unread) as view:
+            while (end := self._message_end(at)) >= 0:
+                messages.append(bytes(view[at + _PREFIX : end]))
+                at = end
+        if at:
+            self._taken(at)
+        return messages
+
+    def _message_end(self, at: int) -> int:
+        """The end of the message that begins there; -1: not all of it is here (RpcError)."""
+        unread = self._unread
+        if len(unread) - at < _PREFIX:
+            return -1
+        compressed, size = _HEAD.unpack_from(unread, at)
+        if size > limits.MESSAGE:
+            text = f"a message of {size} bytes was received, and at most {limits.MESSAGE} are allowed"
+            raise RpcError(Code.RESOURCE_EXHAUSTED, text)
+        if compressed:
+            raise RpcError(Code.INTERNAL, "a compressed message was received, and no compression was agreed on")
+        end = at + _PREFIX + int(size)
+        return end if end <= len(unread) else -1
+
+    def _taken(self, size: int) -> None:
+        """Forget bytes that were taken, and let the peer send as many."""
+        del self._unread[:size]
+        self._connection.released(size)
+        self._credit(len(self._unread))
 
     async def _more(self) -> None:
         """Wait for data; for a message that is longer than the window, the window is opened."""

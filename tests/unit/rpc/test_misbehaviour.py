@@ -149,6 +149,43 @@ async def test_a_flood_of_frames_without_use_ends_the_connection(flood):
         await sending
 
 
+async def test_a_flood_of_data_for_a_call_that_has_ended_ends_the_connection():
+    async with served() as peer:
+        gone = peer.request(1) + frame(FrameKind.RST_STREAM, 0, 1, b"\0\0\0\x08")
+        await peer.send(GREETING + gone)
+        sending = asyncio.create_task(peer.send(frame(FrameKind.DATA, 0, 1, b"x") * 3000))
+        assert await peer.ended_with() is H2Error.ENHANCE_YOUR_CALM
+        await sending
+
+
+async def test_frames_of_several_calls_that_come_together_go_to_each():
+    got = {}
+
+    async def echo(call):
+        messages = [message async for message in call]
+        got[messages[0]] = messages
+
+    texts = {1: b"one", 3: b"three", 5: b"five"}
+    pieces = []
+    async with served(echo) as peer:
+        for number, text in texts.items():
+            pieces.append(peer.request(number))
+            message = b"\0" + len(text).to_bytes(4) + text
+            pieces += [frame(FrameKind.DATA, 0, number, message[at : at + 1]) for at in range(len(message))]
+        for _ in range(50):
+            for number in texts:
+                pieces.append(frame(FrameKind.DATA, 0, number, b"\0\0\0\0\1" + b"x") * 2)
+        pieces += [frame(FrameKind.DATA, END_STREAM, number, b"\0\0\0\0\1" + b"y") for number in texts]
+        await peer.send(GREETING + b"".join(pieces))
+        ended = set()
+        async for kind, flags, number, _ in peer.frames():
+            if kind == FrameKind.HEADERS and flags & END_STREAM:
+                ended.add(number)
+            if ended == set(texts):
+                break
+    assert got == {text: [text, *[b"x"] * 100, b"y"] for text in texts.values()}
+
+
 async def test_a_flood_of_resets_ends_the_connection():
     begun = 0
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _LONGEST = 4095  # bytes of a path
 _MOST = 1_000_000  # entries of a directory
 _MOST_BYTES = 128 << 20  # of all paths together
-_NO_NAMES = ("//", "/./", "/../")
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK))
 _OWNERS = range((1 << 32) - 1)
 
@@ -77,7 +76,8 @@ class SentOrder:
         path = one.path
         raw = os.fsencode(path)
         bounded = f"/{path}/"
-        if not path or "\0" in path or any(no_name in bounded for no_name in _NO_NAMES) or len(raw) > _LONGEST:
+        no_name = "//" in bounded or "/./" in bounded or "/../" in bounded
+        if no_name or not path or "\0" in path or len(raw) > _LONGEST:
             raise _refused(path, "it is no path below it")
         key = raw.replace(b"/", b"\0")
         if key <= self._last:
