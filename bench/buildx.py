@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bench.builds import Context, forget
+from bench.measures import timed
 from bench.scale import memory_of_daemon
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10
 _ONE = "FROM busybox\nCOPY source /source\nRUN cat /source > /copy && echo {key} > /key\n"
+
+
+def client_alone(engine: Engine) -> float:
+    """Seconds that every command of ``docker buildx`` takes before it says anything to an engine."""
+    return timed(engine.docker, "buildx", "version")
 
 
 def build(context: Context, engine: Engine) -> float:

@@ -288,6 +288,7 @@ def building_by_buildx(engines: list[Engine], quick: bool, root: str) -> list[Ro
     def add(name: str, ratio: float | None, measure: Callable[[Engine], float]) -> None:
         rows.append(rounds(Row(f"buildx: {name}", "s", ratio=ratio), engines, count, _settled(measure), 1))
 
+    rows.append(rounds(Row("docker buildx version, the client alone", "s"), engines[:1], count, buildx.client_alone, 1))
     steps = builds.twelve_steps(root)
     add("12 steps, cold", 0.2, lambda engine: buildx.cold(steps, engine))
     add("the same, unchanged", 0.8, lambda engine: buildx.build(steps, engine))

@@ -240,3 +240,26 @@ def test_nothing_of_the_protocol_is_imported_before_a_client_connects():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.splitlines() == ["[]", "['ketch.buildkit.clients']"]
+
+
+def test_a_daemon_that_runs_containers_has_not_loaded_it():
+    """What loads it is the first connection of such a client, and nothing that other clients do."""
+    one = Engine("ketch", suffix="n")
+
+    def loaded():
+        with open(f"/proc/{one.process.pid}/maps", encoding="utf-8") as f:
+            return "google/_upb" in f.read()
+
+    with one.running():
+        one.client("run", "--rm", "busybox", "true")
+        one.client("images")
+        one.client("system", "df")
+        assert not loaded()
+        asyncio.run(asked_of(one))
+        assert loaded()
+
+
+async def asked_of(engine):
+    channel = await upgraded(engine.socket)
+    await channel.unary(ControlService.Info, pb.InfoRequest())
+    await channel.close()
