@@ -27,6 +27,17 @@ def of_network(name: str) -> str:
     return f"network:{name}"
 
 
+def granted(asked: Collection[str], denied: Collection[str]) -> set[str]:
+    """The entitlements that a client has given (PermissionDenied: the daemon's settings deny one)."""
+    for name in sorted(asked):
+        if name.partition("=")[0] in denied:
+            raise PermissionDenied(
+                f"granting entitlement {name} is not allowed by build daemon configuration",
+                hint="builder.entitlements of daemon.json says so",
+            )
+    return set(asked)
+
+
 def require(name: str, allowed: Collection[str]) -> None:
     """Refuse what is not allowed (PermissionDenied)."""
     if name not in allowed:

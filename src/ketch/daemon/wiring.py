@@ -156,9 +156,10 @@ class _BuildState:
             contexts=self._contexts,
             mounts=CacheMounts(config.data_root, layers, remover.later),
             sources=SourceStores(os.path.join(self._root, "tmp"), remover.later),
-            history=BuildHistory(self._db),
+            history=BuildHistory(self._db, builder_settings.history(config)),
             rules=builder_settings.rules(config),
             max_parallelism=builder_settings.max_parallelism(config),
+            denied=builder_settings.denied(config),
             root=os.path.join(self._root, "tmp"),
         )
 

@@ -204,6 +204,7 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
                 events=p.events,
                 tasks=p.tasks,
                 max_parallelism=p.builds.max_parallelism,
+                denied=p.builds.denied,
             )
         )
 

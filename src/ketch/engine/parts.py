@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.records import CacheRecords
@@ -45,6 +45,7 @@ class BuildParts(Struct, frozen=True, kw_only=True, eq=False):
     history: BuildHistory
     rules: Sequence[PruneOptions]  # of the collections of the cache that follow builds
     max_parallelism: int  # of operations; 0: by the processors
+    denied: Collection[str]  # entitlements that no client can give
     root: str  # where contexts that came as a tar are unpacked
 
 

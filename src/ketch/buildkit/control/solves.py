@@ -7,6 +7,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+from ketch.build import entitlements
 from ketch.build.attest import options as attests
 from ketch.build.attest.provenance import BuildFacts
 from ketch.buildkit.control import histories, workers
@@ -155,7 +156,8 @@ class _Solve:
         exchange.check([], [one for one in self._caches if one.kind != "local"])
         async with AsyncExitStack() as stack:
             lease = await builder.lease(stack)
-            bridge = Bridge(builder, self._session, lease, self._status, allowed=set(request.Entitlements))
+            allowed = entitlements.granted(request.Entitlements, builder.denied)
+            bridge = Bridge(builder, self._session, lease, self._status, allowed=allowed)
             stack.push_async_callback(bridge.close)
             bridge.policies += policies_of([request.SourcePolicy]) if request.HasField("SourcePolicy") else []
             result = await self._result(bridge)

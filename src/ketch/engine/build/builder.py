@@ -13,7 +13,7 @@ from msgspec import Struct, field
 from ketch.build.solver.job import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from contextlib import AsyncExitStack
 
     from ketch.build.cache.sources import CacheSource
@@ -46,7 +46,10 @@ class SolveExtras(Struct, kw_only=True, eq=False):
 
 
 class Builder(Struct, frozen=True, kw_only=True, eq=False):
-    """The parts of all builds; ``root``: where contexts that came as a tar are unpacked."""
+    """The parts of all builds; ``root``: where contexts that came as a tar are unpacked.
+
+    ``denied``: the entitlements that no client can give.
+    """
 
     solver: Solver
     snapshots: BuildSnapshots
@@ -57,6 +60,7 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
     exporter: Exporter
     exchange: CacheExchange
     tasks: BackgroundTasks
+    denied: Collection[str] = ()
     frontends: dict[str, Callable[[Any, Any], Awaitable[Any]]] = field(default_factory=dict)
     """Front ends by name (`frontends.bridge.Frontend`); others may add theirs."""
 

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping
 
+    from ketch.engine.model.building.records import HistoryLimits
     from ketch.storage.database.db import Database
 
-MOST = 100
+_MOST = 1000  # whatever their age
 FORM = Form(BuildRecord)
 SCHEMA = Schema(
     "builds",
@@ -43,16 +44,16 @@ Records = list[BuildRecord]
 class BuildHistory:
     """The last builds of one daemon, from any thread.
 
-    What is older than the last `MOST` is forgotten, unless it is pinned.
+    What is past its limits is forgotten, unless it is pinned or runs.
     """
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    def __init__(self, db: Database, limits: HistoryLimits) -> None:
+        self._db, self._limits = db, limits
         self._listeners: list[Callable[[str, BuildRecord], None]] = []  # replaced, never changed
 
     def begin(self, record: BuildRecord) -> None:
         """Note a build that begins; it gets its time, and a name (``ref``) if it has none (AlreadyExists)."""
-        if record.ref and any(one.ref == record.ref for one in self.all()):
+        if record.ref and self._db.query("SELECT 1 FROM builds WHERE ref = ?", (record.ref,)):
             raise AlreadyExists(f"a build has the ref {record.ref} already")
         record.ref, record.created = record.ref or secrets.token_hex(12), time.time_ns()
         self.write(record)
@@ -64,14 +65,23 @@ class BuildHistory:
                 "INSERT OR REPLACE INTO builds (ref, created, record) VALUES (?, ?, ?)",
                 (record.ref, record.created, FORM.encode(record)),
             )
-            old = tx.execute("SELECT record FROM builds ORDER BY created DESC LIMIT -1 OFFSET ?", (MOST,)).fetchall()
-            for one in (FORM.decode(found) for (found,) in old):
-                if not one.pinned:
-                    _forget(tx, one.ref)
+            self._trim(tx)
             if log:
                 tx.execute("INSERT OR REPLACE INTO build_logs (ref, log) VALUES (?, ?)", (record.ref, log))
                 tx.execute("DELETE FROM build_logs WHERE ref NOT IN (SELECT ref FROM builds)")
         self._tell("changed", record)
+
+    def _trim(self, tx: sqlite3.Connection) -> None:
+        now = time.time_ns()
+        for number, before in ((self._limits.max_entries, now - self._limits.max_age), (_MOST, now)):
+            old = tx.execute(
+                "SELECT record FROM (SELECT record, created FROM builds ORDER BY created DESC LIMIT -1 OFFSET ?)"
+                " WHERE created < ?",
+                (number, before),
+            ).fetchall()
+            for one in (FORM.decode(found) for (found,) in old):
+                if not one.pinned and one.status != "running":
+                    _forget(tx, one.ref)
 
     def all(self) -> Records:
         """The builds, newest first."""

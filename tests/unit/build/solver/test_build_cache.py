@@ -184,11 +184,18 @@ def test_rules_of_daemon_json() -> None:
     assert first.keep_ns == 48 * 3600 * 10**9
     assert second.keep_ns == 60 * 24 * 3600 * 10**9
     assert third.reserved_space == 10 << 30
+    of_dockerd = policy.rules(CollectionSettings(), 270_553_174_016)  # the disk for which dockerd 28.5.2 listed these
+    assert [one.max_used_space for one in of_dockerd] == [3_592_570_859, *[202 * 10**9] * 3]
+    assert [one.reserved_space for one in of_dockerd] == [0, *[26 * 10**9] * 3]
+    assert of_dockerd[3].min_free_space == 51 * 10**9
     assert last.everything
     own = CollectionSettings(policy=(CollectionRule(keep_storage="1GB", filter=("unused-for=2h", "type==regular")),))
     assert policy.rules(own, 0) == [
         PruneOptions(fields={"type": "regular"}, keep_ns=2 * 3600 * 10**9, reserved_space=1 << 30)
     ]
+    for form in (["unused-for=2h", "type==regular"], {"unused-for": {"2h": True}, "type": {"regular": True}}):
+        read = msgspec.convert({"policy": [{"keepStorage": "1GB", "filter": form}]}, CollectionSettings)
+        assert policy.rules(read, 0) == policy.rules(own, 0)
     raw = {"policy": [{"keepStorage": "1GB", "filter": ["unused-for=2h", "type==regular"]}]}
     assert msgspec.convert(raw, CollectionSettings) == own
     with pytest.raises(InvalidArgument, match="no size"):

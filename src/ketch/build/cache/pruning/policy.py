@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
 _HOUR = 3600 * 10**9
 _LEAST_TEMPORARY = 512_000_000
-_TEMPORARY_SHARE = 0.13817  # of what is kept altogether: for what is most easily had again
+_TEMPORARY_SHARE = math.e * math.pi * (1 + 5**0.5) / 200  # of what is reserved: for what is most easily had again
 _TEMPORARY = ("source.local", "exec.cachemount", "source.git.checkout")
-_RESERVED = 2_000_000_000
 _FIELDS = ("description", "id", "inuse", "parent", "private", "shared", "type")
 _AGES = ("until", "unused-for")
 _IGNORED = ("label", "label!")  # which dockerd takes, too, because its client sends it to all prunes
@@ -177,7 +177,7 @@ class CollectionRule(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A rule of ``builder.gc.policy`` in daemon.json."""
 
     all: bool = False
-    filter: tuple[str, ...] = ()
+    filter: tuple[str, ...] | dict[str, dict[str, bool]] = ()
     keep_storage: str = ""
     reserved_space: str = ""
     max_used_space: str = ""
@@ -209,8 +209,8 @@ def rules(settings: CollectionSettings, disk: int) -> list[PruneOptions]:
 
 def default_rules(reserved: int, most: int, free: int, disk: int) -> list[PruneOptions]:
     """dockerd's own rules: what is easily had again first, then what is old, then as much as is too much."""
-    reserved = reserved or _RESERVED
-    temporary = max(round(reserved * _TEMPORARY_SHARE), _LEAST_TEMPORARY)
+    reserved = reserved or _share(disk, 10)
+    temporary = max(int(reserved * _TEMPORARY_SHARE), _LEAST_TEMPORARY)
     too_much = PruneOptions(
         reserved_space=reserved,
         max_used_space=most or _share(disk, 80),
@@ -230,7 +230,10 @@ def _share(disk: int, percent: int) -> int:
 
 def _rule(rule: CollectionRule) -> PruneOptions:
     filters: dict[str, list[str]] = {}
-    for one in rule.filter:
+    listed = rule.filter
+    if isinstance(listed, dict):  # the form that docker's clients send
+        listed = tuple(f"{name}={value}" for name, values in listed.items() for value in values)
+    for one in listed:
         name, _, value = one.partition("=")
         filters.setdefault(name.strip().lower(), []).append(value.lstrip("=").strip())
     return parse(

@@ -164,6 +164,8 @@ class _Export:
         if keep:
             self._top = top
             self._here, self._kept = self._images[0].id, [*dict.fromkeys((*self._kept, *shown))]
+            for image in self._images:
+                self._to.events.of_image(image, "create")
             for name in shown:
                 step.part(f"naming to {reference.parse(name)}")
                 self._to.events.of_image(self._images[0], "tag", name)

@@ -18,6 +18,8 @@ from ketch.engine.build.images import EngineBuildImages
 from ketch.engine.build.layouts import EngineBuildLayouts
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ketch.build.cache.records import CacheRecords
     from ketch.build.providers import BuildSnapshots, Executor
     from ketch.build.sources.kept.stores import SourceStores
@@ -46,6 +48,7 @@ class BuilderParts(Struct, frozen=True, kw_only=True, eq=False):
     events: EventBus
     tasks: BackgroundTasks
     max_parallelism: int
+    denied: Collection[str]
 
 
 def make(p: BuilderParts) -> Builder:
@@ -71,5 +74,6 @@ def make(p: BuilderParts) -> Builder:
         exporter=Exporter(p.store, p.snapshots, p.pushes, p.events),
         exchange=CacheExchange(p.store, p.registries.remotes, p.pulls.layers, p.records),
         tasks=p.tasks,
+        denied=p.denied,
         frontends={dockerfile.NAME: dockerfile.dockerfile},
     )

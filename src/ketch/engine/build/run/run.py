@@ -126,7 +126,7 @@ class BuildRun:
 
         Docker's old API has none; who asks for the host's network by it allows it.
         """
-        allowed = set(self._request.entitlements)
+        allowed = entitlements.granted(self._request.entitlements, self._builder.denied)
         mode, name = naming.network(self._request.network)
         if name:
             allowed.add(entitlements.of_network(name))

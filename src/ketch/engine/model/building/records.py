@@ -5,6 +5,14 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 Strings = list[str]
+_HOUR = 3600 * 10**9
+
+
+class HistoryLimits(Struct, frozen=True, kw_only=True):
+    """Limits of the history of builds: what is past both its number and its age (in ns) is forgotten."""
+
+    max_entries: int = 50
+    max_age: int = 48 * _HOUR
 
 
 class RecordedExporter(Struct):
