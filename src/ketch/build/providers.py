@@ -203,11 +203,16 @@ class KeptStore(Protocol):
 
 
 class FoundImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An image: its reference (with the digest of its manifest where it has a name), configuration and manifest."""
+    """An image: its reference (with the digest of its manifest where it has a name), configuration and manifest.
+
+    ``id`` is the digest of the configuration, ``data`` its bytes where these are not here.
+    """
 
     reference: str
     manifest: str
     config: ImageConfig
+    id: str
+    data: bytes = b""
     chain_ids: Sequence[str] = ()
     """The layers, lowest first, where they are here."""
 

@@ -157,6 +157,8 @@ def test_layouts(build, context, tmp_path):
     path = context("FROM scratch\nCOPY --from=other /a /b\n")
     place = f"other=oci-layout://{tmp_path}/layout@{image.digest}"
     assert build("--build-context", place, path)[0] == {"b": "in the layout"}
+    path = context("FROM other AS one\nCOPY <<E /told\n$PATH\nE\nFROM scratch\nCOPY --from=one /told /\n")
+    assert build("--build-context", place, path)[0] == {"told": "/bin\n"}  # its configuration
 
 
 def test_links_do_not_lead_out_of_a_context(build, refused, context, tmp_path):

@@ -188,6 +188,18 @@ def test_a_layout_as_a_context(build, context, tmp_path):
     assert {"a", "d", "more"} <= set(os.listdir(tmp_path / "out"))
 
 
+def test_a_layout_as_a_context_is_an_image(build, context, tmp_path):
+    """With its variables, its user, its directory, and what it wants done first."""
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nENV FROM_BASE=1\nWORKDIR /w\nUSER 5:6\nONBUILD COPY a /triggered\n"
+    )
+    build("--output", f"type=oci,dest={tmp_path}/layout,tar=false")
+    (context / "Dockerfile").write_text("FROM base\nRUN echo $FROM_BASE $(id -u):$(id -g) $PWD > /tmp/told\n")
+    build("--build-context", f"base=oci-layout://{tmp_path}/layout", "--output", f"type=local,dest={tmp_path}/out")
+    assert (tmp_path / "out/tmp/told").read_text() == "1 5:6 /w\n"
+    assert (tmp_path / "out/triggered").read_text() == "a"
+
+
 def test_a_cache_in_a_directory(build, context, tmp_path):
     (context / "Dockerfile").write_text("FROM busybox\nCOPY a /\nRUN cat /proc/sys/kernel/random/uuid > /uuid\n")
     words = ["--output", f"type=local,dest={tmp_path}/out"]

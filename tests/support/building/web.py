@@ -25,7 +25,7 @@ class _File(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        data = self.server.files.get(self.path)
+        data = self.server.files.get(self.path.partition("?")[0])
         self.send_response(404 if data is None else 200)
         self.send_header("Content-Length", str(len(data or b"")))
         if data is not None:

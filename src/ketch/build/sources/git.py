@@ -38,11 +38,22 @@ _BRANCH = re.compile(r"^ref: (refs/heads/\S+)\tHEAD$", re.MULTILINE)
 _HEX = re.compile(r"[0-9a-fA-F]{1,64}\Z")
 
 
-class _Resolved(NamedTuple):
-    """A commit, and the reference at the remote that leads to it; empty where the source names the commit itself."""
+class ResolvedCommit(NamedTuple):
+    """A commit, and the reference at the remote that leads to it; empty where the source names the commit itself.
+
+    ``tag``: the digest of the annotated tag that the reference means.
+    """
 
     commit: str
     reference: str
+    tag: str = ""
+
+
+class GitObjects(NamedTuple):
+    """A commit and the annotated tag that leads to it, as git keeps them; empty where there is none."""
+
+    commit: bytes
+    tag: bytes
 
 
 class GitSource:
@@ -69,18 +80,18 @@ class GitSource:
         self._secrets = ((attrs.get("git.authheadersecret", ""), False), (attrs.get("git.authtokensecret", ""), True))
         self._agent, self._known_hosts = attrs.get("git.mountsshsock", ""), attrs.get("git.knownsshhosts", "")
         self._snapshots, self._repositories, self._temporary = snapshots, repositories, temporary
-        self._found: _Resolved | None = None
+        self._found: ResolvedCommit | None = None
 
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         """The map, by the commit."""
-        found = await self._resolved(work)
+        found = await self.resolved(work)
         work.pin(found.commit)
         return [git_map(Checkout(found.commit, self._directory, self._keep, found.reference, self._submodules))]
 
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Fetch the commit and make a layer of its files."""
         del inputs
-        found = await self._resolved(work)
+        found = await self.resolved(work)
         async with drafted(self._snapshots, work.lease) as draft:
             async with self._git(work) as git, self._repositories.of(self._remote, git) as repository:
                 await self._fetch(git, repository, found)
@@ -89,6 +100,16 @@ class GitSource:
                 )
             layer = await threads.run_to_end(draft.commit)
         return [Tree((layer,))]
+
+    async def objects(self, work: Work) -> GitObjects:
+        """The commit itself, and the tag (KetchError)."""
+        found = await self.resolved(work)
+        async with self._git(work) as git, self._repositories.of(self._remote, git) as repository:
+            await self._fetch(git, repository, found)
+            at = ("--git-dir", repository, "cat-file")
+            commit = await git.run(*at, "commit", found.commit)
+            tag = await git.run(*at, "tag", found.tag) if found.tag else ""
+        return GitObjects(commit.encode(errors="surrogateescape"), tag.encode(errors="surrogateescape"))
 
     @asynccontextmanager
     async def _git(self, work: Work) -> AsyncIterator[Git]:
@@ -110,11 +131,11 @@ class GitSource:
             )
             yield Git(settings, output)
 
-    async def _resolved(self, work: Work) -> _Resolved:
+    async def resolved(self, work: Work) -> ResolvedCommit:
         """The commit, which is looked for once (InvalidArgument: it is not what the source promises)."""
         if self._found is None:
             if is_commit(self._ref):
-                found = _Resolved(self._ref, "")
+                found = ResolvedCommit(self._ref, "")
             else:
                 async with self._git(work) as git:
                     found = await self._ask(git)
@@ -123,7 +144,7 @@ class GitSource:
             self._found = found
         return self._found
 
-    async def _ask(self, git: Git) -> _Resolved:
+    async def _ask(self, git: Git) -> ResolvedCommit:
         """The commit that the remote has under a name, or under its default branch."""
         url, ref, shown = self._remote.url, self._ref, self._remote.shown
         if not ref:
@@ -144,12 +165,13 @@ class GitSource:
         partial = f"refs/{ref.removeprefix('refs/')}"
         tag = f"refs/tags/{ref.removeprefix('refs/tags/')}"
         for name in (partial, f"refs/heads/{ref.removeprefix('refs/heads/')}", tag):
-            commit = there.get(f"{name}^{{}}") or there.get(name, "")
+            found = there.get(name, "")
+            commit = there.get(f"{name}^{{}}") or found
             if is_commit(commit):
-                return _Resolved(commit, name)
+                return ResolvedCommit(commit, name, found if found != commit else "")
         raise NotFound(f"repository does not contain ref {ref}: {self._remote.shown}")
 
-    async def _fetch(self, git: Git, repository: str, found: _Resolved) -> None:
+    async def _fetch(self, git: Git, repository: str, found: ResolvedCommit) -> None:
         """Have a commit in the repository."""
         if await _has(git, repository, found.commit):
             return
@@ -196,7 +218,7 @@ class _Checkout(NamedTuple):
 
     git: Git
     repository: str
-    found: _Resolved
+    found: ResolvedCommit
     remote: GitRemote
     temporary: str
 

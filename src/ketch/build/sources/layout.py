@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.build.llb import ops_pb2 as pb
     from ketch.build.operation import CacheMap, Work
-    from ketch.build.providers import BuildLayout, BuildLayouts, BuildSession
+    from ketch.build.providers import BuildLayout, BuildLayouts, BuildSession, FoundImage
 
 SCHEME = "oci-layout://"
 
@@ -41,10 +41,13 @@ class LayoutSource:
 
     async def cache_maps(self, work: Work) -> Sequence[CacheMap]:
         """The maps: by the digest, and by the layers."""
-        layout = await self._found(work.sessions)
-        found = await self._layouts.find(layout, self._digest, self._platform)
+        found = await self.image(work.sessions)
         diff_ids = found.config.rootfs.diff_ids
         return image_maps(self._digest, platform_message(self._platform), diff_ids, self._limit)
+
+    async def image(self, sessions: Sequence[BuildSession]) -> FoundImage:
+        """The image (NotFound, InvalidArgument, DataLoss)."""
+        return await self._layouts.find(await self._found(sessions), self._digest, self._platform)
 
     async def run(self, work: Work, inputs: Sequence[Tree]) -> Sequence[Tree]:
         """Bring the layers here."""

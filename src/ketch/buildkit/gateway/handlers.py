@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.build.progress import VertexWarning
-from ketch.build.sources.image import read_platform
-from ketch.buildkit.gateway import capabilities, containers, processes, stats
+from ketch.buildkit.gateway import capabilities, containers, processes, sources, stats
 from ketch.buildkit.gateway.failures import told_in
 from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.services.gateway import LLBBridgeService
@@ -14,8 +13,6 @@ from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.frontends.bridge import FrontendRequest
 from ketch.engine.model.building.builds import CachePlace
 from ketch.errors import InvalidArgument, KetchError
-from ketch.images.assembly import encode_config
-from ketch.oci import reference as references
 from ketch.rpc.server import unary
 
 if TYPE_CHECKING:
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.build.llb import ops_pb2
-    from ketch.build.providers import FoundImage
     from ketch.buildkit.gateway.served import GatewayBuild
     from ketch.engine.build.frontends.results import Ref
     from ketch.rpc.method import Method
@@ -31,8 +27,6 @@ if TYPE_CHECKING:
 
     Metadata = Mapping[str, Sequence[str]]
     Find = Callable[[Metadata], Awaitable[GatewayBuild]]
-
-_IMAGE = "docker-image://"
 
 
 def handlers(find: Find) -> Handlers:
@@ -62,8 +56,8 @@ def handlers(find: Find) -> Handlers:
     found: dict[Method[Any, Any], Callable[[GatewayBuild, Any], Awaitable[Any]]] = {
         LLBBridgeService.Ping: _ping,
         LLBBridgeService.Solve: _solve,
-        LLBBridgeService.ResolveImageConfig: _resolve_image,
-        LLBBridgeService.ResolveSourceMeta: _resolve_source,
+        LLBBridgeService.ResolveImageConfig: sources.resolve_image,
+        LLBBridgeService.ResolveSourceMeta: sources.resolve_source,
         LLBBridgeService.ReadFile: _read_file,
         LLBBridgeService.ReadDir: _read_directory,
         LLBBridgeService.StatFile: _status,
@@ -110,38 +104,6 @@ async def _solve(build: GatewayBuild, request: pb.SolveRequest) -> pb.SolveRespo
         ref = next(iter(result.refs.values()), None)
         return pb.SolveResponse(ref=build.keep(ref) if ref is not None and ref.edge is not None else "")
     return pb.SolveResponse(result=build.message_of(result))
-
-
-# -- sources ---------------------------------------------------------------------------------------
-
-
-async def _resolve_image(build: GatewayBuild, request: pb.ResolveImageConfigRequest) -> pb.ResolveImageConfigResponse:
-    found = await _image(build, request.Ref, request, request.ResolveMode)
-    return pb.ResolveImageConfigResponse(Digest=_digest(found), Config=encode_config(found.config), Ref=found.reference)
-
-
-async def _resolve_source(build: GatewayBuild, request: pb.ResolveSourceMetaRequest) -> pb.ResolveSourceMetaResponse:
-    source = request.Source
-    if not source.identifier.startswith(_IMAGE):
-        return pb.ResolveSourceMetaResponse(Source=source)
-    mode = request.ResolveMode or source.attrs.get("image.resolvemode", "")
-    found = await _image(build, source.identifier.removeprefix(_IMAGE), request, mode)
-    answer = pb.ResolveSourceMetaResponse(
-        Source=source, Image=pb.ResolveSourceImageResponse(Digest=_digest(found), Config=encode_config(found.config))
-    )
-    answer.Source.identifier = f"{_IMAGE}{found.reference}"
-    return answer
-
-
-async def _image(
-    build: GatewayBuild, name: str, request: pb.ResolveImageConfigRequest | pb.ResolveSourceMetaRequest, mode: str
-) -> FoundImage:
-    platform = read_platform(request.Platform if request.HasField("Platform") else None)
-    return await build.bridge.image(str(references.parse(name)), platform, mode, request.LogName)
-
-
-def _digest(found: FoundImage) -> str:
-    return references.parse(found.reference).digest or found.manifest
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.build.providers import BuildSession, BuildSnapshots
     from ketch.build.solver.job import Explanation
     from ketch.build.solver.solver import Solver
+    from ketch.build.sources.sources import Sources
     from ketch.build.tree import Tree
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.build.caches.exchange import CacheExchange
@@ -53,6 +54,7 @@ class Builder(Struct, frozen=True, kw_only=True, eq=False):
 
     solver: Solver
     snapshots: BuildSnapshots
+    sources: Sources
     images: EngineBuildImages
     pulls: PullService
     store: ImageStore

@@ -44,9 +44,11 @@ _DENIED = "pull access denied, repository does not exist or may require authoriz
 
 
 class _Remote(NamedTuple):
-    """An image in a registry: the digest of its own manifest, its configuration and its layers."""
+    """An image in a registry: the digest of its own manifest, its configuration (and as it is), and its layers."""
 
     manifest: str
+    id: str
+    data: bytes
     config: ImageConfig
     layers: list[Layer]
 
@@ -122,7 +124,9 @@ class EngineBuildImages:
             remote = await self._resolved(ref, platform, session, top)
         else:
             remote = await self._resolved(ref, platform, session)
-        return FoundImage(reference=str(ref), manifest=remote.manifest, config=remote.config)
+        return FoundImage(
+            reference=str(ref), manifest=remote.manifest, config=remote.config, id=remote.id, data=remote.data
+        )
 
     async def _resolved(
         self, ref: Reference, platform: Platform, session: BuildSession, top: Fetched | None = None
@@ -175,7 +179,7 @@ def _here(store: ImageStore, ref: Reference, platform: Platform) -> FoundImage |
     except ImageNotFound:
         return None
     chains = tuple(image.chain_ids)
-    return FoundImage(reference=str(ref), manifest=image.manifest, config=image.config, chain_ids=chains)
+    return FoundImage(reference=str(ref), manifest=image.manifest, config=image.config, id=image.id, chain_ids=chains)
 
 
 async def session_credentials(domain: str, session: BuildSession) -> Credentials | None:
@@ -219,7 +223,8 @@ async def _read(repository: Repository, top: Fetched, platform: Platform, ref: R
     if not digests.matches(manifest.config.digest, bytes(data)):
         raise DataLoss(f"image configuration {manifest.config.digest}: the registry gives other bytes")
     config = choice.image_config(bytes(data), manifest.config.digest)
-    return _Remote(chosen.descriptor.digest, config, choice.image_layers(manifest, config, ref))
+    found = manifest.config.digest
+    return _Remote(chosen.descriptor.digest, found, bytes(data), config, choice.image_layers(manifest, config, ref))
 
 
 def _refused(error: RegistryError, ref: Reference) -> KetchError:

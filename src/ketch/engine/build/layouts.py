@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 
 class _InLayout(NamedTuple):
-    """An image in a layout: its manifest as it is there, what that says, and its configuration."""
+    """An image in a layout: its manifest as it is there, what that says, and its configuration, also as it is."""
 
     fetched: Fetched
     manifest: oci.Manifest
+    data: bytes
     config: ImageConfig
     layers: list[Layer]
 
@@ -44,7 +45,13 @@ class EngineBuildLayouts:
     async def find(self, layout: BuildLayout, digest: str, platform: Platform) -> FoundImage:
         """An image by the digest of its manifest or of an index (NotFound, InvalidArgument, DataLoss)."""
         found = await _read(layout, digest, platform)
-        return FoundImage(reference=_reference(digest), manifest=found.fetched.descriptor.digest, config=found.config)
+        return FoundImage(
+            reference=_reference(digest),
+            manifest=found.fetched.descriptor.digest,
+            config=found.config,
+            id=found.manifest.config.digest,
+            data=found.data,
+        )
 
     async def fetch(self, layout: BuildLayout, digest: str, platform: Platform, lease: Lease) -> Tree:
         """Copy what is missing of an image, and unpack its layers, which the lease holds."""
@@ -103,7 +110,7 @@ async def _read(layout: BuildLayout, digest: str, platform: Platform) -> _InLayo
     manifest = choice.image_manifest(fetched, ref)
     data = await asyncio.to_thread(layout.read, manifest.config, choice.LARGEST_CONFIG)
     config = choice.image_config(data, manifest.config.digest)
-    return _InLayout(fetched, manifest, config, choice.image_layers(manifest, config, ref))
+    return _InLayout(fetched, manifest, data, config, choice.image_layers(manifest, config, ref))
 
 
 def _named(digest: str) -> Reference:

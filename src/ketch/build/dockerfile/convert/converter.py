@@ -155,7 +155,7 @@ class _Converter:
         name = node.name if node.replaced else self._reference(node)
         context = node.context or self._named_context(name, wanted)
         if context is not None and self.options.prepare is not None:
-            context = await self.options.prepare(name, context)
+            context = await self.options.prepare(name, context, wanted)
         node.context = context
         if isinstance(context, SourceContext | GraphContext) and context.image is not None:
             node.image = ResolvedImage(reference="", config=context.image)

@@ -80,8 +80,8 @@ class ConvertOptions(msgspec.Struct, kw_only=True):
     many_platforms: bool = False
     context: Context = _MAIN
     contexts: Mapping[str, Context] = {}
-    prepare: Callable[[str, Context], Awaitable[Context]] | None = None
-    """A last word on a named context that the target needs, such as what is left out of it."""
+    prepare: Callable[[str, Context, Platform], Awaitable[Context]] | None = None
+    """A last word on a named context that the target needs: what is left out of it, which image it is."""
 
     resolve_mode: str = "local"
     no_cache: Sequence[str] | None = None

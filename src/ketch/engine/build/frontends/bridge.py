@@ -206,21 +206,26 @@ class Bridge:
         except KetchError as e:
             raise UnresolvedImage(reference, e) from e
 
+    async def config_of(self, found: FoundImage) -> bytes:
+        """The configuration of an image, byte for byte."""
+        return found.data or await asyncio.to_thread(self.builder.store.content.read, found.id)
+
     # -- files -------------------------------------------------------------------------------------
 
     async def read_file(self, ref: Ref, path: str, offset: int = 0, length: int = 0) -> bytes:
         """Bytes of a file (NotFound, InvalidArgument, ResourceExhausted; SolveError)."""
-        return await self._looked(ref, lambda root: files.read(root, path, offset, length))
+        return await self.looked(ref, lambda root: files.read(root, path, offset, length))
 
     async def read_directory(self, ref: Ref, path: str, pattern: str = "") -> list[files.TreeFile]:
         """The entries of a directory (NotFound, InvalidArgument; SolveError)."""
-        return await self._looked(ref, lambda root: files.directory(root, path, pattern))
+        return await self.looked(ref, lambda root: files.directory(root, path, pattern))
 
     async def status(self, ref: Ref, path: str) -> files.TreeFile:
         """A file's status (NotFound, InvalidArgument; SolveError)."""
-        return await self._looked(ref, lambda root: files.status(root, path))
+        return await self.looked(ref, lambda root: files.status(root, path))
 
-    async def _looked(self, ref: Ref, look: Callable[[int], _T]) -> _T:
+    async def looked(self, ref: Ref, look: Callable[[int], _T]) -> _T:
+        """The answer of ``look`` to the open root of a result (SolveError)."""
         tree = await ref.tree()
 
         def look_at() -> _T:

@@ -25,7 +25,7 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, files, source
 from ketch.engine.build import dockerfiles
 from ketch.engine.build.dockerfiles import FoundDockerfile
-from ketch.engine.build.frontends import subrequests, warnings
+from ketch.engine.build.frontends import source_facts, subrequests, warnings
 from ketch.engine.build.frontends.attributes import FrontendAttributes
 from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, UnsupportedCapability, lines
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
@@ -52,7 +52,8 @@ _CAPABILITIES = (
     "moby.buildkit.frontend.contexts",
 )
 _CONTEXT, _DOCKERFILE, _FILE = "context", "dockerfile", "Dockerfile"
-_IMAGE, _INPUT, _LOCAL, _METADATA = "docker-image://", "input:", "local:", "input-metadata:"
+_IMAGE, _INPUT, _LAYOUT, _LOCAL = "docker-image://", "input:", "oci-layout://", "local:"
+_METADATA = "input-metadata:"
 _OWN_SYNTAX = "docker/dockerfile"
 _SYNTAX = "build-arg:BUILDKIT_SYNTAX"
 _NOTHING = "scratch"
@@ -315,7 +316,7 @@ class _DockerfileFrontend:
             return GraphContext(edge=_graph(given), image=self._image_of(key))
         if dockerfiles.is_git(place):
             return dockerfiles.git(place)
-        if place.startswith(("http://", "https://", "oci-layout://")):
+        if place.startswith(("http://", "https://", _LAYOUT)):
             return SourceContext(identifier=place)
         raise InvalidArgument(f"unsupported context source {place} for {name}")
 
@@ -330,11 +331,14 @@ class _DockerfileFrontend:
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise InvalidArgument(f"failed to parse metadata of context {key}: {e}") from e
 
-    async def _prepared(self, _name: str, context: Context) -> Context:
-        """A named context with what is left out of it."""
+    async def _prepared(self, name: str, context: Context, platform: Platform) -> Context:
+        """A named context with what is left out of it, or with the configuration of the image that it is."""
         if isinstance(context, LocalContext) and not context.ignore:
             return msgspec.structs.replace(context, ignore=await self._rules(context.name))
-        return context
+        bridge = self._bridge
+        return await source_facts.with_image(
+            context, name, platform, bridge.builder.sources, bridge.session, bridge.tell
+        )
 
     async def _converted(self, file: FoundDockerfile, options: ConvertOptions) -> Conversion:
         return await convert(file.text, options, self)

@@ -67,6 +67,7 @@ def make(p: BuilderParts) -> Builder:
     return Builder(
         solver=Solver(operations, p.records, p.snapshots, max_parallelism=p.max_parallelism),
         snapshots=p.snapshots,
+        sources=sources,
         images=images,
         pulls=p.pulls,
         store=p.store,

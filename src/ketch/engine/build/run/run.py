@@ -28,6 +28,7 @@ from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.exporter import ExportOrder
 from ketch.engine.build.exports.outputs import Output
 from ketch.engine.build.exports.sinks import DescriptorSink, StreamSink
+from ketch.engine.build.frontends import source_facts
 from ketch.engine.build.phases import phase
 from ketch.engine.build.run import contexts, naming
 from ketch.engine.build.run.contexts import MAIN
@@ -175,6 +176,7 @@ class BuildRun:
             many_platforms=many,
             context=context,
             contexts=naming.named_contexts(request, request.directories),
+            prepare=self._prepared,
             resolve_mode="pull" if request.pull else "local",
             no_cache=[] if request.no_cache else stages_of,
             merges=True,
@@ -186,6 +188,11 @@ class BuildRun:
             cgroup_parent=request.cgroup_parent,
             resources=naming.resources(request.resources),
         )
+
+    async def _prepared(self, name: str, context: Context, platform: Platform) -> Context:
+        """A named context with the configuration of the image that it is."""
+        sources = self._builder.sources
+        return await source_facts.with_image(context, name, platform, sources, self._session, self._status)
 
     # -- building --------------------------------------------------------------------------------
 
