@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.parse
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +63,43 @@ def test_a_provenance_by_default(engine, context):
     engine.docker("buildx", "build", "-t", "said:1", "--provenance=false", str(context), timeout=60)
     assert statements(engine, "said:1") == {}
     engine.docker("rmi", "said:1")
+
+
+def test_pushed_later_and_pulled(engine, context):
+    """Layers are compressed for the push: what is pushed is said of the manifest that is pushed then."""
+    before = blobs(engine)
+    with registry() as there:
+        name = f"{there.host}/said:1"
+        engine.docker("buildx", "build", "-t", name, "--sbom=true", "--provenance=mode=max", str(context), timeout=60)
+        engine.docker("push", "-q", name, timeout=60)
+
+        def raw(of: str) -> dict:
+            return json.loads(engine.docker("buildx", "imagetools", "inspect", "--raw", of).out)
+
+        image, about = raw(name)["manifests"]
+        assert about["annotations"]["vnd.docker.reference.digest"] == image["digest"]
+        layers = [one["digest"] for one in raw(f"{there.host}/said@{image['digest']}")["layers"]]
+        told = {}
+        for layer in raw(f"{there.host}/said@{about['digest']}")["layers"]:
+            with urllib.request.urlopen(f"http://{there.host}/v2/said/blobs/{layer['digest']}", timeout=30) as answer:
+                told[layer["annotations"]["in-toto.io/predicate-type"]] = json.load(answer)
+        assert {one["subject"][0]["digest"]["sha256"] for one in told.values()} == {image["digest"].partition(":")[2]}
+        of_result = told["https://slsa.dev/provenance/v1"]["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]
+        listed = [[one["digest"] for one in forms[0]] for forms in of_result["layers"].values()]
+        assert layers in listed
+        engine.docker("rmi", name)
+        engine.docker("pull", "-q", name, timeout=60)
+        shown = engine.docker("image", "inspect", "--platform=linux/amd64", "--format={{json .Descriptor}}", name).out
+        assert json.loads(shown)["digest"] == image["digest"]
+        plain = engine.docker("image", "inspect", "--format={{json .Descriptor}}", name).out
+        assert json.loads(plain)["mediaType"] == "application/vnd.oci.image.index.v1+json"
+        engine.docker("rmi", name)
+    engine.docker("buildx", "prune", "-af")
+    assert blobs(engine) == before
+
+
+def blobs(engine) -> set[str]:
+    return set(os.listdir(f"{engine.data_root}/content/blobs/sha256"))
 
 
 def said_of(engine, name: str) -> list[dict]:

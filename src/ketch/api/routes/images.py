@@ -72,7 +72,7 @@ async def inspect(call: Call) -> web.StreamResponse:
         raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
     answer = wire.inspect(call.engine, call.engine.images.get(call.path["name"], chosen))
     if call.version >= manifests.SINCE:
-        manifests.complete(call.engine, answer, detailed=detailed)
+        manifests.complete(call.engine, answer, detailed=detailed, one=bool(chosen))
     return call.json(versions.shown_image(answer, call.version))
 
 

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 SINCE = (1, 48)
 
 
-def complete(engine: Engine, answer: ApiObject, *, detailed: bool) -> None:
-    """Add the target's descriptor and, ``detailed``, the manifests to a row or to what ``inspect`` says."""
+def complete(engine: Engine, answer: ApiObject, *, detailed: bool, one: bool = False) -> None:
+    """Add the target's descriptor and, ``detailed``, the manifests to a row or to what ``inspect`` says.
+
+    Of ``one`` platform's image the descriptor is that of its manifest.
+    """
     image = engine.images.get(answer["Id"])
-    target = _target(engine, image, answer["RepoTags"])
+    target = image.manifest if one else _target(engine, image, answer["RepoTags"])
     index = engine.images.store.catalog.indexes.get(target)
     answer["Descriptor"] = msgspec.to_builtins(_descriptor(engine, target, image, index))
     if not detailed:
