@@ -462,12 +462,14 @@ class H2Connection:
             stream.was_reset(int.from_bytes(received.content))
 
     def _on_settings(self, received: Frame) -> None:
-        if received.stream or (received.flags & ACK and received.content):
-            raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "malformed settings")
+        _check_whole(received, "settings")
         if received.flags & ACK:
+            if received.content:
+                raise ConnectionFailure(H2Error.FRAME_SIZE_ERROR, "settings in an acknowledgement")
             return
-        self._allowance.spend("setting")
+        self._allowance.spend("frame of settings")
         for key, value in read_settings(received.content):
+            self._allowance.spend("setting")  # a frame has room for thousands, and one can change all streams
             if key == H2Setting.INITIAL_WINDOW_SIZE:
                 self._set_initial_window(value)
             elif key == H2Setting.MAX_FRAME_SIZE:
@@ -486,6 +488,8 @@ class H2Connection:
             raise ConnectionFailure(H2Error.FLOW_CONTROL_ERROR, f"a window of {value} bytes")
         change, self._initial_window = value - self._initial_window, value
         for stream in self._streams.values():
+            if stream.window + change > LARGEST_WINDOW:
+                raise ConnectionFailure(H2Error.FLOW_CONTROL_ERROR, "settings that widen a window beyond all measure")
             self._widen(stream, change)
 
     def _widen(self, stream: Stream, change: int) -> None:
@@ -496,14 +500,16 @@ class H2Connection:
             stream.sender.set_result(None)
 
     def _on_ping(self, received: Frame) -> None:
-        if received.stream or len(received.content) != 8:
+        _check_whole(received, "ping")
+        if len(received.content) != 8:
             raise ConnectionFailure(H2Error.FRAME_SIZE_ERROR, "a malformed ping")
         self._allowance.spend("ping")
         if not received.flags & ACK:
             self._put(frame(FrameKind.PING, ACK, 0, bytes(received.content)))
 
     def _on_goaway(self, received: Frame) -> None:
-        if received.stream or len(received.content) < 8:
+        _check_whole(received, "farewell")
+        if len(received.content) < 8:
             raise ConnectionFailure(H2Error.FRAME_SIZE_ERROR, "a malformed farewell")
         self._allowance.spend("farewell")
         last, code = int.from_bytes(received.content[:4]) & LARGEST_WINDOW, int.from_bytes(received.content[4:8])
@@ -526,13 +532,21 @@ class H2Connection:
             if stream is not None:
                 self._widen(stream, size)
             return
+        if not size:
+            raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "the connection's window widened by nothing")
         self._window += size
-        if not size or self._window > LARGEST_WINDOW:
+        if self._window > LARGEST_WINDOW:
             raise ConnectionFailure(H2Error.FLOW_CONTROL_ERROR, f"the connection's window widened by {size}")
         self._admit()
 
     def _on_push(self, _received: Frame) -> None:
         raise ConnectionFailure(H2Error.PROTOCOL_ERROR, "pushed answers were not asked for")
+
+
+def _check_whole(received: Frame, what: str) -> None:
+    """Refuse a frame that is of the whole connection, and was sent in a stream."""
+    if received.stream:
+        raise ConnectionFailure(H2Error.PROTOCOL_ERROR, f"{what} in stream {received.stream}")
 
 
 def _check_open(stream: Stream, *, client: bool) -> None:

@@ -16,6 +16,7 @@ from ketch.rpc.frames import (
     ACK,
     END_HEADERS,
     END_STREAM,
+    LARGEST_WINDOW,
     PREFACE,
     FrameKind,
     FrameReader,
@@ -114,7 +115,20 @@ CALLED = hpack.Encoder().encode(REQUEST)
         (GREETING + frame(FrameKind.SETTINGS, 0, 0, bytes(5)), H2Error.FRAME_SIZE_ERROR),
         (GREETING + settings({H2Setting.INITIAL_WINDOW_SIZE: 1 << 31}), H2Error.FLOW_CONTROL_ERROR),
         (GREETING + settings({H2Setting.MAX_FRAME_SIZE: 1}), H2Error.PROTOCOL_ERROR),
-        (GREETING + frame(FrameKind.WINDOW_UPDATE, 0, 0, bytes(4)), H2Error.FLOW_CONTROL_ERROR),
+        (GREETING + frame(FrameKind.PING, 0, 1, bytes(8)), H2Error.PROTOCOL_ERROR),
+        (GREETING + frame(FrameKind.SETTINGS, 0, 1), H2Error.PROTOCOL_ERROR),
+        (GREETING + frame(FrameKind.SETTINGS, ACK, 0, bytes(6)), H2Error.FRAME_SIZE_ERROR),
+        (GREETING + frame(FrameKind.GOAWAY, 0, 1, bytes(8)), H2Error.PROTOCOL_ERROR),
+        (GREETING + frame(FrameKind.WINDOW_UPDATE, 0, 0, bytes(4)), H2Error.PROTOCOL_ERROR),
+        (GREETING + frame(FrameKind.WINDOW_UPDATE, 0, 0, bytes(3)), H2Error.FRAME_SIZE_ERROR),
+        (GREETING + frame(FrameKind.RST_STREAM, 0, 0, bytes(4)), H2Error.PROTOCOL_ERROR),
+        (
+            GREETING
+            + frame(FrameKind.HEADERS, END_HEADERS, 1, CALLED)
+            + frame(FrameKind.WINDOW_UPDATE, 0, 1, b"\x7f\0\0\0")
+            + settings({H2Setting.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}),
+            H2Error.FLOW_CONTROL_ERROR,
+        ),
         (GREETING + frame(FrameKind.WINDOW_UPDATE, 0, 0, b"\x7f\xff\xff\xff"), H2Error.FLOW_CONTROL_ERROR),
         (GREETING + frame(FrameKind.WINDOW_UPDATE, 0, 9, b"\0\0\0\1"), H2Error.PROTOCOL_ERROR),
         (GREETING + frame(FrameKind.RST_STREAM, 0, 9, bytes(4)), H2Error.PROTOCOL_ERROR),
@@ -184,6 +198,14 @@ async def test_frames_of_several_calls_that_come_together_go_to_each():
             if ended == set(texts):
                 break
     assert got == {text: [text, *[b"x"] * 100, b"y"] for text in texts.values()}
+
+
+async def test_settings_that_change_all_streams_over_and_over_end_the_connection():
+    """One frame has room for thousands of settings, each of which every stream has to follow."""
+    async with served() as peer:
+        one = settings({H2Setting.INITIAL_WINDOW_SIZE: 70000})[9:]
+        await peer.send(GREETING + frame(FrameKind.SETTINGS, 0, 0, one * 1100))
+        assert await peer.ended_with() is H2Error.ENHANCE_YOUR_CALM
 
 
 async def test_a_flood_of_resets_ends_the_connection():
