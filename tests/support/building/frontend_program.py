@@ -104,6 +104,31 @@ class Program:
         found = await self.call(LLBBridgeService.Inputs, pb.InputsRequest())
         await self.returns(await self.solve(load(found.Definitions["given"])))
 
+    async def recipe(self) -> None:
+        """The context with what the Dockerfile says, or what a call asks; a second line `fail` copies what is not."""
+        name = self.options.get("filename", "Dockerfile")
+        written = await self.solve(source("local://dockerfile", {"local.followpaths": json.dumps([name])}))
+        text = (await self.call(LLBBridgeService.ReadFile, pb.ReadFileRequest(Ref=written.id, FilePath=name))).Data
+        if call := self.options.get("requestid"):
+            await self.returns(None, {"result.json": json.dumps({"asked": call}).encode(), "result.txt": call.encode()})
+            return
+        wanted = "/none" if text.split(b"\n")[1] == b"fail" else "/"
+        context = source("local://context")
+        copy = ops_pb2.FileActionCopy(src=wanted, dest="/", dirCopyContents=True, mode=-1, timestamp=-1)
+        recipe = ops_pb2.FileActionMkFile(path="/recipe", mode=0o644, data=text, timestamp=-1)
+        made = files(
+            None,
+            [Action(ops_pb2.FileAction(copy=copy), context), Action(ops_pb2.FileAction(mkfile=recipe))],
+        )
+        lines = ops_pb2.Source(infos=[ops_pb2.SourceInfo(filename=name, data=text, language="recipe")])
+        second = ops_pb2.Range(start=ops_pb2.Position(line=2), end=ops_pb2.Position(line=2))
+        lines.locations[made.vertex.digest].locations.add(sourceIndex=0, ranges=[second])
+        request = pb.SolveRequest(Definition=define(made, lines), allowResultReturn=True, allowResultArrayRef=True)
+        ref = (await self.call(LLBBridgeService.Solve, request)).result.ref
+        labels = {"cmdline": self.options["cmdline"], "options": " ".join(sorted(self.options))}
+        config = {"architecture": "amd64", "os": "linux", "config": {"Labels": labels}}
+        await self.returns(ref, {"containerimage.config": json.dumps(config).encode()})
+
     async def attest(self) -> None:
         """A file and statements about it: one in a file of its own, and two as a bundle."""
 
@@ -211,7 +236,8 @@ class Program:
 
 
 async def main() -> None:
-    wanted = options()["do"]
+    given = options()
+    wanted = given.get("do") or given["build-arg:do"]
     channel = Channel.over(StdioStream())
     program = Program(channel)
     await getattr(program, wanted)()

@@ -32,12 +32,13 @@ def of_request(request: ImageBuild, ref: str, dockerfile: str) -> BuildFacts:
         ref=ref,
         started=time.time_ns(),
         machine=platforms.host(),
-        attrs=_attrs(request, dockerfile),
+        attrs=attributes(request, dockerfile),
         directories=directories,
     )
 
 
-def _attrs(request: ImageBuild, dockerfile: str) -> Mapping[str, str]:
+def attributes(request: ImageBuild, dockerfile: str) -> Mapping[str, str]:
+    """The attributes of a front end that say what a request does."""
     found = {
         "filename": dockerfile,
         "target": request.target,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch import dockerignore
-from ketch.build.dockerfile import directives
 from ketch.build.dockerfile.convert.converter import convert
 from ketch.build.dockerfile.convert.options import (
     ConvertOptions,
@@ -25,11 +24,12 @@ from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.operations import Action, files, source
 from ketch.engine.build import dockerfiles
 from ketch.engine.build.dockerfiles import FoundDockerfile
-from ketch.engine.build.frontends import source_facts, subrequests, warnings
+from ketch.engine.build.frontends import source_facts, subrequests, syntax, warnings
 from ketch.engine.build.frontends.attributes import FrontendAttributes
 from ketch.engine.build.frontends.errors import PlacedError, SourcePlace, UnsupportedCapability, lines
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE, FrontendResult
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.engine.build.frontends.syntax import info_of
+from ketch.errors import InvalidArgument, NotFound
 from ketch.oci import platform as platforms
 from ketch.oci import reference as references
 from ketch.oci.config import decode as decode_config
@@ -54,10 +54,7 @@ _CAPABILITIES = (
 _CONTEXT, _DOCKERFILE, _FILE = "context", "dockerfile", "Dockerfile"
 _IMAGE, _INPUT, _LAYOUT, _LOCAL = "docker-image://", "input:", "oci-layout://", "local:"
 _METADATA = "input-metadata:"
-_OWN_SYNTAX = "docker/dockerfile"
-_SYNTAX = "build-arg:BUILDKIT_SYNTAX"
 _NOTHING = "scratch"
-_GATEWAY = "gateway.v0"
 
 
 async def dockerfile(bridge: Bridge, request: FrontendRequest) -> FrontendResult:
@@ -93,14 +90,16 @@ class _DockerfileFrontend:
         except DockerfileError as e:
             if e.span is None or self._file is None:
                 raise
-            info = _info(self._file)
+            info = info_of(self._file)
             raise PlacedError(e, [SourcePlace(info, lines(span)) for span in (e.span, *e.others)]) from e
 
     async def _run(self) -> FrontendResult:
         self._remote = await self._remote_context()
         self._file = file = await self._read()
-        if (result := await self._other_frontend(file)) is not None:
-            return result
+        if self._attrs.given("cmdline") is None:  # else the image has been asked
+            other = syntax.foreign(file, self._attrs.args().get(syntax.ARGUMENT, ""))
+            if other is not None:
+                return await syntax.solve(self._bridge, self._request, other, file)
         if call := self._attrs.text("requestid"):
             return subrequests.answer(call, self._attrs, file)
         await self._bridge.use_caches(self._attrs.cache_imports())
@@ -133,7 +132,7 @@ class _DockerfileFrontend:
         many: bool,
     ) -> str:
         """Put a platform's result among the others; returns its name."""
-        info = _info(file)
+        info = info_of(file)
 
         def places(digest: str) -> Sequence[SourcePlace]:
             return [SourcePlace(info, lines(span)) for span in conversion.places.of(digest)]
@@ -153,34 +152,11 @@ class _DockerfileFrontend:
     def _warn(self, file: FoundDockerfile) -> None:
         """Tell what a check finds in the file (DockerfileError: the file says that this is an error)."""
         report = warnings.report(file, self._attrs, self._images)
-        for one in warnings.rows(report, self._vertex, _info(file)):
+        for one in warnings.rows(report, self._vertex, info_of(file)):
             self._bridge.warn(one)
         failure = report.failure()
         if failure is not None and report.error is None:
             raise failure
-
-    async def _other_frontend(self, file: FoundDockerfile) -> FrontendResult | None:
-        """The result of the image that is to read the file; None: this front end does."""
-        if self._attrs.given("cmdline") is not None:  # it has been asked
-            return None
-        given, directive = self._attrs.text(_SYNTAX), directives.syntax(file.text)
-        command = given or (directive.value if directive else "")
-        image = command.split()[0] if command.split() else ""
-        repository = image.partition("@")[0].rpartition(":")[0] or image
-        if not image or repository.removeprefix("docker.io/").removesuffix("-upstream") == _OWN_SYNTAX:
-            return None
-        attrs = {**self._request.attrs, "source": image, "cmdline": command}
-        attrs.pop(_SYNTAX, None)
-        request = msgspec.structs.replace(self._request, frontend=_GATEWAY, attrs=attrs, definition=None)
-        try:
-            return await self._bridge.solve(request)
-        except PlacedError:
-            raise
-        except KetchError as e:
-            if given or directive is None:
-                e.message = f"failed with {_SYNTAX} = {command}: {e.message}"
-                raise
-            raise PlacedError(e, [SourcePlace(_info(file), lines(directive.span))]) from e
 
     # -- files of the build --------------------------------------------------------------------------
 
@@ -350,11 +326,6 @@ class _DockerfileFrontend:
         )
         self._images[reference, platforms.text(platform)] = found.config
         return ResolvedImage(reference=found.reference, config=found.config)
-
-
-def _info(file: FoundDockerfile) -> pb.SourceInfo:
-    """The file, as errors and graphs name it."""
-    return pb.SourceInfo(filename=file.name, data=file.text.encode("utf-8", "surrogateescape"), language=_FILE)
 
 
 def _directory(edge: Edge, path: str) -> Edge:

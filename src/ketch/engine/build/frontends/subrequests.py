@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OUTLINE = "frontend.outline"
 _DESCRIBE = "frontend.subrequests.describe"
-_CALLS = {
+CALLS = {
     _OUTLINE: ("outline", "List all parameters current build target supports"),
     "frontend.targets": ("targets", "List all targets current build supports"),
     "frontend.lint": ("lint", "Lint a Dockerfile"),
@@ -32,10 +32,10 @@ def answer(call: str, attrs: FrontendAttributes, file: FoundDockerfile) -> Front
     """The answer of a call (UnsupportedSubrequest, DockerfileError)."""
     if call == _DESCRIBE:
         return _told(*_description())
-    if call not in _CALLS:
+    if call not in CALLS:
         raise UnsupportedSubrequest(call)
     request = ImageBuild(
-        call=_CALLS[call][0],
+        call=CALLS[call][0],
         target=attrs.text("target"),
         args=dict(attrs.args()),
         platforms=[platforms.text(one) for one in attrs.platforms()],
@@ -49,7 +49,7 @@ def answer(call: str, attrs: FrontendAttributes, file: FoundDockerfile) -> Front
 
 def _description() -> tuple[bytes, bytes]:
     """The calls that there are."""
-    known = {**{name: text for name, (_, text) in _CALLS.items()}, _DESCRIBE: "List available subrequest types"}
+    known = {**{name: text for name, (_, text) in CALLS.items()}, _DESCRIBE: "List available subrequest types"}
     rows = [
         {
             "name": name,

@@ -53,7 +53,7 @@ async def bring(
     elif request.remote and not dockerfiles.is_git(request.remote):
         session.add(MAIN, (await _downloaded(request, root, stack)).fd)
     elif MAIN not in request.directories and not request.remote:
-        session.add(MAIN, (await _empty(root, stack)).fd)
+        session.add(MAIN, (await empty(root, stack)).fd)
 
 
 def _kept(found: PrivateDirectory, stack: AsyncExitStack) -> PrivateDirectory:
@@ -62,7 +62,7 @@ def _kept(found: PrivateDirectory, stack: AsyncExitStack) -> PrivateDirectory:
     return found
 
 
-async def _empty(root: str, stack: AsyncExitStack) -> PrivateDirectory:
+async def empty(root: str, stack: AsyncExitStack) -> PrivateDirectory:
     """A directory in which nothing is."""
     return _kept(await in_own_thread(lambda: PrivateDirectory(root)), stack)
 
@@ -115,7 +115,7 @@ async def _downloaded(request: ImageBuild, root: str, stack: AsyncExitStack) -> 
             first += piece
             if len(first) > _LARGEST_FILE:
                 raise InvalidArgument(f"build: the Dockerfile at {url} is larger than {_LARGEST_FILE >> 20} MiB")
-    found = await _empty(root, stack)
+    found = await empty(root, stack)
     request.dockerfile_path = "Dockerfile"
     fd = os.open("Dockerfile", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=found.fd)
     try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ketch.build.dockerfile.errors import DockerfileError, excerpt
+from ketch.build.dockerfile.errors import DockerfileError, Span, excerpt
 from ketch.build.errors import CommandFailed, SolveError
 from ketch.engine.build import failed_state
+from ketch.engine.build.frontends.errors import PlacedError
 from ketch.engine.model.building.builds import BuildFailure
 from ketch.errors import KetchError
 
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ketch.build.dockerfile.convert.conversion import Conversion
-    from ketch.build.dockerfile.errors import Span
     from ketch.engine.build.dockerfiles import FoundDockerfile
+    from ketch.engine.build.frontends.errors import SourcePlace
     from ketch.engine.model.building.builds import ImageBuild
     from ketch.images.store import ImageStore
     from ketch.storage.content.leases import Lease
+
+
+def _lines(place: SourcePlace) -> str:
+    """Lines of a file that another front end has told."""
+    numbers = [at.line for one in place.ranges for at in (one.start, one.end)] or [1]
+    text = place.info.data.decode("utf-8", "surrogateescape")
+    return excerpt(text, place.info.filename, Span(max(1, min(numbers)), max(numbers)))
 
 
 class Failures:
@@ -42,12 +50,17 @@ class Failures:
 
     def told(self, error: KetchError) -> BuildFailure:
         """The error as clients are told it."""
+        placed = error if isinstance(error, PlacedError) else None
+        if placed is not None and isinstance(placed.cause, SolveError):
+            error = placed.cause
         cause: Exception = error.cause if isinstance(error, SolveError) else error
         vertex = error.vertex if isinstance(error, SolveError) else ""
         span, word = self._place(error, vertex)
         shown = ""
         if span is not None and self.dockerfile is not None:
             shown = excerpt(self.dockerfile.text, self.dockerfile.name, span, word)
+        elif placed is not None:
+            shown = "\n".join(map(_lines, placed.places))
         return BuildFailure(
             message=error.message,
             kind=cause.kind if isinstance(cause, KetchError) else error.kind,

@@ -28,11 +28,14 @@ from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.exporter import ExportOrder
 from ketch.engine.build.exports.outputs import Output
 from ketch.engine.build.exports.sinks import DescriptorSink, StreamSink
-from ketch.engine.build.frontends import source_facts
+from ketch.engine.build.frontends import source_facts, syntax
+from ketch.engine.build.frontends.bridge import Bridge
+from ketch.engine.build.frontends.products import products
 from ketch.engine.build.phases import phase
 from ketch.engine.build.run import contexts, naming
 from ketch.engine.build.run.contexts import MAIN
 from ketch.engine.build.run.failures import Failures
+from ketch.engine.build.run.foreign import ForeignBuild
 from ketch.engine.build.run.resolver import SessionResolver
 from ketch.engine.build.run.session import RequestSession, given_credentials
 from ketch.engine.model.building.builds import BuildExplanation, BuildExplanations, BuildResult
@@ -95,21 +98,28 @@ class BuildRun:
             self._failures.dockerfile = dockerfile
             self._record.dockerfile = dockerfile.name
             self._listener.read(dockerfile)
-            if self._request.call != "build":
-                return calls.answer(self._request, dockerfile)
-            self._imports = await self._imported()
             told = facts.of_request(self._request, self._record.ref, dockerfile.name)
             attester = Attester(options=attests, facts=told, sboms=self._sboms(lease))
-            options = self._options(dockerfile, context, many=len(wanted) > 1)
-            try:
-                products = await _all([self._product(dockerfile, options, one, lease, attester) for one in wanted])
-            except SolveError as e:
-                await self._failures.keep(builder.store, e, lease)
-                raise
+            # The old API's builder knows one front end alone: there the first line is a comment.
+            given = self._request.args.get(syntax.ARGUMENT) or ""
+            other = None if self._request.classic else syntax.foreign(dockerfile, given)
+            if other is not None:
+                work = ForeignBuild(self._request, dockerfile, other)
+                bridge = Bridge(builder, self._session, lease, self._status, allowed=self._allowed())
+                stack.push_async_callback(bridge.close)
+                result = await work.solve(bridge, self._session, builder.root, stack)
+                if self._request.call != "build":
+                    return work.answer(result)
+                inline = exchange.inline_asked(self._request.cache_to)
+                made = await products(bridge, result, attester, inline_cache=inline)
+            elif self._request.call != "build":
+                return calls.answer(self._request, dockerfile)
+            else:
+                made = await self._converted(dockerfile, context, wanted, lease, attester)
             failpoint("build.solved")
-            exported = await self._export(names, products, lease)
+            exported = await self._export(names, made, lease)
             failpoint("build.exported")
-            await self._export_caches(products, lease)
+            await self._export_caches(made, lease)
             failpoint("build.caches-exported")
             await builder.solver.settled()  # begun long ago: who is told of a build finds its steps after any crash
         return BuildResult(
@@ -117,7 +127,7 @@ class BuildRun:
             names=exported.names,
             ref=self._record.ref,
             metadata=dict(exported.metadata),
-            unused=self._unused(dockerfile),
+            unused=[] if other is not None else self._unused(dockerfile),
         )
 
     # -- reading ---------------------------------------------------------------------------------
@@ -195,6 +205,23 @@ class BuildRun:
         return await source_facts.with_image(context, name, platform, sources, self._session, self._status)
 
     # -- building --------------------------------------------------------------------------------
+
+    async def _converted(
+        self,
+        dockerfile: FoundDockerfile,
+        context: Context,
+        wanted: Sequence[Platform | None],
+        lease: Lease,
+        attester: Attester,
+    ) -> list[Product]:
+        """The products for all platforms by the engine's own front end (KetchError)."""
+        self._imports = await self._imported()
+        options = self._options(dockerfile, context, many=len(wanted) > 1)
+        try:
+            return await _all([self._product(dockerfile, options, one, lease, attester) for one in wanted])
+        except SolveError as e:
+            await self._failures.keep(self._builder.store, e, lease)
+            raise
 
     async def _product(
         self,
@@ -315,6 +342,9 @@ class BuildRun:
     def count(self) -> None:
         """Write into the record how many steps there were."""
         digests = {digest for one in self._conversions for digest, _ in one.places.all()}
+        if not self._conversions:  # another front end knows which they are
+            digests = set(self._states)
+            self._record.total_steps = len(digests)
         found = [self._states[digest] for digest in digests if digest in self._states]
         self._record.completed_steps = len(found)
         self._record.cached_steps = sum(cached for _, cached in found)

@@ -27,13 +27,19 @@ class RequestSession:
         self.id = secrets.token_hex(12)
         self._request = request
         self._private: dict[str, int] = {}
+        self._names: dict[str, str] = {}  # further ones
 
     def add(self, name: str, fd: int) -> None:
         """Give a directory that nobody else can change; the descriptor stays the caller's."""
         self._private[name] = fd
 
+    def also(self, name: str, other: str) -> None:
+        """Give a directory by a further name."""
+        self._names[name] = other
+
     async def directory(self, name: str) -> LocalDirectory:
         """A directory by the name that sources give it (NotFound)."""
+        name = self._names.get(name, name)
         if name in self._private:
             return LocalDirectory(fd=self._private[name], private=True)
         if name in self._request.directories:
