@@ -172,6 +172,7 @@ class _Solve:
             attester = Attester(options=wanted, facts=facts, sboms=self._sboms(bridge), noted=noted)
             if not self._outputs and not self._caches:
                 await asyncio.gather(*(ref.tree() for ref in result.refs.values()))
+                await builder.solver.settled()
                 return _response({}, result)
             inline = exchange.inline_asked(self._caches)
             made = await products(bridge, result, attester, inline_cache=inline)

@@ -170,6 +170,7 @@ class BuildService:
 
     async def usage(self) -> Sequence[UsageRow]:
         """The records of the build cache."""
+        await self._settled()
         return await self._parts.keeper.usage()
 
     @property
@@ -185,10 +186,16 @@ class BuildService:
         spaces = (request.reserved, request.max_used, request.min_free)
         options = policy.parse(request.filters, time.time_ns(), everything=request.everything, spaces=spaces)
         options = msgspec.structs.replace(options, wanted=wanted, keep_ns=request.keep_ns or options.keep_ns)
+        await self._settled()
         rows = await self._parts.keeper.prune(options)
         freed = sum(row.size for row in rows)
         self._parts.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return CachePruned(rows, freed)
+
+    async def _settled(self) -> None:
+        """Return when what builds have made is measured: until then it has no size."""
+        if self._builder is not None:
+            await self._builder.solver.settled()
 
     def builder(self) -> Builder:
         """The builder, made at the first call."""
