@@ -17,6 +17,7 @@ from ketch.build.llb.operations import Action, MountInput, execute, files, outpu
 from ketch.buildkit.services.gateway import LLBBridgeService
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.rpc.client import Channel
+from ketch.rpc.status import RpcError
 from ketch.rpc.wire.status_pb2 import Status
 
 
@@ -199,6 +200,34 @@ class Program:
             await call.send(pb.ExecMessage(ProcessID="one", Init=init))
             while await call.receive() is not None:
                 print("it runs", file=sys.stderr, flush=True)
+
+    async def twice(self) -> None:
+        """Return a second time, which is refused; the first result stays."""
+        text = ops_pb2.FileActionMkFile(path="/first", mode=0o644, data=b"1", timestamp=-1)
+        await self.returns(await self.solve(files(None, [Action(ops_pb2.FileAction(mkfile=text))])))
+        await self.refused(self.returns(None), "return called twice")
+
+    async def strangers(self) -> None:
+        """Ask for results that are not its own, with messages that are none or too large; say what it was told."""
+        ref = self.options["stranger"]
+        asked = LLBBridgeService
+        told = [
+            await self.refused(self.call(asked.ReadFile, pb.ReadFileRequest(Ref=ref, FilePath="/x")), ""),
+            await self.refused(self.call(asked.Evaluate, pb.EvaluateRequest(Ref=ref)), ""),
+            await self.refused(self.call(asked.StatFile, pb.StatFileRequest(Path="/x")), ""),
+            await self.refused(self.returns(pb.Ref(id=ref)), ""),
+            await self.refused(self.call(asked.Warn, pb.WarnRequest(short=b"x" * (100 << 20))), ""),
+        ]
+        text = ops_pb2.FileActionMkFile(path="/told", mode=0o644, data=json.dumps(told).encode(), timestamp=-1)
+        await self.returns(await self.solve(files(None, [Action(ops_pb2.FileAction(mkfile=text))])))
+
+    async def refused(self, call, words: str) -> str:
+        try:
+            await call
+        except RpcError as e:
+            assert words in e.message
+            return f"{e.code.name}: {e.message}"
+        raise AssertionError(f"it is not refused: {words}")
 
     async def error(self) -> None:
         await self.returns(None, error=Status(code=3, message="it cannot be done"))

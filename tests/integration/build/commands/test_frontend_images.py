@@ -179,6 +179,37 @@ def test_how_it_fails(front):
     front.until_gone()
 
 
+def test_what_it_may_not(front):
+    """Return twice, use another build's results, send what is too large: it is told so, and its build goes on."""
+
+    async def look(bridge, result):
+        ref = result.refs[""]
+        return await bridge.read_file(ref, "/first")
+
+    assert asked(front, "twice", look)[0] == b"1"
+    text = pb.FileActionMkFile(path="/x", mode=0o644, data=b"of another build", timestamp=-1)
+
+    async def another():
+        with front.layers.lease() as lease:
+            bridge = Bridge(front.ketch.builds.builder(), Client(), lease, lambda _status: None)
+            ref = bridge.ref(files(None, [Action(pb.FileAction(mkfile=text))]))
+            await ref.tree()
+            return bridge, ref.id
+
+    async def told(bridge, result):
+        return json.loads(await bridge.read_file(result.refs[""], "/told"))
+
+    bridge, stranger = front.call(another())
+    try:
+        found, _ = asked(front, "strangers", told, stranger=stranger)
+    finally:
+        front.call(bridge.close())
+    assert found[:2] == [f"UNKNOWN: no such ref: {stranger}"] * 2
+    assert found[2] == "UNKNOWN: no ref: an empty result has no files"
+    assert found[3] == f"UNKNOWN: no such ref: {stranger}"
+    assert found[4].startswith("RESOURCE_EXHAUSTED: "), found[4]
+
+
 @pytest.mark.parametrize("do", ["loop", "hold"])
 def test_one_that_does_not_end_ends_with_its_build(front, do):
     """With all that it runs."""

@@ -24,6 +24,7 @@ CALLS = {
     "frontend.targets": ("targets", "List all targets current build supports"),
     "frontend.lint": ("lint", "Lint a Dockerfile"),
 }
+_OPTIONS = {_OUTLINE: [{"name": "target", "description": "Target build stage"}], _DESCRIBE: None}
 _VERSION = b"1.0.0"
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 
@@ -56,7 +57,7 @@ def _description() -> tuple[bytes, bytes]:
             "version": _VERSION.decode(),
             "type": "rpc",
             "description": text,
-            "opts": [{"name": "target", "description": "Target build stage"}] if name == _OUTLINE else [],
+            "opts": _OPTIONS.get(name, []),
             "inputs": None,
             "metadata": [{"name": name, "description": ""} for name in ("result.json", "result.txt")],
             "refs": None,
