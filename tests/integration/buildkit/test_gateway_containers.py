@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -29,9 +30,21 @@ SHELL = ("/bin/sh", "-c")
 def census(engine):
     """Nothing of a test's containers may be left behind it."""
     before = Census.take(engine.name)
+    open_before = descriptors(engine)
     yield before
     if engine.kind == "ketch":
         nothing_left(engine, before)
+        until(lambda: descriptors(engine) <= open_before, lambda: f"it had {open_before} open: {descriptors(engine)}")
+
+
+def descriptors(engine):
+    """How many descriptors of containers the daemon has open: sockets, mounts, directories, pidfds."""
+    place = f"/proc/{engine.process.pid}/fd"
+    found = 0
+    for name in os.listdir(place):
+        with contextlib.suppress(FileNotFoundError):
+            found += not os.readlink(f"{place}/{name}").endswith((".db", "-wal", "-shm", ".jsonl"))
+    return found
 
 
 def nothing_left(engine, before):
@@ -312,9 +325,16 @@ async def test_messages_that_nobody_should_send(build):
 
 
 @pytest.mark.ketch_only  # BuildKit of these versions has no such calls
-async def test_files_of_containers(build):
+async def test_files_of_containers(engine, census):
+    async with GatewayClient.building(engine.socket, SessionClient(secrets={"mine": b"hidden"})) as build:
+        await look_at_files(build)
+
+
+async def look_at_files(build):
     made = await build.solve(command(*SHELL, "mkdir /d; echo text > /d/file; ln -s file /d/link"))
-    await build.container("one", root(made), llb.Mount(dest="/part", resultID=made, selector="/d"))
+    part = llb.Mount(dest="/part", resultID=made, selector="/d")
+    secret = llb.Mount(dest="/secret", mountType=llb.SECRET, secretOpt={"ID": "mine"})
+    await build.container("one", root(made), part, secret)
 
     async def read(path, mount=0, **part):
         request = pb.ReadFileRequest(Ref="one", FilePath=path, MountIndex=mount, Range=part or None)
@@ -334,7 +354,8 @@ async def test_files_of_containers(build):
         assert await listed("/d") == await listed("/", 1) == [b"file", b"link"]
         assert (await status("/d/file")).size == 5
         assert (await status("/link", 1)).linkname == b"file"
-        for failing in (read("/none"), listed("/none"), status("/none"), read("/d/file", 2), read("/d", 0)):
+        failing_paths = (read("/none"), listed("/none"), status("/none"), read("/d", 0))
+        for failing in (*failing_paths, read("/d/file", 3), read("/", 2), listed("/", 2)):
             with pytest.raises(RpcError):
                 await failing
         if not begun:
@@ -459,6 +480,69 @@ async def test_nothing_is_left(engine, census, how):
         await asyncio.to_thread(until, lambda: not running(engine), "processes are ended", 30)
         if how != "the call ends":
             await asyncio.to_thread(nothing_left, engine, census)
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("milliseconds", [0, 2, 5, 10, 20, 40])
+@pytest.mark.parametrize("how", ["the call ends", "the client vanishes"])
+async def test_nothing_is_left_of_what_begins(engine, census, how, milliseconds):
+    """Neither of a container that starts, nor of a process that is added to one."""
+    async with GatewayClient.building(engine.socket) as build:
+        id = await build.solve(BASE)
+        for name in ("one", "two"):
+            await build.container(name, root(id))
+        holding = build.processes()
+        held = await holding.__aenter__()
+        first = await held.start("one", "sleep", "1000")
+        async with build.processes() as processes:
+            await processes.begin("one", "sleep", "1001")
+            await processes.begin("two", "sleep", "1002")
+            await asyncio.sleep(milliseconds / 1000)
+            if how == "the client vanishes":
+                build.channel._stream.transport.abort()
+        if how == "the call ends":
+            await asyncio.to_thread(until, lambda: len(running(engine)) == 1, "what began is ended", 30)
+            assert not first.exited.done()
+        await holding.__aexit__(None, None, None)
+        await asyncio.to_thread(until, lambda: not running(engine), "processes are ended", 30)
+
+
+@pytest.mark.ketch_only
+async def test_a_start_that_waits_for_a_cache_is_released(build):
+    id = await build.solve(BASE)
+    locked = llb.Mount(dest="/cache", mountType=llb.CACHE, cacheOpt={"ID": "locked", "sharing": llb.LOCKED})
+    for name in ("one", "two", "three"):
+        await build.container(name, root(id), locked)
+    async with build.processes() as processes:
+        await processes.start("one", "sleep", "1000")
+        waiting, patient_one = [await processes.begin(name, "true", fds=(1,)) for name in ("two", "three")]
+        await asyncio.sleep(0.3)
+        assert not waiting.started.done()
+        await build.release("two")
+        exit = await waiting.wait()
+        assert (exit.Code, "released" in exit.Error.message) == (255, True)
+        await build.release("one")
+        assert not (await patient_one.wait()).Code
+
+
+@pytest.mark.ketch_only
+async def test_what_does_no_harm_to_others(build):
+    """A size without a terminal; messages for a process that has ended; results that cannot be made."""
+    await build.container("one", root(await build.solve(BASE)))
+    failing = await build.solve(command("false"))
+    with pytest.raises(RpcError, match="did not complete successfully: exit code: 1"):
+        await build.container("two", root(failing))
+    async with build.processes() as processes:
+        first = await processes.start("one", *SHELL, "echo ready; cat")
+        await first.until(b"ready\n")
+        await first.resize(10, 10)
+        ended = await processes.start("one", "true")
+        await ended.wait()
+        await ended.resize(10, 10)
+        await ended.signal("TERM")
+        await ended.write(b"too late")
+        await first.write(b"still here\n")
+        await first.until(b"still here\n")
 
 
 @pytest.mark.ketch_only

@@ -15,14 +15,16 @@ Who neither reads nor lets its process read is waited for: nothing piles up here
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
 from google.protobuf.any_pb2 import Any as Detail
 
 from ketch.build.llb import ops_pb2
+from ketch.build.solver.flight import ended
 from ketch.buildkit.gateway.failures import EXIT, told
+from ketch.buildkit.gateway.process_input import ProcessInput
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.command.interactive import TerminalSize
 from ketch.engine.build.frontends.containers import ProcessOptions
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
     Call = ServerCall[pb.ExecMessage, pb.ExecMessage]
 
+log = logging.getLogger(__name__)
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_WAITING = 1 << 20  # bytes of input that may wait for a process
 _MOST = 10_000  # processes of one call
 _QUIET_S = 10.0  # after its end, for what still holds its output and writes nothing
 _NOT_BEGUN = 1
@@ -99,11 +101,11 @@ class _Processes:
             task.exception()  # the client has gone, and so the call is at its end
 
     async def close(self) -> None:
-        """End all."""
+        """End all, however often this is cancelled: each has a process to kill."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 def _options(message: pb.InitMessage) -> ProcessOptions:
@@ -124,7 +126,7 @@ class _Process:
 
     def __init__(self, call: Call, id: str, fds: Sequence[int]) -> None:
         self._call, self._id, self._fds = call, id, frozenset(fds)
-        self._input = _Input()
+        self._input = ProcessInput()
         self._process: InteractiveProcess | None = None
         self._begun = asyncio.Event()  # or it will not begin
         self._told = 0  # pieces of output that the client was sent
@@ -139,19 +141,24 @@ class _Process:
                 if message.File.Fd != _STDIN or _STDIN not in self._fds:
                     raise RpcError(Code.OUT_OF_RANGE, f"fd {message.File.Fd} unavailable to write")
                 await self._input.put(message.File.Data, end=message.File.EOF)
-            case "Resize":
-                await self._begun.wait()
-                if self._process is not None:
-                    await self._process.resize(TerminalSize(message.Resize.Rows, message.Resize.Cols))
-            case "Signal":
-                number = signals.parse(message.Signal.Name)
+            case "Resize" | "Signal" as kind:
+                number = signals.parse(message.Signal.Name) if kind == "Signal" else 0
                 if number is None:
                     raise InvalidArgument(f"Unknown signal {message.Signal.Name[:100]}")
                 await self._begun.wait()
-                if self._process is not None:
-                    await self._process.signal(number)
+                try:
+                    await self._pass_on(number, message.Resize)
+                except KetchError as e:  # it has ended just now, or has no terminal: no matter to other processes
+                    log.info("pass on what a client tells a process: %s", e)
             case kind:
                 raise InvalidArgument(f"a client sends no message {kind}")
+
+    async def _pass_on(self, signal: int, size: pb.ResizeMessage) -> None:
+        """Pass on a signal, or with 0 the terminal's size (KetchError)."""
+        if self._process is not None and signal:
+            await self._process.signal(signal)
+        elif self._process is not None:
+            await self._process.resize(TerminalSize(size.Rows, size.Cols))
 
     # -- what it does ------------------------------------------------------------------------------
 
@@ -240,45 +247,3 @@ def _exit(code: int) -> pb.ExitMessage:
         return pb.ExitMessage()
     detail = Detail(type_url=f"{EXIT}+json", value=msgspec.json.encode({"Code": code}))
     return pb.ExitMessage(Code=code, Error=Status(code=Code.UNKNOWN, message=f"exit code: {code}", details=[detail]))
-
-
-class _Input:
-    """Input on its way to a process: who brings more than may wait has to wait."""
-
-    def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._ended = self._dropped = False
-        self._changed = asyncio.Event()
-
-    async def put(self, data: bytes, *, end: bool) -> None:
-        """Take a piece, and perhaps the end; both are dropped when nobody wants any more."""
-        while self._size >= _WAITING and not self._dropped:
-            self._changed.clear()
-            await self._changed.wait()
-        if self._ended or self._dropped:
-            return
-        if data:
-            self._pieces.append(data)
-            self._size += len(data)
-        self._ended = end
-        self._changed.set()
-
-    async def get(self) -> bytes | None:
-        """The next piece; None at the end."""
-        while not self._pieces:
-            if self._ended or self._dropped:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        data = self._pieces.popleft()
-        self._size -= len(data)
-        self._changed.set()
-        return data
-
-    def drop(self) -> None:
-        """Want no more of it."""
-        self._dropped = True
-        self._pieces.clear()
-        self._size = 0
-        self._changed.set()

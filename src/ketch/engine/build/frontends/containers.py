@@ -78,8 +78,8 @@ class FrontendContainer:
 
     def __init__(self, bridge: Bridge, executor: BuildExecutor, template: BuildCommand, mounts: list[ContainerMount]):
         self._bridge, self._executor, self._template, self._mounts = bridge, executor, template, mounts
-        self._processes: set[InteractiveProcess] = set()
-        self._owner: asyncio.Task[None] | None = None
+        self._count = 0  # processes that somebody holds
+        self._owners: dict[asyncio.Task[None], bool] = {}  # that have a container: whether they were told to end it
         self._running: asyncio.Future[InteractiveContainer] | None = None
         self._released = False
 
@@ -91,14 +91,16 @@ class FrontendContainer:
         command = await self._command(options)
         if self._released:
             raise NotFound("start a process in a build's container: it was released")
-        if len(self._processes) >= _MOST_PROCESSES:
+        if self._count >= _MOST_PROCESSES:
             raise ResourceExhausted(f"start a process in a build's container: at most {_MOST_PROCESSES} run in one")
-        if self._running is None:
-            process = await self._first(command)
-        else:
-            process = await (await asyncio.shield(self._running)).add(command)
-        self._processes.add(process)
-        return process
+        self._count += 1
+        try:
+            if self._running is None:
+                return await self._first(command)
+            return await self._added(await asyncio.shield(self._running), command)
+        except BaseException:
+            self._count -= 1
+            raise
 
     async def _command(self, options: ProcessOptions) -> BuildCommand:
         if options.insecure:
@@ -122,13 +124,39 @@ class FrontendContainer:
     async def _first(self, command: BuildCommand) -> InteractiveProcess:
         """Start the container; when that fails, the next process is the first one."""
         self._running = running = asyncio.get_running_loop().create_future()
-        self._owner = owner = asyncio.create_task(self._own(command, running))
+        owner = asyncio.create_task(self._own(command, running))
+        self._owners[owner] = False
+        owner.add_done_callback(self._ended)
         try:
             container: InteractiveContainer = await asyncio.shield(running)
         except asyncio.CancelledError:
-            owner.cancel()
+            self._stop(owner)
             raise
         return container.process
+
+    def _stop(self, owner: asyncio.Task[None]) -> None:
+        """Have a container ended, once: who is ending it is not to be disturbed."""
+        if not self._owners.get(owner, True):
+            self._owners[owner] = True
+            owner.cancel()
+
+    def _ended(self, owner: asyncio.Task[None]) -> None:
+        del self._owners[owner]
+        if not owner.cancelled() and (error := owner.exception()) is not None:
+            log.error("end a build's container: %s", error)
+
+    async def _added(self, container: InteractiveContainer, command: BuildCommand) -> InteractiveProcess:
+        """Add a process; one that nobody waits for any more when it has begun is killed."""
+        adding = asyncio.create_task(container.add(command))
+        try:
+            return await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            try:
+                await ended([adding])
+            finally:
+                if not adding.cancelled() and adding.exception() is None:
+                    await _killed(adding.result())
+            raise
 
     async def _own(self, command: BuildCommand, running: asyncio.Future[InteractiveContainer]) -> None:
         """Have the container until this is cancelled; a container that cannot be started leaves nothing."""
@@ -148,21 +176,16 @@ class FrontendContainer:
 
     async def let_go(self, process: InteractiveProcess) -> None:
         """Take leave of a process: if it runs, it is killed."""
-        self._processes.discard(process)
-        try:
-            await process.signal(signal.SIGKILL)
-        except KetchError as e:  # it ends with its container
-            log.warning("kill a process that nobody holds any more: %s", e)
-        process.close()
+        self._count -= 1
+        await _killed(process)
 
     async def release(self) -> None:
         """End it; nothing of it is left."""
         self._released = True
-        if self._owner is not None:
-            self._owner.cancel()
-            await ended([self._owner])
-            if not self._owner.cancelled() and (error := self._owner.exception()) is not None:
-                raise error
+        owners = list(self._owners)
+        for owner in owners:
+            self._stop(owner)
+        await ended(owners)
 
     async def looked(self, number: int, look: Callable[[int, str], _T]) -> _T:
         """Look at the files of a mount, by its number (InvalidArgument, Conflict: the container has ended).
@@ -180,10 +203,22 @@ class FrontendContainer:
         container = await asyncio.shield(running)
 
         def look_at() -> _T:
-            with container.opened(place(mount, "")) as fd:
-                return look(fd, "/")
+            try:
+                with container.opened(place(mount, "")) as fd:
+                    return look(fd, "/")
+            except OSError as e:
+                raise InvalidArgument(f"look at mount {mount.dest}: {e.strerror}") from e
 
         return await asyncio.to_thread(look_at)
+
+
+async def _killed(process: InteractiveProcess) -> None:
+    """Kill a process, if it runs, and let go of it."""
+    try:
+        await process.signal(signal.SIGKILL)
+    except KetchError as e:  # it ends with its container
+        log.warning("kill a process that nobody holds any more: %s", e)
+    process.close()
 
 
 def _in_tree(snapshots: BuildSnapshots, tree: Tree, selector: str, look: Callable[[int, str], _T]) -> _T:
@@ -197,6 +232,7 @@ class FrontendContainers:
     def __init__(self, bridge: Bridge, executor: BuildExecutor) -> None:
         self._bridge, self._executor = bridge, executor
         self._all: dict[str, FrontendContainer] = {}
+        self._closed = False
 
     async def make(self, id: str, options: ContainerOptions) -> None:
         """Make a container, which its first process starts (AlreadyExists, PermissionDenied, other KetchErrors)."""
@@ -224,6 +260,8 @@ class FrontendContainers:
             hosts=options.hosts,
             platform=options.platform,
         )
+        if self._closed:
+            raise NotFound(f"make container {id}: its build has ended")
         if id in self._all:
             raise AlreadyExists(f"Container {id} already exists")
         if len(self._all) >= _MOST:
@@ -244,9 +282,8 @@ class FrontendContainers:
         await self._all.pop(id).release()
 
     async def close(self) -> None:
-        """Release all."""
+        """Release all, and make none any more."""
+        self._closed = True
         found = list(self._all.values())
         self._all.clear()
-        for error in await asyncio.gather(*(one.release() for one in found), return_exceptions=True):
-            if isinstance(error, BaseException):
-                raise error
+        await asyncio.gather(*(one.release() for one in found))
