@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Descriptor, Platform
+    from ketch.remote.credentials import CredentialKeeper
     from ketch.storage.content.leases import Lease
     from ketch.storage.contexts.sent import SentEntry
 
@@ -355,6 +356,10 @@ class BuildSession(Protocol):
 
     async def credentials(self, host: str) -> tuple[str, str] | None:
         """User and password, or an empty user and a token, for a registry and for no other."""
+        ...
+
+    def keeper(self, host: str) -> CredentialKeeper | None:
+        """The client as the keeper of its credentials for a registry; None: `credentials` tells them."""
         ...
 
     def uploaded(self, host: str, path: str) -> AsyncIterator[bytes]:

@@ -15,14 +15,14 @@ from yarl import URL
 from ketch.errors import PermissionDenied, Unauthenticated, Unavailable
 from ketch.remote import headers
 from ketch.remote.bodies import whole
-from ketch.remote.credentials import check_token
+from ketch.remote.credentials import KeptCredentials, check_token
 from ketch.remote.errors import LOG_IN, RegistryError
 from ketch.remote.transport import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.remote.credentials import Credentials
+    from ketch.remote.credentials import CredentialKeeper, Credentials, IssuedToken
     from ketch.remote.headers import Challenge
     from ketch.remote.transport import Transport
 
@@ -61,13 +61,27 @@ class TokenCache:
             return f"Bearer {check_token(credentials.registry_token)}"
         if challenge is None:
             return None
+        if isinstance(credentials, KeptCredentials):
+            if challenge.scheme != "basic" and (issued := await self._issued(challenge, credentials.keeper, scopes)):
+                return f"Bearer {check_token(issued.text)}"
+            credentials = await credentials.keeper.revealed()
         if challenge.scheme == "basic":
             return credentials.basic() if credentials and credentials.username else None
         return f"Bearer {(await self.token(challenge, credentials, scopes, verify)).text}"
 
     def forget(self, challenge: Challenge, credentials: Credentials | None, scopes: Sequence[str]) -> None:
         """Drop a token that the registry refused."""
+        if isinstance(credentials, KeptCredentials):
+            parameters = challenge.parameters
+            credentials.keeper.forget(parameters.get("realm", ""), parameters.get("service", ""), scopes)
+            credentials = credentials.keeper.known
         self._kept.pop(_key(challenge, credentials, scopes), None)
+
+    @staticmethod
+    async def _issued(challenge: Challenge, keeper: CredentialKeeper, scopes: Sequence[str]) -> IssuedToken | None:
+        """A token that the client gets; it keeps them itself as long as they serve."""
+        parameters = challenge.parameters
+        return await keeper.token(parameters.get("realm", ""), parameters.get("service", ""), scopes)
 
     async def token(
         self, challenge: Challenge, credentials: Credentials | None, scopes: Sequence[str], verify: bool

@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,43 @@ class Credentials(msgspec.Struct, kw_only=True, frozen=True):
     def basic(self) -> str:
         """The header ``Authorization`` of Basic authentication (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+
+
+class IssuedToken(NamedTuple):
+    """A bearer token that somebody else has got, and for how many seconds it serves (0: nobody said)."""
+
+    text: str
+    lasts_s: float
+
+
+class CredentialKeeper(Protocol):
+    """A client that keeps its credentials for a registry to itself, and gets tokens with them.
+
+    ``known``: what it has revealed.
+    """
+
+    known: Credentials | None
+
+    async def token(self, realm: str, service: str, scopes: Sequence[str]) -> IssuedToken | None:
+        """A token of a token server (Unauthenticated); None: it gets none, and has to be asked for what it keeps."""
+        ...
+
+    def forget(self, realm: str, service: str, scopes: Sequence[str]) -> None:
+        """Drop a token that the registry refused."""
+        ...
+
+    async def revealed(self) -> Credentials | None:
+        """The credentials, for a registry that wants a password."""
+        ...
+
+
+class KeptCredentials(Credentials, kw_only=True, frozen=True):
+    """Credentials that a client keeps."""
+
+    keeper: CredentialKeeper
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def completed(given: Credentials) -> Credentials:

@@ -194,6 +194,9 @@ class MemorySession:
     async def ssh_agent(self, name: str) -> str | None:
         return None
 
+    def keeper(self, host: str) -> None:
+        return None
+
     async def credentials(self, host: str) -> tuple[str, str] | None:
         return None
 

@@ -98,6 +98,9 @@ class SourceClient:
     async def ssh_agent(self, name):
         return self.agents.get(name)
 
+    def keeper(self, _host):
+        return None
+
     async def credentials(self, host):
         return self.passwords.get(host)
 

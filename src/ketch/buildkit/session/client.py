@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,7 @@ from ketch.buildkit.session import transfers
 from ketch.buildkit.session.agents import ForwardedAgent
 from ketch.buildkit.session.content import ClientLayout
 from ketch.buildkit.session.sending import SendingEnd
+from ketch.buildkit.session.tokens import ClientCredentials
 from ketch.buildkit.wire.credentials import auth_pb2, secrets_pb2, ssh_pb2
 from ketch.errors import NotFound, Unavailable
 from ketch.rpc.status import Code, RpcError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.build.providers import DirectoryReceiver
+    from ketch.remote.credentials import CredentialKeeper
     from ketch.rpc.client import Channel
     from ketch.rpc.method import Message, Method
 
@@ -49,6 +52,7 @@ class ClientSession:
         self.channel, self.id, self.name, self.shared_key, self.methods = channel, id, name, shared_key, methods
         self._place = directory
         self._agents: dict[str, ForwardedAgent] = {}
+        self._keepers: dict[str, ClientCredentials] = {}
         self._undo = AsyncUndo()
 
     async def close(self) -> None:
@@ -84,7 +88,7 @@ class ClientSession:
         if not self.serves(SecretsService.GetSecret):
             return None
         try:
-            answer = await self._asked(SecretsService.GetSecret, secrets_pb2.GetSecretRequest(ID=name))
+            answer = await self.asked(SecretsService.GetSecret, secrets_pb2.GetSecretRequest(ID=name))
         except RpcError as e:
             if e.code in _NONE:
                 return None
@@ -97,7 +101,7 @@ class ClientSession:
         if not self.serves(SSHService.ForwardAgent):
             return None
         try:
-            await self._asked(SSHService.CheckAgent, ssh_pb2.CheckAgentRequest(ID=name))
+            await self.asked(SSHService.CheckAgent, ssh_pb2.CheckAgentRequest(ID=name))
         except RpcError as e:
             if e.code in (*_NONE, Code.UNKNOWN):
                 return None
@@ -112,14 +116,23 @@ class ClientSession:
         """User and password, or an empty user and a token, for a registry and for no other."""
         if not self.serves(AuthService.Credentials):
             return None
-        asked = auth_pb2.CredentialsRequest(Host=_HUB_ASKED if host in _HUB else host)
+        asked = auth_pb2.CredentialsRequest(Host=_asked_for(host))
         try:
-            answer = await self._asked(AuthService.Credentials, asked)
+            answer = await self.asked(AuthService.Credentials, asked)
         except RpcError as e:
             if e.code in _NONE:
                 return None
             raise
         return (answer.Username, answer.Secret) if answer.Secret else None
+
+    def keeper(self, host: str) -> CredentialKeeper | None:
+        """The client as the keeper of its credentials for a registry; None: it gets no tokens with them."""
+        if not (self.serves(AuthService.FetchToken) and self.serves(AuthService.GetTokenAuthority)):
+            return None
+        if host not in self._keepers:
+            reveal = functools.partial(self.credentials, host)
+            self._keepers[host] = ClientCredentials(self.asked, _asked_for(host), reveal)
+        return self._keepers[host]
 
     async def uploaded(self, host: str, path: str) -> AsyncIterator[bytes]:
         """The bytes that the client keeps at a path, which it gives once (NotFound: it keeps none)."""
@@ -150,7 +163,7 @@ class ClientSession:
         if not self.serves(FileSendService.DiffCopy):
             raise NotFound(f"method {FileSendService.DiffCopy.path} not supported by the client")
 
-    async def _asked(self, method: Method[Q, A], request: Q) -> A:
+    async def asked(self, method: Method[Q, A], request: Q) -> A:
         return await self.channel.unary(method, request, timeout=_ANSWER_S)
 
 
@@ -173,3 +186,8 @@ class ClientDirectory:
             if e.code == Code.NOT_FOUND:
                 raise NotFound(e.message) from e
             raise Unavailable(f"the client sends `{self._name}`: {e.message}", hint=e.hint) from e
+
+
+def _asked_for(host: str) -> str:
+    """A registry as clients know it."""
+    return _HUB_ASKED if host in _HUB else host

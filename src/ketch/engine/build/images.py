@@ -20,7 +20,7 @@ from ketch.oci import digest as digests
 from ketch.oci import platform as platforms
 from ketch.oci import reference as references
 from ketch.oci.reference import Reference
-from ketch.remote.credentials import Credentials
+from ketch.remote.credentials import Credentials, KeptCredentials
 from ketch.remote.errors import RegistryError, phrase, shown
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ def _here(store: ImageStore, ref: Reference, platform: Platform) -> FoundImage |
 
 
 async def session_credentials(domain: str, session: BuildSession) -> Credentials | None:
-    """The session's credentials for a registry."""
+    """The session's credentials for a registry: told, or kept by a client that gets tokens with them."""
+    if (keeper := session.keeper(domain)) is not None:
+        return KeptCredentials(keeper=keeper)
     given = await session.credentials(domain)
     if given is None:
         return None

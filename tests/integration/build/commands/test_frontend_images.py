@@ -35,6 +35,9 @@ class Client:
 
     id = "the-client"
 
+    def keeper(self, _host):
+        return None
+
     async def credentials(self, _host):
         return None
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from ketch.engine.model.building.builds import ImageBuild
-    from ketch.remote.credentials import Credentials
+    from ketch.remote.credentials import CredentialKeeper, Credentials
 
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _DEFAULT_AGENT = "default"
@@ -66,6 +66,10 @@ class RequestSession:
             return None
         token = found.registry_token or found.identity_token
         return ("", token) if token else (found.username, found.password)
+
+    def keeper(self, host: str) -> CredentialKeeper | None:
+        """Nothing: a request has the credentials."""
+        return None
 
     def uploaded(self, host: str, path: str) -> AsyncIterator[bytes]:
         """Nothing (NotFound)."""
