@@ -191,6 +191,18 @@ def test_why_a_build_failed(builder, context):
     assert listed("status=error", "duration>1h") == listed("startedAt<24h") == 0
 
 
+def test_passwords_are_not_kept(builder):
+    """That of a context's address: neither in its record nor in its error, where clients put their command lines."""
+    words = ["buildx", "build", "https://me:the-password@127.0.0.1:1/x.git"]
+    assert builder.docker(*words, check=False, timeout=60).code
+    with sqlite3.connect(f"file:{builder.data_root}/ketch.db?mode=ro", uri=True) as db:
+        (record,) = db.execute("SELECT record FROM builds ORDER BY created DESC LIMIT 1").fetchone()
+        assert b"https://xxxxx:xxxxx@127.0.0.1:1/x.git" in record
+        (kept,) = db.execute("SELECT data FROM build_blobs ORDER BY rowid DESC LIMIT 1").fetchone()
+        assert b"127.0.0.1:1/x.git" in kept
+        assert b"the-password" not in record + kept
+
+
 def test_buildx_lists_shows_and_removes(builder, two_builds):
     good, bad = two_builds
     docker = builder.docker

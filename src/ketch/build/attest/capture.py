@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct, field
 
 from ketch.build.attest import purl
+from ketch.build.attest.addresses import without_password
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.vertex import in_order
 from ketch.oci import reference
@@ -81,12 +82,12 @@ def _source(found: Captured, vertex: Vertex, pin: str) -> None:
     elif kind == _GIT:
         address = op.source.attrs.get("git.fullurl") or rest
         _, sharp, fragment = rest.partition("#")
-        found.repositories[Material(_without_password(address.partition("#")[0]) + sharp + fragment, ("sha1", pin))] = (
+        found.repositories[Material(without_password(address.partition("#")[0]) + sharp + fragment, ("sha1", pin))] = (
             None
         )
     else:
         algorithm, _, figures = pin.partition(":")
-        found.files[Material(_without_password(op.source.identifier), (algorithm, figures))] = None
+        found.files[Material(without_password(op.source.identifier), (algorithm, figures))] = None
 
 
 def _image(found: Captured, name: str, platform: Platform | None, pin: str) -> None:
@@ -121,13 +122,3 @@ def _command(found: Captured, command: pb.ExecOp) -> None:
 
 def _note(found: dict[str, bool], name: str, *, optional: bool) -> None:
     found[name] = optional and found.get(name, True)
-
-
-def _without_password(address: str) -> str:
-    """An address whose user and password are not shown."""
-    scheme, separator, rest = address.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    if not separator or not at or ":" not in user:
-        return address
-    return f"{scheme}{separator}xxxxx:xxxxx@{host}{slash}{path}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.message import Message
 
+from ketch.build.attest.addresses import without_password
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.llb.vertex import in_order, vertex
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ketch.build.llb.vertex import Edge
 
 _OF_SESSIONS = ("local.session", "local.unique")  # attributes that say nothing of the files
+_ADDRESSES = ("git.fullurl",)
 
 
 class Steps(NamedTuple):
@@ -83,6 +85,8 @@ def _operation(op: pb.Op) -> dict[str, Any]:
         attrs = found["Op"][kind].get("attrs", {})
         for name in _OF_SESSIONS:
             attrs.pop(name, None)
+        attrs.update((name, without_password(attrs[name])) for name in _ADDRESSES if name in attrs)
+        found["Op"][kind]["identifier"] = without_password(op.source.identifier)
     return found
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ketch.build.attest import graph
+from ketch.build.attest.addresses import without_password
 from ketch.build.attest.options import MAX, MIN, V1, ProvenanceOptions
 from ketch.build.attest.statement import PROVENANCE_V02, PROVENANCE_V1, Attestation
 from ketch.notation import times
@@ -76,7 +77,7 @@ class _Told:
         self._about, self._captured, facts = about, about.captured, about.facts
         self._directories = {*facts.directories, *about.captured.directories}
         self._started, self._finished = times.rfc3339(facts.started), times.rfc3339(finished)
-        attrs = {name: value for name, value in facts.attrs.items() if not _left_out(name)}
+        attrs = {name: without_password(value) for name, value in facts.attrs.items() if not _left_out(name)}
         self._vcs = {n.removeprefix(_VCS): attrs.pop(n) for n in list(attrs) if n.startswith(_VCS)}
         self._address = attrs.pop(attrs.get("contextkey") or "context", "")
         self._path = attrs.pop("filename", "")

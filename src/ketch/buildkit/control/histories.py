@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _CANCELED = "context canceled"
 _STATUS = "application/vnd.googeapis.google.rpc.status+proto"  # BuildKit's name of it, as it is written there
 _STATEMENT = "application/vnd.in-toto+json"
+_OF_THE_MOMENT = ("stack.Stack", "errdefs.Solve")  # in the types of details
 
 
 @asynccontextmanager
@@ -189,7 +190,12 @@ def _descriptor(blob: RecordedBlob) -> pb.Descriptor:
 
 
 def _status(error: RpcError) -> bytes:
-    return Status(code=error.code, message=error.message, details=error.details).SerializeToString()
+    """An error as it is kept: without the stacks of programs, which have their command lines in them, and the step.
+
+    What a step's operation is serves debuggers, as long as the build is there.
+    """
+    details = [one for one in error.details if not any(kind in one.type_url for kind in _OF_THE_MOMENT)]
+    return Status(code=error.code, message=error.message, details=details).SerializeToString()
 
 
 def _error(record: BuildRecord) -> Status | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build import entitlements
 from ketch.build.attest import options as attests
+from ketch.build.attest.addresses import without_password
 from ketch.build.attest.provenance import BuildFacts
 from ketch.buildkit.control import histories, workers
 from ketch.buildkit.gateway.failures import told
@@ -270,7 +271,7 @@ class _Solve:
 
     def _new_record(self) -> BuildRecord:
         names = next((one.request.attrs["name"] for one in self._outputs if one.request.attrs.get("name")), "")
-        attrs = self._attrs
+        attrs = {name: without_password(value) for name, value in self._attrs.items()}
         return BuildRecord(
             ref=self._request.Ref,
             name=names.partition(",")[0] or attrs.get("target", "") or attrs.get("filename", ""),

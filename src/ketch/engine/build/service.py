@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from ketch.build.attest.addresses import without_password
 from ketch.engine import os_errors
 from ketch.engine.build.status_log import StatusLog, unpacked
 from ketch.engine.model.building.records import BuildRecord
@@ -264,7 +265,7 @@ class _Work:
             created=0,
             target=request.target,
             platforms=list(request.platforms),
-            context=request.place or request.remote,
+            context=request.place or without_password(request.remote),
             arguments=given,
         )
 

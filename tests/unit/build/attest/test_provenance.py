@@ -97,6 +97,25 @@ def test_a_graph_s_sources_are_captured_with_what_they_stood_for():
     assert not found.network
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("version", ["v1", "v0.2"])
+def test_passwords_of_addresses_are_not_told(mode, version):
+    address = "https://me:secret@host/r.git#main"
+    git = source("git://host/r.git#main", {"git.fullurl": address.partition("#")[0]})
+    web = source("https://me:secret@host/f.tar", {})
+    result = files(git, [Action(pb.FileAction(copy=pb.FileActionCopy(src="/", dest="/")), web)])
+    facts = BuildFacts(ref="r", started=0, machine=MACHINE, attrs={"context": address, "context:b": address})
+    told = Provenance(
+        options=options.ProvenanceOptions(mode=mode, version=version),
+        facts=facts,
+        captured=capture(result, {git.vertex.digest: "c0ffee", web.vertex.digest: "sha256:12"}),
+        result=result,
+    )
+    found = told.attestation(0, {}).predicate.decode()
+    assert "secret" not in found
+    assert '"uri":"https://xxxxx:xxxxx@host/r.git#main","digest":{"sha1":"c0ffee"}' in found
+
+
 def test_a_source_of_which_nobody_knows_what_it_stood_for_makes_it_incomplete():
     assert capture(source("https://host/f.tar", {}), {}).incomplete
     assert capture(image("docker.io/library/b:1"), {}).incomplete
