@@ -56,8 +56,19 @@ def ketch(engine, place, tag, args):
     """`ketch build`; whether all of it was cached."""
     words = [word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")]
     done = engine.ketch("build", "--progress=plain", "-t", tag, "--add-host", HOST, *words, place, timeout=60)
-    steps = set(re.findall(r"^#(\d+) \[(?!internal).* (?:RUN|COPY|WORKDIR) ", done.err, re.MULTILINE))
-    return steps <= set(re.findall(r"^#(\d+) CACHED$", done.err, re.MULTILINE))
+    return _all_cached(done.err)
+
+
+def buildx(engine, place, tag, args):
+    """`docker buildx build`."""
+    words = [word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")]
+    words = ["--progress=plain", "-t", tag, "--add-host", HOST, *words, place]
+    return _all_cached(engine.docker("buildx", "build", *words, timeout=90).err)
+
+
+def _all_cached(progress):
+    steps = set(re.findall(r"^#(\d+) \[(?!internal).* (?:RUN|COPY|WORKDIR) ", progress, re.MULTILINE))
+    return steps <= set(re.findall(r"^#(\d+) CACHED$", progress, re.MULTILINE))
 
 
 def docker(engine, place, tag, args):
@@ -82,7 +93,7 @@ def _cached(out: str) -> bool:
     return "Running in" not in out
 
 
-BUILDERS = {"ketch": ketch, "docker": docker, "docker-py": docker_py}
+BUILDERS = {"ketch": ketch, "buildx": buildx, "docker": docker, "docker-py": docker_py}
 
 
 def answer(engine, tag, port) -> str:
@@ -164,21 +175,27 @@ def test_docker_compose_1(harbour, projects, tmp_path):
         compose.close()
 
 
-def test_docker_compose_2(harbour, projects, tmp_path):
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_docker_compose_2(harbour, projects, tmp_path, buildkit):
     root, found = projects
     directory = tmp_path / "second"
     shutil.copytree(root, directory, symlinks=True)
-    (directory / "compose.yaml").write_text(compose_file(found, "compose2"))
+    builder = f"compose2-{buildkit}"
+    (directory / "compose.yaml").write_text(compose_file(found, builder))
 
     def run(*words):
-        return harbour.docker("compose", *words, cwd=str(directory), timeout=90, DOCKER_BUILDKIT="0")
+        return harbour.docker("compose", *words, cwd=str(directory), timeout=90, DOCKER_BUILDKIT=buildkit)
+
+    def built_anew():
+        done = run("--progress=plain", "build")
+        return not _all_cached(done.out + done.err) if buildkit == "1" else "Running in" in done.out
 
     try:
-        assert "Running in" in run("build").out
-        assert "Running in" not in run("build").out
+        assert built_anew()
+        assert not built_anew()
         run("up", "-d")
         for name, project in found.items():
-            assert says(harbour, f"second-{name}-1", project) == project.says.format("compose2")
+            assert says(harbour, f"second-{name}-1", project) == project.says.format(builder)
     finally:
         run("down", "-v", "-t", "0")
 
