@@ -23,26 +23,35 @@ class Remotes:
         self.settings = settings
         self.transport = Transport(settings)
         self._tokens = TokenCache(self.transport)
-        self._endpoints: dict[str, RegistryEndpoint] = {}
+        self._endpoints: dict[tuple[str, bool], RegistryEndpoint] = {}
 
     async def close(self) -> None:
         """End all connections."""
         await self.transport.close()
 
-    def repository(self, ref: Reference, credentials: Credentials | None = None, *, push: bool = False) -> Repository:
-        """The repository of a reference; sends no request."""
+    def repository(
+        self, ref: Reference, credentials: Credentials | None = None, *, push: bool = False, insecure: bool = False
+    ) -> Repository:
+        """The repository of a reference; sends no request.
+
+        ``insecure``: it may be used without TLS or with an unverified certificate, whatever the settings say.
+        """
         mirrors = self.settings.mirrors if ref.domain == DEFAULT_DOMAIN and not push else ()
-        endpoints = [*(self._endpoint(url, mirror=True) for url in mirrors), self._endpoint(ref.domain)]
+        endpoints = [
+            *(self._endpoint(url, mirror=True) for url in mirrors),
+            self._endpoint(ref.domain, insecure=insecure),
+        ]
         return Repository(self.transport, endpoints, ref, credentials, push)
 
     async def login(self, credentials: Credentials) -> str:
         """Log in to ``server_address``; returns an identity token if it gives one (Unauthenticated)."""
         return await self._endpoint(host_of(credentials.server_address)).login(credentials)
 
-    def _endpoint(self, address: str, *, mirror: bool = False) -> RegistryEndpoint:
-        found = self._endpoints.get(address)
+    def _endpoint(self, address: str, *, mirror: bool = False, insecure: bool = False) -> RegistryEndpoint:
+        found = self._endpoints.get((address, insecure))
         if found is None:
-            found = self._endpoints[address] = RegistryEndpoint(self.transport, self._tokens, address, mirror=mirror)
+            found = RegistryEndpoint(self.transport, self._tokens, address, mirror=mirror, insecure=insecure)
+            self._endpoints[address, insecure] = found
         return found
 
 

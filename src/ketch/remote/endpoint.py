@@ -35,13 +35,21 @@ HUB = "registry-1.docker.io"
 class RegistryEndpoint:
     """A registry at one address; its protocol is found out at the first request."""
 
-    def __init__(self, transport: Transport, tokens: auth.TokenCache, address: str, *, mirror: bool = False) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        tokens: auth.TokenCache,
+        address: str,
+        *,
+        mirror: bool = False,
+        insecure: bool = False,
+    ) -> None:
         self._transport, self._tokens = transport, tokens
         self.mirror = mirror
         url = URL(address) if "://" in address else None
         self.host = (url.authority if url is not None else address) or address
         self._given = url
-        self.insecure = transport.settings.is_insecure(self.host)
+        self.insecure = insecure or transport.settings.is_insecure(self.host)
         self._base: URL | None = None
         self._challenge: Challenge | None = None
         self._lock = asyncio.Lock()

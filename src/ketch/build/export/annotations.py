@@ -35,6 +35,9 @@ class OutputAnnotations:
         """InvalidArgument for what names nothing that could have any."""
         self._rows = [_row(name, value) for name, value in attributes.items() if re.match(r"annotation[-.\[]", name)]
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
     def of(self, kind: str, platform: Platform | None = None) -> dict[str, str]:
         """The annotations of a kind, for a platform."""
         named = platforms.text(platform) if platform is not None else ""

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from ketch.storage.content.leases import Lease
 
 _MADE_HERE = "built-"
+_DOCKER_TYPES = {
+    oci.CONFIG: oci.DOCKER_CONFIG,
+    oci.LAYER: oci.DOCKER_LAYER_PLAIN,
+    oci.LAYER_GZIP: oci.DOCKER_LAYER,
+    oci.LAYER_ZSTD: oci.DOCKER_LAYER_ZSTD,
+    f"{oci.FOREIGN}+gzip": oci.DOCKER_FOREIGN,
+}
 
 
 class _CachingConfig(ImageConfig, kw_only=True, omit_defaults=True):
@@ -60,6 +67,23 @@ def annotated(store: ImageStore, lease: Lease, image: Image, annotations: Mappin
 def in_form(store: ImageStore, lease: Lease, image: Image, how: LayerCompression) -> Image:
     """An image that is not in the store yet, with its layers compressed as asked for.  Blocking."""
     return compressed(store, lease, image, image.manifest, lambda _item: None, how) or image
+
+
+def with_docker_types(store: ImageStore, lease: Lease, image: Image) -> Image:
+    """An image that is not in the store yet, with a manifest of Docker's media types, which has no annotations.
+
+    Blocking.
+    """
+    found = msgspec.json.decode(store.content.read(image.manifest), type=oci.Manifest)
+
+    def typed(one: oci.Descriptor) -> oci.Descriptor:
+        return msgspec.structs.replace(one, media_type=_DOCKER_TYPES.get(one.media_type, one.media_type))
+
+    manifest = oci.Manifest(
+        config=typed(found.config), layers=[typed(one) for one in found.layers], media_type=oci.DOCKER_MANIFEST
+    )
+    digest = store.content.put(oci.encode(manifest), hold=lease.hold, durable=False)
+    return msgspec.structs.replace(image, manifest=digest)
 
 
 def make(store: ImageStore, snapshots: BuildSnapshots, lease: Lease, product: Product) -> Image:

@@ -27,10 +27,12 @@ def write(
     lease: Lease,
     manifests: Sequence[oci.Descriptor],
     annotations: Mapping[str, str] | None = None,
+    *,
+    media_type: str = oci.INDEX,
 ) -> str:
     """Write the index of manifests that are in place, held by the lease; returns its digest.  Blocking."""
     found = oci.Index(
-        media_type=oci.INDEX,
+        media_type=media_type,
         annotations=dict(annotations) if annotations else None,
         manifests=list(manifests),
     )

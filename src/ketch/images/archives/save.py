@@ -200,6 +200,7 @@ def _index(store: ImageStore, entries: list[_Chosen]) -> oci.Index:
 def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[DockerEntry]:
     """``manifest.json`` for readers that know no index: each image; of several with one name, one has it."""
     tags: dict[tuple[str, str], list[str]] = {}
+    images = {image.id: image for entry in entries for image in entry.images}
     for entry in entries:
         for number, image in enumerate(entry.images):
             found = tags.setdefault((image.id, _manifest(entry, image)), [])
@@ -209,18 +210,18 @@ def _docker_entries(store: ImageStore, entries: list[_Chosen]) -> list[DockerEnt
         DockerEntry(
             config=_path(image_id),
             repo_tags=names or None,
-            layers=[_path(blob) for blob in store.resolve(image_id).blobs_of(manifest)],
-            layer_sources=_sources(store, image_id, manifest),
+            layers=[_path(blob) for blob in images[image_id].blobs_of(manifest)],
+            layer_sources=_sources(store, images[image_id], manifest),
         )
         for (image_id, manifest), names in tags.items()
     ]
 
 
-def _sources(store: ImageStore, image_id: str, manifest: str) -> dict[str, oci.Descriptor]:
+def _sources(store: ImageStore, image: Image, manifest: str) -> dict[str, oci.Descriptor]:
     layers = msgspec.json.decode(store.content.read(manifest), type=oci.Manifest).layers
     return {
         diff_id: oci.Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
-        for diff_id, layer in zip(store.resolve(image_id).diff_ids, layers, strict=False)
+        for diff_id, layer in zip(image.diff_ids, layers, strict=False)
     }
 
 

@@ -28,7 +28,7 @@ from ketch.oci import reference
 from ketch.remote.upload import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from ketch.images.catalog import Named
     from ketch.images.model import Image
@@ -94,6 +94,22 @@ class Pusher(Struct):
             image, target = await self._compressed(lease, name, named, image)
             await self._image(target)
             return await self._noted(name, image.id, await self._manifest(tag, target))
+
+    async def push_made(self, target: str, images: Sequence[Image], tag: str) -> Pushed:
+        """Push a manifest or an index of images that the caller holds, by a tag or, without one, by its digest.
+
+        They need neither be in the store nor have a name.  Unauthenticated, PermissionDenied, Unavailable.
+        """
+        by_manifest = {image.manifest: image for image in images}
+        index = None
+        if target not in by_manifest:
+            index = msgspec.json.decode(await asyncio.to_thread(self.store.content.read, target), type=oci.Index)
+            for descriptor in index.manifests:
+                await self._image(descriptor.digest, by_manifest.get(descriptor.digest))
+                await self._manifest(descriptor.digest, descriptor.digest)
+        else:
+            await self._image(target, by_manifest[target])
+        return await self._manifest(tag or target, target, (index.media_type or oci.INDEX) if index else "")
 
     async def _noted(self, name: str, image_id: str, pushed: Pushed) -> Pushed:
         repository = reference.parse(name).repository
@@ -161,14 +177,14 @@ class Pusher(Struct):
         loop = asyncio.get_running_loop()
         return lambda item: loop.call_soon_threadsafe(self.report, item)  # type: ignore[return-value]
 
-    async def _image(self, target: str) -> None:
-        """Upload all blobs of one manifest."""
+    async def _image(self, target: str, image: Image | None = None) -> None:
+        """Upload all blobs of one manifest, of the image or of one that is in the store."""
         data = await asyncio.to_thread(self.store.content.read, target)
         manifest = msgspec.json.decode(data, type=oci.Manifest)
         layers = list({layer.digest: layer for layer in manifest.layers}.values())
         for layer in layers:
             self.report(status(short(layer.digest), "Preparing"))
-        image = self.store.catalog.by_manifest(target)
+        image = image or self.store.catalog.by_manifest(target)
         blobs = ImageBlobs(self.store, [image] if image is not None else [])
         tasks = [asyncio.create_task(self._blob(blobs, layer, self.report)) for layer in layers]
         try:

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 IMAGES = ("image", "moby", "docker", "oci")
 FILES = ("local", "tar")
 NOTHING = ("none", "cacheonly")
+_SWITCHES = (
+    "push",
+    "push-by-digest",
+    "name-canonical",
+    "registry.insecure",
+    "store",
+    "oci-mediatypes",
+    "platform-split",
+    "rewrite-timestamp",
+)
 
 
 class Output(NamedTuple):
@@ -43,24 +53,46 @@ def check(outputs: Sequence[OutputRequest], *, many: bool) -> None:
         if output.kind in ("docker", "oci") and attrs.get("tar", "true") in ("false", "0"):
             raise Unimplemented(f"output `{output.kind}`: tar=false: it is one archive", hint="unpack it with tar")
         OutputAnnotations(attrs).check(many=many)
-        asked(output, "rewrite-timestamp")
-        asked(output, "push")
+        for name in _SWITCHES:
+            asked(output, name)
 
 
 def compression_of(output: OutputRequest) -> LayerCompression | None:
     """The compression of layers that is asked for; None: none, they are gzip when they are sent (KetchError)."""
     kind, level = output.attrs.get("compression", ""), output.attrs.get("compression-level", "")
     force = asked(output, "force-compression")
-    if not (kind or level or force):
+    # What a later push compresses has another manifest, of OCI's types, and a name.
+    now = docker_types(output) or asked(output, "push-by-digest") or not asked(output, "store", usual=True)
+    if not (kind or level or force or now):
         return None
     return LayerCompression(packing.compression(kind or packing.GZIP, level), force)
 
 
-def asked(output: OutputRequest, name: str) -> bool:
+def kept(output: Output) -> bool:
+    """Whether the images stay in the image store."""
+    return output.sink is None and asked(output.request, "store", usual=True)
+
+
+def named(output: Output) -> bool:
+    """Whether the images that stay get their names: not where they are known by their digests alone."""
+    return kept(output) and not asked(output.request, "push-by-digest")
+
+
+def known_by_digest(output: Output) -> bool:
+    """Whether the images that stay are known by their digests, too."""
+    return kept(output) and (asked(output.request, "name-canonical") or asked(output.request, "push-by-digest"))
+
+
+def docker_types(output: OutputRequest) -> bool:
+    """Whether manifests have Docker's media types in place of OCI's."""
+    return not asked(output, "oci-mediatypes", usual=True)
+
+
+def asked(output: OutputRequest, name: str, *, usual: bool = False) -> bool:
     """A truth value among the attributes (InvalidArgument)."""
     text = output.attrs.get(name, "")
     try:
-        return booleans.strict(text) if text else False
+        return booleans.strict(text) if text else usual
     except booleans.NotABooleanError as e:
         raise InvalidArgument(f"output `{output.kind}`: {name}={text}: {e}") from e
 

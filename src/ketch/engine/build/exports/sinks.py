@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 from ketch.engine.aio.transfer import in_own_thread, written
 from ketch.engine.os_errors import explained
 from ketch.errors import InvalidArgument, Unavailable
-from ketch.storage.archive.write import write_directory
+from ketch.storage.archive.write import Gathered, TreeWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +136,12 @@ class StreamSink(ArchiveSink):
 
 def write_trees(snapshots: BuildSnapshots, trees: Sequence[NamedTree], file: IO[bytes]) -> None:
     """Write trees as one tar.  Blocking."""
+    out = Gathered(file.write)
     for one in trees:
+        writer = TreeWriter(file.write, out)  # files of two trees are no links of each other
         with snapshots.opened(one.tree) as fd:
-            write_directory(fd, one.name or None, file)
+            if one.name:
+                writer.directory(fd, one.name)
+            else:
+                writer.content(fd, "")
+    TreeWriter(file.write, out).end()
