@@ -133,7 +133,7 @@ def test_the_same_words(engine, dockerd, base, context, name):
         assert theirs[:5] == theirs[5:10]
         del theirs[:5]
     assert [line for line in ours if line.strip()] == [line for line in theirs if line.strip()]
-    assert our_errors == their_errors
+    assert set(our_errors) == set(their_errors)  # one is shown twice when other steps are shown in between
 
 
 def test_root_on_nothing(engine, dockerd, context):
