@@ -311,11 +311,11 @@ def building_by_buildx(engines: list[Engine], quick: bool, root: str) -> list[Ro
 
 
 def _memory_of_builds(engines: list[Engine], several: buildx.Several) -> list[Row]:
-    """What the daemon keeps of a hundred builds, beyond what it has after the first ten."""
-    resident = Row("buildx: RSS of the daemon after 110 builds", "MiB")
+    """What the daemon keeps of a hundred builds, beyond what it has after the first thirty."""
+    resident = Row("buildx: RSS of the daemon after 130 builds", "MiB")
     grown = Row("buildx: its growth by the last 100", "MiB", limit=5)
     for engine in engines:
-        before = several.memory_after(engine, 10)
+        before = several.memory_after(engine, 30)
         after = several.memory_after(engine, 100)
         resident.add(engine.kind, after)
         grown.add(engine.kind, after - before)

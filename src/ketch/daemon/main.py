@@ -34,7 +34,9 @@ def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
     gc.disable()  # what is imported and made from now until `serve` stays
     from ketch.daemon.settings.load import load
+    from ketch.runtime import heaps
 
+    heaps.share_heaps()
     _forget_parent()
     sys.setswitchinterval(_SLICE_S)
     try:
