@@ -353,7 +353,7 @@ async def look_at_files(build):
         assert await read("d/link", Offset=1, Length=2) == b"ex"
         assert await listed("/d") == await listed("/", 1) == [b"file", b"link"]
         assert (await status("/d/file")).size == 5
-        assert (await status("/link", 1)).linkname == b"file"
+        assert (await status("/link", 1)).path == b"file"
         failing_paths = (read("/none"), listed("/none"), status("/none"), read("/d", 0))
         for failing in (*failing_paths, read("/d/file", 3), read("/", 2), listed("/", 2)):
             with pytest.raises(RpcError):
@@ -418,6 +418,27 @@ async def test_how_many_containers(build):
     assert raised.value.code == Code.RESOURCE_EXHAUSTED
     await build.release("c7")
     await build.container("more", root(id))
+
+
+async def test_files_of_results(build):
+    """A status is that of the file to which links lead, under its name; entries of directories are what they are."""
+    script = "mkdir /d; echo text > /d/file; ln -s d/file /link; ln -s /d /way; ln -s none /dangling"
+    id = await build.solve(command(*SHELL, script))
+
+    async def status(path):
+        return (await build.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=id, Path=path))).stat
+
+    for path in ("/link", "/way/file", "way/../d/file"):
+        found = await status(path)
+        assert (found.path, found.size, found.linkname, found.mode) == (b"file", 5, b"", 0o644), path
+    assert (await status("/way")).path == b"d"
+    for path in ("/none", "/dangling"):
+        with pytest.raises(RpcError, match=f"lstat .*{path[1:2]}.*: no such file or directory"):
+            await status(path)
+    listed = await build.call(LLBBridgeService.ReadDir, pb.ReadDirRequest(Ref=id, DirPath="/", IncludePattern="link"))
+    assert [(one.path, one.linkname) for one in listed.entries] == [(b"link", b"d/file")]
+    with pytest.raises(RpcError, match=r"/none: no such file or directory"):
+        await build.call(LLBBridgeService.ReadFile, pb.ReadFileRequest(Ref=id, FilePath="/none"))
 
 
 async def test_a_build_with_its_result(engine, census):

@@ -21,7 +21,7 @@ LARGEST = 16 << 20  # bytes that are read at once: no message has more
 
 
 class TreeFile(NamedTuple):
-    """A file of a tree: its name or path, what lstat says, where a link leads, its extended attributes."""
+    """A file of a tree: its name, what stat says, where a link leads, its extended attributes."""
 
     path: str
     status: os.stat_result
@@ -55,40 +55,40 @@ def directory(root: int, path: str, pattern: str = "") -> list[TreeFile]:
         raise _told(e, "open", path) from e
     try:
         names = sorted(name for name in os.listdir(fd) if wanted is None or wanted.match(name))
-        return [_file(fd, name, name) for name in names]
+        return [_file(fd, name) for name in names]
     finally:
         os.close(fd)
 
 
 def status(root: int, path: str) -> TreeFile:
-    """A file's status; a link at the end is told as one (NotFound, InvalidArgument)."""
-    parent, _, name = path.rstrip("/").rpartition("/")
+    """A file's status, of that to which links lead, under its name (NotFound, InvalidArgument)."""
     try:
-        fd = paths.open_in(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = paths.open_in(root, path)
     except OSError as e:
         raise _told(e, "lstat", path) from e
     try:
-        return _file(fd, name or ".", path)
-    except OSError as e:
-        raise _told(e, "lstat", path) from e
+        place = f"/proc/self/fd/{fd}"
+        found = os.fstat(fd)
+        return TreeFile(os.path.basename(os.readlink(place)) or "/", found, "", _xattrs(place, found, follow=True))
     finally:
         os.close(fd)
 
 
-def _file(dir_fd: int, name: str, path: str) -> TreeFile:
-    found = os.lstat(name, dir_fd=dir_fd) if name != ".." else os.lstat(".", dir_fd=dir_fd)
+def _file(dir_fd: int, name: str) -> TreeFile:
+    found = os.lstat(name, dir_fd=dir_fd)
     target = os.readlink(name, dir_fd=dir_fd) if stat.S_ISLNK(found.st_mode) else ""
-    xattrs = {}
-    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-        try:
-            xattrs = {one: os.getxattr(fd, one) for one in os.listxattr(fd) if not one.startswith("trusted.overlay.")}
-        finally:
-            os.close(fd)
-    return TreeFile(path, found, target, xattrs)
+    return TreeFile(name, found, target, _xattrs(f"/proc/self/fd/{dir_fd}/{name}", found, follow=False))
+
+
+def _xattrs(path: str, found: os.stat_result, *, follow: bool) -> dict[str, bytes]:
+    """The extended attributes of a file; those of links, pipes and devices are not told."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        return {}
+    names = [one for one in os.listxattr(path, follow_symlinks=follow) if not one.startswith("trusted.overlay.")]
+    return {one: os.getxattr(path, one, follow_symlinks=follow) for one in names}
 
 
 def _told(error: OSError, what: str, path: str) -> NotFound | InvalidArgument:
     """The system's error in the words in which Go tells it."""
-    message = f"{what} {path}: {(error.strerror or str(error)).lower()}"
+    message = f"{what} {path}: {(error.strerror or str(error)).removeprefix('openat2: ').lower()}"
     return NotFound(message) if isinstance(error, FileNotFoundError) else InvalidArgument(message)
