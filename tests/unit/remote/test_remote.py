@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
+from ketch.oci.reference import parse
 from ketch.remote import headers
 from ketch.remote.auth import TokenCache
-from ketch.remote.client import host_of
+from ketch.remote.client import Remotes, host_of
 from ketch.remote.credentials import Credentials, from_header
 from ketch.remote.settings import Settings
 from ketch.remote.transport import Transport
@@ -151,3 +152,15 @@ def test_hosts_that_may_be_insecure(host, insecure):
 )
 def test_server_addresses(address, host):
     assert host_of(address) == host
+
+
+async def test_one_push_may_be_insecure():
+    """What a build's output says of a registry is for that push alone."""
+    remotes = Remotes(Settings())
+    try:
+        ref = parse("reg.example:5000/app:1")
+        trusted = remotes.repository(ref, push=True, insecure=True)
+        usual = remotes.repository(ref, push=True)
+        assert [endpoint.insecure for one in (trusted, usual) for endpoint in one._endpoints] == [True, False]
+    finally:
+        await remotes.close()

@@ -175,3 +175,55 @@ def test_switches_that_are_none(build, switch):
     done = build("-o", f"type=image,name=x:1,{switch}=maybe", check=False)
     assert done.code == 1
     assert switch in done.err and "maybe" in done.err
+
+
+@pytest.mark.ketch_only
+def test_a_push_by_digest(engine, raw, registry, tmp_path):
+    """The registry gets no tag; here the image has no name but its digest's."""
+    repository = f"{registry.host}/digests"
+    text = (DOCKERFILE + "LABEL a=digest\n").encode()
+    words = f"type=image,name={repository},push=true,push-by-digest=true"
+    engine.ketch("build", "--metadata-file", f"{tmp_path}/facts", "-o", words, "-", stdin=text)
+    digest = json.loads((tmp_path / "facts").read_text())["containerimage.digest"]
+    assert raw(f"{repository}@{digest}")["schemaVersion"] == 2
+    assert engine.docker("manifest", "inspect", f"{repository}:latest", check=False).code == 1
+    (image,) = json.loads(engine.docker("image", "inspect", f"{repository}@{digest}").out)
+    assert (image["RepoTags"], image["RepoDigests"]) == ([], [f"{repository}@{digest}"])
+    engine.docker("rmi", "-f", image["Id"])
+
+
+COMPOSED = """
+services:
+  base:
+    image: {host}/composed/base:1
+    build: {{context: ., target: base}}
+  web:
+    image: {host}/composed/web:1
+    depends_on: [base]
+    build:
+      context: .
+      target: web
+      tags: ["{host}/composed/web:2"]
+      additional_contexts: {{below: "service:base"}}
+      cache_to: ["type=registry,ref={host}/composed/cache"]
+      cache_from: ["type=registry,ref={host}/composed/cache"]
+  other:
+    image: {host}/composed/other:1
+    build: {{context: ., target: base}}
+"""
+
+
+def test_compose_pushes(engine, raw, registry, tmp_path):
+    (tmp_path / "compose.yaml").write_text(COMPOSED.format(host=registry.host))
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS base\nRUN echo base >/base\nFROM below AS web\nRUN echo web >/web\n"
+    )
+    words = ("build", "--push", "--with-dependencies", "--provenance=true", "web")
+    engine.docker("compose", *words, cwd=str(tmp_path), timeout=90)
+    for name in ("base:1", "web:1", "web:2"):
+        found = raw(f"{registry.host}/composed/{name}")
+        kinds = [one.get("annotations", {}).get("vnd.docker.reference.type") for one in found["manifests"]]
+        assert kinds == [None, "attestation-manifest"]
+    assert "composed/cache" in registry.repositories()
+    assert "composed/other" not in registry.repositories()
+    assert engine.docker("run", "--rm", f"{registry.host}/composed/web:2", "cat", "/base", "/web").out == "base\nweb\n"
