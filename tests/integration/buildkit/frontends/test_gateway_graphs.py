@@ -75,11 +75,14 @@ async def test_looking_at_files(build):
     asked = pb.ReadDirRequest(Ref=ref, DirPath="/", IncludePattern="*.txt")
     listed = await build.call(LLBBridgeService.ReadDir, asked)
     assert [(one.path, one.size) for one in listed.entries] == [(b"a.txt", 10), (b"b.txt", 0)]
-    status = (await build.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=ref, Path="/link"))).stat
-    assert status.mode & GO_LINK and status.linkname == b"a.txt"
-    status = (await build.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=ref, Path="/a.txt"))).stat
-    assert status.mode & 0o777 == 0o640
-    with pytest.raises(RpcError, match="lstat /none: no such file or directory"):
+    [link] = (
+        await build.call(LLBBridgeService.ReadDir, pb.ReadDirRequest(Ref=ref, DirPath="/", IncludePattern="l*"))
+    ).entries
+    assert link.mode & GO_LINK and link.linkname == b"a.txt"
+    for path in ("/link", "/a.txt"):  # the file to which a link leads
+        status = (await build.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=ref, Path=path))).stat
+        assert (status.mode & 0o777, status.size, status.mode & GO_LINK) == (0o640, 10, 0)
+    with pytest.raises(RpcError, match="/none: no such file or directory"):
         await build.call(LLBBridgeService.StatFile, pb.StatFileRequest(Ref=ref, Path="/none"))
 
 
