@@ -43,21 +43,21 @@ async def upgraded(path, route, headers=None):
 class GatewayClient:
     """One build; use `building`."""
 
-    def __init__(self, channel, ref):
-        self.channel, self.ref = channel, ref
+    def __init__(self, channel, ref, session):
+        self.channel, self.ref, self.session = channel, ref, session
         self.metadata = {"buildkit-controlapi-buildid": [ref]}
         self.solving = None  # the task of Control.Solve
 
     @classmethod
     @asynccontextmanager
-    async def building(cls, path, session=None, **request):
+    async def building(cls, path, session=None, ref=None, **request):
         """A build of the engine at a socket, which lasts as long as the context."""
         session = session or SessionClient()
         name = uuid.uuid4().hex
         stream = await upgraded(path, "/session", session.headers(name))
         serving = asyncio.create_task(serve(stream, session.handlers))
         channel = Channel.over(await upgraded(path, "/grpc"))
-        client = cls(channel, uuid.uuid4().hex)
+        client = cls(channel, uuid.uuid4().hex if ref is None else ref, name)
         asked = control_pb2.SolveRequest(Ref=client.ref, Session=name, **request)
         client.solving = asyncio.create_task(channel.unary(ControlService.Solve, asked))
         try:

@@ -165,6 +165,10 @@ def test_what_is_not_kept_cannot_be_used():
 EXEC = {"meta": pb.Meta(args=["true"]), "mounts": [pb.Mount(dest="/", input=-1)]}
 
 
+def with_mount(**mount):
+    return pb.ExecOp(meta=EXEC["meta"], mounts=[*EXEC["mounts"], pb.Mount(dest="/x", input=-1, **mount)])
+
+
 @pytest.mark.parametrize(
     ("op", "why"),
     [
@@ -175,6 +179,10 @@ EXEC = {"meta": pb.Meta(args=["true"]), "mounts": [pb.Mount(dest="/", input=-1)]
         (pb.Op(exec=pb.ExecOp(meta=EXEC["meta"])), "invalid exec op with no mounts"),
         (pb.Op(exec=pb.ExecOp(meta=EXEC["meta"], mounts=[pb.Mount(dest="/x")])), "invalid exec op with no rootfs"),
         (pb.Op(exec=pb.ExecOp(meta=EXEC["meta"], mounts=[pb.Mount(dest="/", input=3)])), "invalid input 3 of mount /"),
+        (pb.Op(exec=pb.ExecOp(network=77, **EXEC)), "unknown network mode 77"),
+        (pb.Op(exec=with_mount(mountType=77)), "mount type 77 not implemented"),
+        (pb.Op(exec=with_mount(mountType=pb.CACHE)), "missing cache mount options"),
+        (pb.Op(exec=with_mount(mountType=pb.SECRET)), "invalid secret mount options"),
         (pb.Op(file=pb.FileOp()), "invalid file op with no actions"),
         (pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1)])), "invalid nil action 0"),
         (pb.Op(file=pb.FileOp(actions=[made("/a").action])), "invalid input 0 of action 0"),
@@ -185,7 +193,7 @@ EXEC = {"meta": pb.Meta(args=["true"]), "mounts": [pb.Mount(dest="/", input=-1)]
     ],
 )
 def test_refused_operations(op, why):
-    with pytest.raises(InvalidArgument, match="^" + re.escape(why)):
+    with pytest.raises(InvalidArgument, match="^failed to load LLB: " + re.escape(why)):
         load(define(Edge(vertex(op))))
 
 

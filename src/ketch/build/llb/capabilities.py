@@ -27,7 +27,6 @@ CAPABILITIES = (
     "source.http.perm",
     "soruce.http.uidgid",  # as BuildKit writes it
     "source.ocilayout",
-    "source.buildop.llbfilename",
     "exec.meta.base",
     "exec.meta.cgroup.parent",
     "exec.meta.network",

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from ketch.build.llb import ops_pb2 as pb
+from ketch.build.llb.capabilities import CAPABILITIES
 from ketch.build.llb.vertex import Edge, Vertex, in_order, vertex
 from ketch.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_KNOWN = frozenset(CAPABILITIES)
 MOST_VERTICES = 100_000  # of one definition: no front end makes more than some thousand
 
 
@@ -35,20 +37,34 @@ def define(result: Edge, source: pb.Source | None = None) -> pb.Definition:
 
 def load(definition: pb.Definition) -> Edge:
     """The result that a definition describes (InvalidArgument: it describes none that can be built)."""
+    try:
+        return _loaded(definition)
+    except InvalidArgument as e:
+        raise InvalidArgument(f"failed to load LLB: {e.message}", hint=e.hint) from e
+
+
+def _loaded(definition: pb.Definition) -> Edge:
+    for metadata in definition.metadata.values():
+        for name in metadata.caps:
+            if name not in _KNOWN:
+                raise InvalidArgument(f"unknown API capability {name}", hint="this builder is too old for it")
     operations = list(getattr(definition, "def"))
     if not operations:
         raise InvalidArgument("invalid empty definition")
     if len(operations) > MOST_VERTICES:
         raise InvalidArgument(f"definition of {len(operations)} vertices: at most {MOST_VERTICES} are solved")
     ops = {_digest(data): (data, _decoded(data)) for data in operations}
+    last = _digest(operations[-1])
+    order = _inputs_first(last, ops)
     if len(ops) < 2:
         raise InvalidArgument(f"invalid LLB with {len(ops)} vertexes")
-    last = _digest(operations[-1])
     made: dict[str, Vertex] = {}
-    for digest in _inputs_first(last, ops):
+    for digest in order:
         data, op = ops[digest]
         if digest != last:
             validate(op)
+        if any(one.index < 0 for one in op.inputs):
+            raise InvalidArgument("invalid input index below 0")
         inputs = [Edge(made[one.digest], one.index) for one in op.inputs]
         made[digest] = Vertex(op, data, inputs, definition.metadata[digest])
     if len(made[last].inputs) != 1:
@@ -92,8 +108,6 @@ def validate(op: pb.Op) -> None:
     kind = op.WhichOneof("op")
     if kind is None:
         raise InvalidArgument("invalid nil op: the operation is of no kind that this builder knows")
-    if any(one.index < 0 for one in op.inputs):
-        raise InvalidArgument("invalid input index below 0")
     check = _CHECKS.get(kind)
     if check is not None:
         check(op)
@@ -119,8 +133,20 @@ def _check_exec(op: pb.Op) -> None:
         raise InvalidArgument("invalid exec op with no mounts")
     if all(mount.dest != "/" for mount in op.exec.mounts):
         raise InvalidArgument("invalid exec op with no rootfs")
+    if op.exec.network not in pb.NetMode.values():
+        raise InvalidArgument(f"unknown network mode {op.exec.network}")
     for mount in op.exec.mounts:
-        _input(op, mount.input, f"mount {mount.dest}")
+        _check_mount(op, mount)
+
+
+def _check_mount(op: pb.Op, mount: pb.Mount) -> None:
+    if mount.mountType not in pb.MountType.values():
+        raise InvalidArgument(f"mount type {mount.mountType} not implemented")
+    if mount.mountType == pb.CACHE and not mount.HasField("cacheOpt"):
+        raise InvalidArgument("missing cache mount options")
+    if mount.mountType == pb.SECRET and not mount.HasField("secretOpt"):
+        raise InvalidArgument("invalid secret mount options")
+    _input(op, mount.input, f"mount {mount.dest}")
 
 
 def _check_file(op: pb.Op) -> None:

@@ -157,7 +157,7 @@ class Results:
         keys = {
             one.output: self._recorded(one, lookup, outputs[one.output])
             for one in state.edges.values()
-            if one.output < len(outputs)
+            if 0 <= one.output < len(outputs)
         }
         self._writer.begin()
         return Made(outputs, keys)
@@ -205,7 +205,7 @@ class Results:
         """Tell a build why a vertex ran, with the files that are others than in an older result."""
 
         def files() -> list[str]:
-            old, new = why.compared, outputs[edge.output] if edge.output < len(outputs) else Tree()
+            old, new = why.compared, outputs[edge.output] if 0 <= edge.output < len(outputs) else Tree()
             if old is None or not old.layers or not new.layers or not self._snapshots.exists(old.layers[-1]):
                 return []
             return changed_files(self._snapshots.directory(old.layers[-1]), self._snapshots.directory(new.layers[-1]))

@@ -15,7 +15,6 @@ from ketch.build import entitlements, policy
 from ketch.build.errors import SolveError, UnresolvedImage
 from ketch.build.llb import definition as definitions
 from ketch.build.llb import ops_pb2 as pb
-from ketch.build.llb.capabilities import CAPABILITIES
 from ketch.build.llb.vertex import in_order
 from ketch.build.progress import SolveStatus, VertexWarning
 from ketch.build.solver.job import Job
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     Places = Callable[[str], Sequence[SourcePlace]]
 
 _T = TypeVar("_T")
-_KNOWN = frozenset(CAPABILITIES)
 _IMAGE, _LOCAL = "docker-image://", "local://"
 
 
@@ -124,10 +122,6 @@ class Bridge:
 
     def defined(self, definition: pb.Definition) -> Ref:
         """The result that a definition describes (InvalidArgument, PermissionDenied, SolveError)."""
-        for metadata in definition.metadata.values():
-            for name in metadata.caps:
-                if name not in _KNOWN:
-                    raise InvalidArgument(f"unknown API capability {name}", hint="this builder is too old for it")
         return self.ref(definitions.load(definition), _places_in(definition), lambda _edge: definition.Source)
 
     def ref(
