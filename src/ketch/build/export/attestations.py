@@ -50,7 +50,7 @@ def of_image(
     return [manifests.write(store.content, lease, image.manifest, statements)]
 
 
-def beside_files(snapshots: BuildSnapshots, lease: Lease, product: Product, finished: int) -> Tree:
+def beside_files(snapshots: BuildSnapshots, lease: Lease, product: Product, finished: int, *, suffix: str = "") -> Tree:
     """The product's files, and a file for each attestation about them.  Blocking."""
     found = [one for one in _all(product, finished, []) if not one.inline_only]
     if not found:
@@ -60,7 +60,8 @@ def beside_files(snapshots: BuildSnapshots, lease: Lease, product: Product, fini
     draft = snapshots.begin(lease)
     try:
         for one in found:
-            with open(os.path.join(draft.directory, one.path), "wb") as file:
+            name, extension = os.path.splitext(one.path)
+            with open(os.path.join(draft.directory, f"{name}{suffix}{extension}"), "wb") as file:
                 file.write(one.statement(subjects))
         layer = draft.commit()
     except BaseException:

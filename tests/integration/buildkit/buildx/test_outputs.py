@@ -165,6 +165,23 @@ def test_files_of_several_platforms(build, tmp_path, words, found):
         assert sorted(member.name for member in tar if member.isfile()) == found
 
 
+@pytest.mark.parametrize("kind", ["local", "tar"])
+def test_files_at_one_place(build, tmp_path, kind):
+    """What one platform has is not overwritten with another's."""
+    words = ("--platform", "linux/amd64,linux/arm64", "-o", f"type={kind},dest={tmp_path}/out,platform-split=false")
+    done = build(*words, text="FROM scratch\nCOPY Dockerfile /d/f\n", check=False)
+    assert done.code == 1
+    assert "cannot overwrite d/f from linux/amd64 with linux/arm64 when split option is disabled" in done.err
+
+
+def test_what_is_said_of_files_of_several_platforms(build, tmp_path):
+    words = ("--platform", "linux/amd64,linux/arm64", "--provenance=true")
+    text = "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n"
+    build(*words, "-o", f"type=local,dest={tmp_path}/out,platform-split=false", text=text)
+    found = sorted(one.name for one in (tmp_path / "out").iterdir())
+    assert found == ["amd64", "arm64", "provenance.linux_amd64.json", "provenance.linux_arm64.json"]
+
+
 def test_a_directory_for_a_platform_alone(build, tmp_path):
     build("-o", f"type=local,dest={tmp_path}/out,platform-split=true", text="FROM scratch\nCOPY Dockerfile /f\n")
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["linux_amd64"]

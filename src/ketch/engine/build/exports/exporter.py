@@ -16,7 +16,7 @@ from ketch.build.export import image as images
 from ketch.build.export.annotations import OutputAnnotations
 from ketch.engine.build.exports import outputs
 from ketch.engine.build.exports.outputs import Output
-from ketch.engine.build.exports.sinks import NamedTree
+from ketch.engine.build.exports.sinks import NamedTree, check_apart
 from ketch.engine.build.phases import phase
 from ketch.engine.images.push import MadeImages, PushedTag, PushTarget
 from ketch.engine.model.building.builds import OutputRequest
@@ -136,10 +136,16 @@ class _Export:
 
     def _trees(self, *, split: bool) -> list[NamedTree]:
         """The files, and what is said of them; with ``split`` each platform's in a directory of its own.  Blocking."""
+        together = len(self._products) > 1 and not split
         found = []
         for one in self._products:
-            tree = attestations.beside_files(self._to.snapshots, self._lease, one, self._finished)
-            found.append(NamedTree(platforms.text(one.platform).replace("/", "_") if split else "", tree))
+            name = platforms.text(one.platform).replace("/", "_")
+            suffix = f".{name}" if together else ""
+            tree = attestations.beside_files(self._to.snapshots, self._lease, one, self._finished, suffix=suffix)
+            found.append(NamedTree(name if split else "", tree))
+        if together:
+            names = [platforms.text(one.platform) for one in self._products]
+            check_apart(self._to.snapshots, [*zip(names, (one.tree for one in found), strict=True)])
         return found
 
     # -- images ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from contextlib import aclosing
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
@@ -12,6 +13,7 @@ from ketch.engine.aio.transfer import in_own_thread, written
 from ketch.engine.os_errors import explained
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.storage.archive.write import Gathered, TreeWriter
+from ketch.trees import Descent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +134,23 @@ class StreamSink(ArchiveSink):
                 for begin in range(0, len(chunk), _PIECE):
                     await self._listener.room()
                     self._listener.output(self._number, chunk[begin : begin + _PIECE])
+
+
+def check_apart(snapshots: BuildSnapshots, trees: Sequence[tuple[str, Tree]]) -> None:
+    """Refuse trees, each with whose it is, that have a file at the same place (InvalidArgument).  Blocking."""
+    owners: dict[str, str] = {}
+    for owner, tree in trees:
+        with snapshots.opened(tree) as fd, Descent(fd) as at:
+            for name in at.walk():
+                if name is None:
+                    continue
+                if stat.S_ISDIR(os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode):
+                    at.enter(name)
+                elif (other := owners.setdefault(at.prefix + name, owner)) != owner:
+                    path = os.fsencode(at.prefix + name).decode("utf-8", "replace")
+                    raise InvalidArgument(
+                        f"cannot overwrite {path} from {other} with {owner} when split option is disabled"
+                    )
 
 
 def write_trees(snapshots: BuildSnapshots, trees: Sequence[NamedTree], file: IO[bytes]) -> None:
