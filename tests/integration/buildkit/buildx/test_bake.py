@@ -116,7 +116,7 @@ target "a" {{
 }}
 target "b" {{
   target = "base"
-  output = ["type=oci,dest={tmp_path}/b.tar"]
+  output = ["type=tar,dest={tmp_path}/b.tar"]
 }}
 """
     bake(files={"docker-bake.hcl": text})
