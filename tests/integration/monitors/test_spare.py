@@ -125,6 +125,9 @@ async def test_a_set_up_that_fails(yard):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_it_ends_with_its_launcher(yard, number):
+    """Whatever was forked beside it lives on."""
     pid, first = await spare(yard)
+    other = await yard.start(["sleep", "100"], namespaces=[])
+    assert other.monitor_pid() != pid
     os.kill(yard.launcher._process.pid, number)
     until(lambda: not os.path.exists(f"/proc/{pid}") and not os.path.exists(f"/proc/{first}"), "they live on")

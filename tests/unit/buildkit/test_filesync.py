@@ -110,6 +110,19 @@ async def test_a_copy_that_nobody_else_needs_is_changed(box, top):
     assert await box.sync(client) == (second, ANY)
 
 
+async def test_a_copy_whose_list_is_lost_is_none(box, top, tmp_path):
+    """A directory that is empty by now has not become the old copy's."""
+    client = SessionClient(directories={"context": top})
+    first, _ = await box.sync(client)
+    assert os.listdir(first)
+    [kept] = [path for path in tmp_path.rglob("*") if path.is_file() and first.name.encode() in path.read_bytes()]
+    kept.write_bytes(kept.read_bytes().partition(b"\n")[0] + b"\n\xc1")
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    second, _ = await box.sync(SessionClient(directories={"context": empty}))
+    assert os.listdir(second) == []
+
+
 async def test_a_copy_that_others_need_stays(box, top):
     box.layers.resumes = True
     client = SessionClient(directories={"context": top})

@@ -167,6 +167,24 @@ def test_what_another_run_of_the_machine_has_left_does_not_count(box, few, monke
     assert box.opened == 0
 
 
+@pytest.mark.parametrize(
+    "left",
+    [b"", bytes(4096), b"\xff" * 4096, b"\x93" * 100 + (100).to_bytes(8, "big"), "half", "no end"],
+    ids=["empty", "zeros", "ones", "garbage", "half", "no end"],
+)
+def test_what_a_power_cut_has_left_does_not_count(box, few, left):
+    """It is not brought to the disk before it has its name."""
+    first = box.layer(numbered)
+    box.written(first)
+    path = f"{box.layers.path(first)}/tar.kept"
+    with open(path, "rb") as file:
+        whole = file.read()
+    with open(path, "wb") as file:
+        file.write({"half": whole[: len(whole) // 2], "no end": whole[:-3]}.get(left, left))
+    second = box.layer(lambda root: put(root, "new"), first)
+    assert box.written(second) == written(box.layers.diff(second))
+
+
 def test_it_counts_after_a_restart_of_the_daemon(box, few, tmp_path):
     first = box.layer(numbered)
     box.written(first)

@@ -162,10 +162,10 @@ class _Taking(NamedTuple):
     def copy(self, fd: int, entries: list[ScanEntry], new: KeptCopy, wanted: str) -> _Taken:
         """The layer of a directory that its client still has: the last one, if nothing has changed."""
         last = self.last(new.place, wanted)
-        if last is None:
+        before = self.kept.entries(last) if last is not None else None
+        if last is None or before is None:
             taken = _Taken(self.made(fd, entries, Known()))
         else:
-            before = self.kept.entries(last)
             settled = copies.settled(last, before)
             if len(settled) == len(before) and entries == before:
                 return _Taken(last.layer)
@@ -221,13 +221,14 @@ class _Receiving:
     def open(self) -> None:
         """Find the last copy; before all else."""
         taking = self._taking
-        last = self._last = self._found() if self._new.place else None
-        if last is None:
+        last = self._found() if self._new.place else None
+        rows = taking.kept.entries(last) if last is not None else None
+        if last is None or rows is None:
             self._sync = DirectorySync(self._begin)
         else:
+            self._last = last
             fd = os.open(taking.snapshots.directory(last.layer), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._undo.callback(os.close, fd)
-            rows = taking.kept.entries(last)
             settled = frozenset(copies.settled_content(last, rows))
             self._sync = DirectorySync(self._begin, LastCopy(rows, settled, fd, self._take_last))
         self._undo.callback(self._sync.close)

@@ -1,8 +1,8 @@
 """Compiled seccomp filters that are kept from one call of ``ketch-runtime`` to the next: ``ROOT/@seccomp/KEY``.
 
 Compiling the default profile takes three times as long as all else that a container's start does.  The directory is
-root's alone and lives as long as the machine is up, so a filter is of this kernel; the key names the profile, the
-library and the version of Ketch.  No container can be called ``@seccomp``.
+root's alone; the key names the profile, the kernel, the library and the version of Ketch.  No container can be called
+``@seccomp``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from _blake2 import blake2b
 
 from ketch import __version__
+from ketch.contexts import suppress
 from ketch.runtime import documents
 from ketch.runtime.security import seccomp
 
@@ -26,13 +27,16 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     """Have the filter of ``profile`` ready for the processes forked next; RuntimeFailure as `seccomp.filter_of`."""
     if not profile:
         return
-    key = f"{__version__} {seccomp.library_version()} {documents.dumps(profile)}"
+    kernel = os.uname()
+    versions = (__version__, seccomp.library_version(), kernel.release, kernel.machine)
+    key = f"{' '.join(versions)} {documents.dumps(profile)}"
     directory = f"{root}/@seccomp"
     path = f"{directory}/{blake2b(key.encode(), digest_size=20).hexdigest()}"
     program = _read(path)
     if program is None:
         program = seccomp.compile_profile(profile)
-        _keep(directory, path, program)
+        with suppress(OSError):  # there is no room: the next call compiles it, too
+            _keep(directory, path, program)
     seccomp.remember(profile, program)
 
 

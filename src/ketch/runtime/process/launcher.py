@@ -79,14 +79,14 @@ def _serve(sock: socket, title: Title) -> NoReturn:
         message = documents.loads(payload)
         failpoints.failpoint("launcher.asked")
         if spare is None or not spare.take(message, payload, fds):
-            _fork(sock, message, fds, title)
+            _fork(sock, message, fds, title, spare)
         for fd in fds:
             os.close(fd)
         if spare is None or spare.gone:
             spare, wanted = None, not failpoints.armed()
 
 
-def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title) -> None:
+def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title, spare: spares.Spare | None) -> None:
     try:
         pid = os.fork()
     except OSError:
@@ -97,4 +97,6 @@ def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title) -
         return
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     sock.close()
+    if spare is not None:
+        spare.close()  # which ends when nobody has this end any more
     monitor.begin(title, message, fds[0])

@@ -53,9 +53,9 @@ class Spare:
         try:
             fdpass.send(self._fd, payload, fds)
         except OSError:
-            self._end()
+            self.close()
             return False
-        self._end()
+        self.close()
         return True
 
     def _is_ready(self) -> bool:
@@ -66,12 +66,14 @@ class Spare:
             except BlockingIOError:
                 return False
             if not self._ready:
-                self._end()
+                self.close()
         return self._ready
 
-    def _end(self) -> None:
-        os.close(self._fd)
-        self.gone = True
+    def close(self) -> None:
+        """Close the launcher's end, unless that was done; a spare that was not taken ends with the last copy of it."""
+        if not self.gone:
+            os.close(self._fd)
+            self.gone = True
 
 
 def make(launcher: socket, title: Title) -> Spare | None:

@@ -108,8 +108,8 @@ class ContextCopies:
                 if not uses:
                     del self._uses[copy.layer]
 
-    def entries(self, copy: KeptCopy) -> Sequence[Row]:
-        """A copy's entries, in the order of the scan; none when they cannot be read."""
+    def entries(self, copy: KeptCopy) -> Sequence[Row] | None:
+        """A copy's entries, in the order of the scan; None when they cannot be read, or another copy is kept by now."""
         with self._lock:
             names = [name for name, one in self._known.items() if one is copy]
         try:
@@ -117,8 +117,8 @@ class ContextCopies:
                 f.readline()
                 paths, columns = _ENTRIES.decode(f.read())
         except (IndexError, OSError, msgspec.DecodeError):
-            return ()
-        return list(zip(os.fsdecode(paths).split("\0"), *columns, strict=True)) if columns else ()
+            return None
+        return list(zip(os.fsdecode(paths).split("\0"), *columns, strict=True)) if columns else []
 
     def keep(self, copy: KeptCopy, wanted: str, entries: Sequence[Row]) -> None:
         """Note a copy, in the place of an older one of the same parts."""

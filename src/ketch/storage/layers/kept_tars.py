@@ -157,8 +157,12 @@ class _Keeping:
     def __init__(self, path: str, index: _TarIndex) -> None:
         self._path, self._index = path, index
         self._new = f"{path}.{secrets.token_hex(4)}"
-        self._fd = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._fd = -1
         self.size = 0
+        try:
+            self._fd = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            log.warning("keep the tar of a layer in `%s`: %s", self._new, e.strerror)
 
     def __enter__(self) -> _Keeping:
         return self
@@ -210,7 +214,10 @@ def _encoded(index: _TarIndex) -> bytes:
 
 
 def _opened(path: str) -> _KeptTar | None:
-    """A kept tar; None: there is none, or none of this run of the machine."""
+    """A kept tar; None: there is none, or none of this run of the machine.
+
+    It was not brought to the disk, so of an earlier run, which may have ended by a power cut, it can be anything.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -218,8 +225,14 @@ def _opened(path: str) -> _KeptTar | None:
     with ExitStack() as undo:
         undo.callback(os.close, fd)
         end = os.fstat(fd).st_size - _LENGTH
-        length = int.from_bytes(os.pread(fd, _LENGTH, end), "big")
-        boot, device, paths, columns = _DECODER.decode(os.pread(fd, length, end - length))
+        length = int.from_bytes(os.pread(fd, _LENGTH, end), "big") if end > 0 else 0
+        if not 0 < length <= end:
+            return None
+        try:
+            boot, device, paths, columns = _DECODER.decode(os.pread(fd, length, end - length))
+        except (OSError, ValueError) as e:  # of msgspec's own errors, too
+            log.info("a kept tar, `%s`, cannot be read: %s", path, e)
+            return None
         if boot != boot_id():
             return None
         undo.pop_all()
