@@ -15,7 +15,7 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from select import POLLIN, poll
 
-from ketch import failpoints
+from ketch.failpoints import armed, failpoint
 from ketch.linux import fdpass, prctl, signals
 from ketch.runtime import defaults, documents
 from ketch.runtime.cgroups import common
@@ -65,7 +65,7 @@ def _serve(sock: socket, title: Title) -> NoReturn:
     waiting = poll()
     waiting.register(sock, POLLIN)
     spare: spares.Spare | None = None
-    wanted = not failpoints.armed()  # a test's fault is for a container that it starts
+    wanted = not armed()  # a test's fault is for a container that it starts
     while True:
         if not waiting.poll(_MOMENT_MS if wanted else None):
             spare, wanted = spares.make(sock, title), False
@@ -77,13 +77,13 @@ def _serve(sock: socket, title: Title) -> NoReturn:
         if not payload:
             os._exit(0)
         message = documents.loads(payload)
-        failpoints.failpoint("launcher.asked")
+        failpoint("launcher.asked")
         if spare is None or not spare.take(message, payload, fds):
             _fork(sock, message, fds, title, spare)
         for fd in fds:
             os.close(fd)
         if spare is None or spare.gone:
-            spare, wanted = None, not failpoints.armed()
+            spare, wanted = None, not armed()
 
 
 def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title, spare: spares.Spare | None) -> None:
@@ -93,7 +93,7 @@ def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title, s
         # No memory or no more processes: ketchd sees that the connection ends, and the next start may work.
         pid = -1
     if pid:
-        failpoints.failpoint("launcher.forked")
+        failpoint("launcher.forked")
         return
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     sock.close()
