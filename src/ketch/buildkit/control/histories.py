@@ -160,6 +160,9 @@ def _event(record: BuildRecord, *, deleted: bool = False) -> pb.BuildHistoryEven
 
 
 def _message(record: BuildRecord) -> pb.BuildHistoryRecord:
+    ended = record.completed
+    if not ended and record.status != "running":
+        ended = record.created  # when the daemon died is not known, and without an end clients take it for running
     attributes = dict(record.attributes)
     if not attributes:  # a build of another protocol: what clients make its name of
         attributes = {"context": record.context, "filename": record.dockerfile, "target": record.target}
@@ -170,7 +173,7 @@ def _message(record: BuildRecord) -> pb.BuildHistoryRecord:
         Exporters=[pb.Exporter(Type=one.kind, Attrs=one.attributes) for one in record.exporters],
         error=_error(record),
         CreatedAt=timestamp(record.created),
-        CompletedAt=timestamp(record.completed),
+        CompletedAt=timestamp(ended),
         ExporterResponse=record.response,
         pinned=record.pinned,
         numCachedSteps=record.cached_steps,

@@ -93,9 +93,10 @@ class BuildHistory:
         found = [record for record in self.all() if ref and record.ref.startswith(ref)]
         if not found:
             raise NotFound(f"no build has the ref {ref}", hint="`ketch build history` lists them")
-        if len(found) > 1 and found[0].ref != ref:
+        exact = [record for record in found if record.ref == ref]
+        if len(found) > 1 and not exact:
             raise InvalidArgument(f"build ref prefix {ref} is ambiguous", hint="give more of it")
-        return found[0]
+        return (exact or found)[0]
 
     def log(self, ref: str) -> bytes:
         """A build's log, packed (NotFound: of a build that runs, or was cut off, none is kept)."""
