@@ -83,7 +83,9 @@ class BuildKitClients:
         await server.serve(stream)
 
     async def close(self) -> None:
-        """End the connections that are left."""
+        """End the connections that are left, when builds have ended and their clients know why."""
+        if self._made is not None:
+            await self._engine.builds.interrupted()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -100,3 +101,13 @@ async def test_refs_of_any_kind(engine, channel, ref):
     except RpcError as e:
         error = e
     assert error is None or error.code in (Code.NOT_FOUND, Code.INVALID_ARGUMENT)
+
+
+async def test_a_record_whose_ref_begins_a_newer_one(engine, channel):
+    """It is found by its own ref, which is no prefix then."""
+    name = uuid.uuid4().hex
+    for ref in (name, name + "0"):
+        async with GatewayClient.building(engine.socket, ref=ref) as client:
+            await client.returned()
+    await channel.unary(ControlService.UpdateBuildHistory, pb.UpdateBuildHistoryRequest(Ref=name, Delete=True))
+    await told(channel, name + "0")

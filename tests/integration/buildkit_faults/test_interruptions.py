@@ -100,13 +100,16 @@ def states(engine):
 
 
 def open_files(engine):
-    """Kinds of what the daemon has open: sockets and pipes are connections of clients."""
-    found = []
-    root = f"/proc/{engine.process.pid}/fd"
-    for fd in os.listdir(root):
+    """How many connections and pipes of clients the daemon has open; those to registries are kept for a while."""
+    root = f"/proc/{engine.process.pid}"
+    with open(f"{root}/net/tcp", encoding="ascii") as f:
+        tcp = {f"socket:[{line.split()[9]}]" for line in f.readlines()[1:]}
+    found = 0
+    for fd in os.listdir(f"{root}/fd"):
         with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(f"{root}/{fd}").partition(":")[0])
-    return sorted(one for one in found if one in ("socket", "pipe"))
+            name = os.readlink(f"{root}/fd/{fd}")
+            found += name.startswith(("socket:", "pipe:")) and name not in tcp
+    return found
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ def test_a_client_that_is_killed(engine, context, phase):
         assert build.wait() != 0
         until(lambda: states(engine)[0] == "canceled", lambda: states(engine))
         until_nothing_is_half_made(engine)
-    until(lambda: len(open_files(engine)) <= len(files), lambda: (files, open_files(engine)))
+    until(lambda: open_files(engine) <= files, lambda: (files, open_files(engine)))
     assert before.leaks() == []
     the_next_one(place)
 
@@ -157,6 +160,22 @@ def test_a_daemon_that_is_killed(own_engine, context, phase):
     assert states(own_engine)[0] == "error"
     shown = own_engine.docker("buildx", "history", "ls").out
     assert "Error" in shown, shown
+    the_next_one(place)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_daemon_that_is_stopped(own_engine, context, phase):
+    """It ends soon, and the client is told why."""
+    own_engine.start()
+    own_engine.add_busybox()
+    place = Place(own_engine, context)
+    with PHASES[phase](place) as build:
+        assert own_engine.stop() == 0
+        assert build.wait() != 0
+        assert "the daemon is about to end" in build.text
+    own_engine.start()
+    until_nothing_is_half_made(own_engine)
+    assert states(own_engine)[0] == "canceled"
     the_next_one(place)
 
 

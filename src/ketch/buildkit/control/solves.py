@@ -29,9 +29,10 @@ from ketch.engine.build.frontends.bridge import Bridge, FrontendRequest
 from ketch.engine.build.frontends.products import products
 from ketch.engine.build.images import session_credentials
 from ketch.engine.build.phases import phase
+from ketch.engine.build.service import ENDING
 from ketch.engine.model.building.builds import CachePlace, OutputRequest
 from ketch.engine.model.building.records import BuildRecord, RecordedExporter
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.rpc.server import unary
@@ -103,6 +104,10 @@ class Solves:
             session = await self._sessions.get(request.Session)
             async with self._jobs.begin(request.Ref) as job:
                 return await self._build(_Solve(self, self._engine.builds.builder(), request, session, job), job)
+        except asyncio.CancelledError as e:
+            if not self._engine.builds.closing:
+                raise
+            raise told(Unavailable(ENDING)) from e
         except KetchError as e:
             raise told(e) from e
         except OSError as e:

@@ -60,6 +60,9 @@ class ServiceParts(Struct, frozen=True, kw_only=True, eq=False):
     root: str
 
 
+ENDING = "build: the daemon is about to end"
+
+
 class BuildService:
     """All builds of one daemon."""
 
@@ -147,11 +150,20 @@ class BuildService:
         for task in list(self._running):
             task.cancel()
 
-    async def close(self) -> None:
-        """Cancel all builds, and wait until nothing of them runs."""
+    @property
+    def closing(self) -> bool:
+        """Whether the daemon is about to end, for which builds are cancelled."""
+        return self._closing
+
+    async def interrupted(self) -> None:
+        """Cancel all builds, and wait until they have ended, and their clients been told why."""
         self.interrupt()
         if self._running:
             await asyncio.wait(list(self._running))
+
+    async def close(self) -> None:
+        """Cancel all builds, and wait until nothing of them runs."""
+        await self.interrupted()
         await self._parts.executor.close()
         if self._builder is not None:
             await self._builder.solver.close()
@@ -214,7 +226,7 @@ class BuildService:
         """Take note of a build's task (Unavailable: the daemon ends)."""
         if self._closing:
             task.cancel()
-            raise Unavailable("build: the daemon is about to end")
+            raise Unavailable(ENDING)
         self._running[task] = name
         task.add_done_callback(self._ended)
 
