@@ -57,7 +57,7 @@ def find(run_dir: str, container_id: str, first_pid: int) -> int:
 
     OSError when that cannot be found out.
     """
-    for pid in (written_pid(run_dir), _parent(first_pid)):
+    for pid in (written_pid(run_dir), parent(first_pid)):
         if lives(pid, container_id):
             return pid
     return 0
@@ -111,7 +111,7 @@ def child_with_program(pid: int, pids: Iterable[int]) -> int:
     """The one of ``pids`` that is a child of the monitor and has executed its program; 0: none."""
     own = _executable(pid)
     for candidate in pids:
-        if _parent(candidate) == pid and _executable(candidate) != own:
+        if parent(candidate) == pid and _executable(candidate) != own:
             return candidate
     return 0
 
@@ -184,7 +184,8 @@ async def _ended(fd: int, timeout_s: float | None) -> bool:
     return True
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
+    """The pid of a process's parent; 0 when there is no such process (OSError when that cannot be found out)."""
     fields = _stat(pid)
     return int(fields[1]) if len(fields) > 1 else 0
 

@@ -7,7 +7,6 @@ input for the process: nothing is kept here but a frame.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import socket
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.engine.build.command import bundle
 from ketch.engine.monitors.monitor_client import ExecProcess, StreamOptions
+from ketch.engine.monitors.process import parent
+from ketch.engine.os_errors import explained
 from ketch.errors import Conflict
 from ketch.notation.stream_frames import HEADER, STDOUT
-from ketch.runtime.rootfs import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ketch.build.providers import BuildCommand
     from ketch.engine.monitors.monitor_client import MonitorClient
 
@@ -137,19 +135,33 @@ class InteractiveContainer:
 
     def hold_root(self) -> None:
         """Hold its root, now that its first process runs in it; one that has ended already has none any more."""
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            self._root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    @contextlib.contextmanager
-    def opened(self, path: str) -> Iterator[int]:
-        """A descriptor of a directory as its processes see it (Conflict: it has ended; OSError).  Blocking."""
-        if self.process.is_over or self._root_fd < 0:
-            raise Conflict("look at files of a build's container: it has ended")
-        fd = paths.open_in(self._root_fd, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield fd
-        finally:
-            os.close(fd)
+            root_fd = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        self._root_fd = root_fd
+        # The process may have ended just now, and its number be another's, with another root.
+        if parent(self.pid) != self._monitor.process:
+            self._let_go_of_root()
+
+    def borrowed_root(self) -> int:
+        """A descriptor of its root, which is the caller's to close (Conflict: it has ended; other KetchErrors).
+
+        The container may end while a thread looks at its files, and the number of the descriptor that is held here
+        be another file's by then: the borrowed one stays what it is.
+        """
+        doing = "look at files of a build's container"
+        if self.process.is_over or self._root_fd < 0:
+            raise Conflict(f"{doing}: it has ended")
+        try:
+            return os.dup(self._root_fd)
+        except OSError as e:
+            raise explained(e, doing) from e
+
+    def _let_go_of_root(self) -> None:
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
 
     def _all_ended(self, ended: asyncio.Future[int]) -> None:
         code = self._monitor.exited.result().code
@@ -192,9 +204,7 @@ class InteractiveContainer:
         """Let go of all streams, and of the root."""
         for one in self._processes:
             one.close()
-        if self._root_fd >= 0:
-            os.close(self._root_fd)
-            self._root_fd = -1
+        self._let_go_of_root()
 
 
 async def attached(monitor: MonitorClient, *, tty: bool) -> _Streams:

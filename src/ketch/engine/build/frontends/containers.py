@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import posixpath
 import signal
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from msgspec import Struct
 
+from ketch import threads
 from ketch.build import entitlements
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.ops.exec import NETWORKS
@@ -25,6 +27,7 @@ from ketch.build.ops.mounts import command_mount, place, secret_variables
 from ketch.build.providers import BuildCommand
 from ketch.build.solver.flight import ended
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, KetchError, NotFound, ResourceExhausted
+from ketch.runtime.rootfs import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -201,15 +204,11 @@ class FrontendContainer:
                 raise Conflict(f"mount {mount.dest}: it has no files before the container has begun")
             return await asyncio.to_thread(_in_tree, self._bridge.builder.snapshots, tree, mount.selector, look)
         container = await asyncio.shield(running)
-
-        def look_at() -> _T:
-            try:
-                with container.opened(place(mount, "")) as fd:
-                    return look(fd, "/")
-            except OSError as e:
-                raise InvalidArgument(f"look at mount {mount.dest}: {e.strerror}") from e
-
-        return await asyncio.to_thread(look_at)
+        root_fd = container.borrowed_root()
+        try:
+            return await threads.run_to_end(_in_root, root_fd, mount, look)
+        finally:
+            os.close(root_fd)
 
 
 async def _killed(process: InteractiveProcess) -> None:
@@ -224,6 +223,17 @@ async def _killed(process: InteractiveProcess) -> None:
 def _in_tree(snapshots: BuildSnapshots, tree: Tree, selector: str, look: Callable[[int, str], _T]) -> _T:
     with snapshots.opened(tree) as root:
         return look(root, posixpath.join("/", selector))
+
+
+def _in_root(root_fd: int, mount: pb.Mount, look: Callable[[int, str], _T]) -> _T:
+    try:
+        fd = paths.open_in(root_fd, place(mount, ""), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return look(fd, "/")
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise InvalidArgument(f"look at mount {mount.dest}: {e.strerror}") from e
 
 
 class FrontendContainers:
