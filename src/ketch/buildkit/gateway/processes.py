@@ -28,6 +28,7 @@ from ketch.buildkit.gateway.process_input import ProcessInput
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.command.interactive import TerminalSize
 from ketch.engine.build.frontends.containers import ProcessOptions
+from ketch.engine.os_errors import explained
 from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, ResourceExhausted, RuntimeFailure
 from ketch.notation import signals
 from ketch.rpc.status import Code, RpcError
@@ -97,8 +98,9 @@ class _Processes:
     def _ended(self, id: str, task: asyncio.Task[None]) -> None:
         self._all[id] = None
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # the client has gone, and so the call is at its end
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RpcError | ConnectionError):  # with these the client has gone
+            log.error("process %s in a build's container", id, exc_info=error)
 
     async def close(self) -> None:
         """End all, however often this is cancelled: each has a process to kill."""
@@ -166,11 +168,15 @@ class _Process:
         """Run it to its end, and tell the client of it; cancelled, it is killed."""
         try:
             self._process = process = await container.start(options)
-        except KetchError as e:
-            self._begun.set()
-            self._input.drop()
-            await self._tell_failure(e)
+        except (KetchError, OSError) as e:
+            self._let_messages_pass()
+            await self._tell_failure(
+                e if isinstance(e, KetchError) else explained(e, "start a process in a build's container")
+            )
             return
+        except BaseException:
+            self._let_messages_pass()
+            raise
         try:
             self._begun.set()
             await self._send(Started=pb.StartedMessage())
@@ -178,6 +184,11 @@ class _Process:
         finally:
             self._input.drop()
             await container.let_go(process)
+
+    def _let_messages_pass(self) -> None:
+        """Drop what is for a process that did not begin: messages for others of this call come behind it."""
+        self._begun.set()
+        self._input.drop()
 
     async def _follow(self, process: InteractiveProcess) -> None:
         feeding = asyncio.create_task(self._feed(process))
