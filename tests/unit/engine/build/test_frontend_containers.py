@@ -79,3 +79,14 @@ async def test_the_root_of_another_process_is_not_held():
     with pytest.raises(Conflict, match="it has ended"):
         await found.looked(0, lambda fd, _top: os.listdir(fd))
     await found.release()
+
+
+async def test_a_release_before_the_start_has_begun():
+    """Both messages may come with one packet."""
+    found = container()
+    first, second = asyncio.create_task(found.start(TRUE)), asyncio.create_task(found.start(TRUE))
+    await asyncio.sleep(0)  # the container is to be started, and nothing of that has run
+    await found.release()
+    for one in (first, second):
+        with pytest.raises(Conflict, match="it was released"):
+            await asyncio.wait_for(one, 20)

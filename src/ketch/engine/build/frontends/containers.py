@@ -129,7 +129,7 @@ class FrontendContainer:
         self._running = running = asyncio.get_running_loop().create_future()
         owner = asyncio.create_task(self._own(command, running))
         self._owners[owner] = False
-        owner.add_done_callback(self._ended)
+        owner.add_done_callback(lambda _owner: self._ended(owner, running))
         try:
             container: InteractiveContainer = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -143,8 +143,12 @@ class FrontendContainer:
             self._owners[owner] = True
             owner.cancel()
 
-    def _ended(self, owner: asyncio.Task[None]) -> None:
+    def _ended(self, owner: asyncio.Task[None], running: asyncio.Future[InteractiveContainer]) -> None:
         del self._owners[owner]
+        if not running.done():  # it was cancelled, maybe before its first step
+            running.set_exception(Conflict("start a build's container: it was released"))
+        if running.exception() is not None and self._running is running:
+            self._running = None
         if not owner.cancelled() and (error := owner.exception()) is not None:
             log.error("end a build's container: %s", error)
 
@@ -170,12 +174,8 @@ class FrontendContainer:
         except Exception as e:
             if running.done():
                 raise
+            self._running = None
             running.set_exception(e)
-        finally:
-            if not running.done():
-                running.set_exception(Conflict("start a build's container: it was released"))
-            if running.exception() is not None:
-                self._running = None
 
     async def let_go(self, process: InteractiveProcess) -> None:
         """Take leave of a process: if it runs, it is killed."""
