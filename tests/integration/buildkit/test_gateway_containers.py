@@ -308,6 +308,20 @@ async def test_unknown_names(build, engine):
 
 
 @pytest.mark.ketch_only
+async def test_containers_that_cannot_be(build):
+    id = await build.solve(BASE)
+    cache = {"mountType": llb.CACHE, "cacheOpt": {"sharing": 9}}
+    for mount, network, why in [
+        ({"mountType": 77}, llb.UNSET, "mount type 77 not implemented"),
+        ({"mountType": llb.CACHE}, llb.UNSET, "missing cache mount options"),
+        (cache, llb.UNSET, "unknown sharing 9 of cache mount /x"),
+        ({}, 77, "unknown network mode 77"),
+    ]:
+        with pytest.raises(RpcError, match=why):
+            await build.container("one", root(id), llb.Mount(dest="/x", **mount), Network=network)
+
+
+@pytest.mark.ketch_only
 async def test_messages_that_nobody_should_send(build):
     await build.container("one", root(await build.solve(BASE)))
     for message, code in [

@@ -182,6 +182,7 @@ def with_mount(**mount):
         (pb.Op(exec=pb.ExecOp(network=77, **EXEC)), "unknown network mode 77"),
         (pb.Op(exec=with_mount(mountType=77)), "mount type 77 not implemented"),
         (pb.Op(exec=with_mount(mountType=pb.CACHE)), "missing cache mount options"),
+        (pb.Op(exec=with_mount(mountType=pb.CACHE, cacheOpt={"sharing": 9})), "unknown sharing 9 of cache mount /x"),
         (pb.Op(exec=with_mount(mountType=pb.SECRET)), "invalid secret mount options"),
         (pb.Op(file=pb.FileOp()), "invalid file op with no actions"),
         (pb.Op(file=pb.FileOp(actions=[pb.FileAction(input=-1)])), "invalid nil action 0"),

@@ -133,20 +133,28 @@ def _check_exec(op: pb.Op) -> None:
         raise InvalidArgument("invalid exec op with no mounts")
     if all(mount.dest != "/" for mount in op.exec.mounts):
         raise InvalidArgument("invalid exec op with no rootfs")
-    if op.exec.network not in pb.NetMode.values():
-        raise InvalidArgument(f"unknown network mode {op.exec.network}")
+    check_network(op.exec.network)
     for mount in op.exec.mounts:
-        _check_mount(op, mount)
+        check_mount(mount)
+        _input(op, mount.input, f"mount {mount.dest}")
 
 
-def _check_mount(op: pb.Op, mount: pb.Mount) -> None:
+def check_network(mode: int) -> None:
+    """Refuse a network mode that there is not (InvalidArgument)."""
+    if mode not in pb.NetMode.values():
+        raise InvalidArgument(f"unknown network mode {mode}")
+
+
+def check_mount(mount: pb.Mount) -> None:
+    """Refuse a mount that cannot be made, whatever it shows (InvalidArgument)."""
     if mount.mountType not in pb.MountType.values():
         raise InvalidArgument(f"mount type {mount.mountType} not implemented")
     if mount.mountType == pb.CACHE and not mount.HasField("cacheOpt"):
         raise InvalidArgument("missing cache mount options")
     if mount.mountType == pb.SECRET and not mount.HasField("secretOpt"):
         raise InvalidArgument("invalid secret mount options")
-    _input(op, mount.input, f"mount {mount.dest}")
+    if mount.cacheOpt.sharing not in pb.CacheSharingOpt.values():
+        raise InvalidArgument(f"unknown sharing {mount.cacheOpt.sharing} of cache mount {mount.dest}")
 
 
 def _check_file(op: pb.Op) -> None:

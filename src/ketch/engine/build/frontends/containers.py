@@ -22,6 +22,7 @@ from msgspec import Struct
 from ketch import threads
 from ketch.build import entitlements
 from ketch.build.llb import ops_pb2 as pb
+from ketch.build.llb.definition import check_mount, check_network
 from ketch.build.ops.exec import NETWORKS
 from ketch.build.ops.mounts import command_mount, place, secret_variables
 from ketch.build.providers import BuildCommand
@@ -246,6 +247,9 @@ class FrontendContainers:
 
     async def make(self, id: str, options: ContainerOptions) -> None:
         """Make a container, which its first process starts (AlreadyExists, PermissionDenied, other KetchErrors)."""
+        check_network(options.network)
+        for one in options.mounts:
+            check_mount(one.mount)
         if options.network == pb.HOST:
             self._bridge.require(entitlements.NETWORK_HOST)
         sessions = [self._bridge.session]
