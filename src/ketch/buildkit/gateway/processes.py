@@ -35,7 +35,7 @@ from ketch.rpc.status import Code, RpcError
 from ketch.rpc.wire.status_pb2 import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ketch.buildkit.gateway.served import GatewayBuild
     from ketch.engine.build.command.interactive import InteractiveProcess
@@ -143,24 +143,26 @@ class _Process:
                 if message.File.Fd != _STDIN or _STDIN not in self._fds:
                     raise RpcError(Code.OUT_OF_RANGE, f"fd {message.File.Fd} unavailable to write")
                 await self._input.put(message.File.Data, end=message.File.EOF)
-            case "Resize" | "Signal" as kind:
-                number = signals.parse(message.Signal.Name) if kind == "Signal" else 0
+            case "Resize":
+                size = TerminalSize(message.Resize.Rows, message.Resize.Cols)
+                await self._pass_on(lambda process: process.resize(size))
+            case "Signal":
+                number = signals.parse(message.Signal.Name)
                 if number is None:
                     raise InvalidArgument(f"Unknown signal {message.Signal.Name[:100]}")
-                await self._begun.wait()
-                try:
-                    await self._pass_on(number, message.Resize)
-                except KetchError as e:  # it has ended just now, or has no terminal: no matter to other processes
-                    log.info("pass on what a client tells a process: %s", e)
+                await self._pass_on(lambda process: process.signal(number))
             case kind:
                 raise InvalidArgument(f"a client sends no message {kind}")
 
-    async def _pass_on(self, signal: int, size: pb.ResizeMessage) -> None:
-        """Pass on a signal, or with 0 the terminal's size (KetchError)."""
-        if self._process is not None and signal:
-            await self._process.signal(signal)
-        elif self._process is not None:
-            await self._process.resize(TerminalSize(size.Rows, size.Cols))
+    async def _pass_on(self, tell: Callable[[InteractiveProcess], Awaitable[None]]) -> None:
+        """Tell the process something, once it has begun."""
+        await self._begun.wait()
+        if self._process is None:
+            return
+        try:
+            await tell(self._process)
+        except KetchError as e:  # it has ended just now, or has no terminal: no matter to other processes
+            log.info("pass on what a client tells a process: %s", e)
 
     # -- what it does ------------------------------------------------------------------------------
 
