@@ -12,6 +12,7 @@ its cgroup, and its files are being removed.  What a killed daemon leaves is end
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ from ketch.build.errors import CommandFailed
 from ketch.engine.build.command.agent_socket import AgentSocket
 from ketch.engine.build.command.files import CommandFiles
 from ketch.engine.build.command.interactive import InteractiveContainer, attached
-from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.errors import FailedPrecondition, InvalidArgument, KetchError, RuntimeFailure
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     Output = Callable[[int, bytes], None]
 
+log = logging.getLogger(__name__)
 _REMOVAL_S = 0.2
 
 
@@ -117,12 +119,12 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
             failed = end.code not in (command.valid_exit_codes or (0,))
-            written = await threads.run_to_end(files.take, lease, failed)
-            failpoint("build.layer-taken")
             if failed:
                 error = CommandFailed(quoted(words), end.code, "cannot allocate memory" if end.oom else "")
-                error.left = written
+                error.left = await _left(files, lease)
                 raise error
+            written = await threads.run_to_end(files.take, lease, False)
+            failpoint("build.layer-taken")
         return written
 
     async def _prepared(self, command: BuildCommand, undo: AsyncUndo) -> _Prepared:
@@ -162,6 +164,15 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
                 await agent.listen()
                 found[mount.dest] = agent.path
         return found
+
+
+async def _left(files: CommandFiles, lease: Lease) -> Written | None:
+    """The files that a failed command left; None if they cannot be kept: its user is to hear how it ended."""
+    try:
+        return await threads.run_to_end(files.take, lease, True)
+    except (KetchError, OSError) as e:
+        log.warning("keep what a build's command that failed has left: %s", e)
+        return None
 
 
 def _check(command: BuildCommand) -> None:
