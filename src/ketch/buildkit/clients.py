@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _HANDSHAKE_S = 10.0
+_PROBED_S, _PROBES = 15, 9  # as often as Go's listeners probe: a host is given up after two minutes
 _GATEWAY = "gateway.v0"
 
 
@@ -69,7 +70,7 @@ class BuildKitClients:
             server = await self.server()
             from ketch.rpc.bytestream import TransportStream
 
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a host that is gone says nothing
+            _keep_alive(sock)
             _, stream = await loop.connect_accepted_socket(
                 TransportStream, sock, ssl=tls, ssl_handshake_timeout=_HANDSHAKE_S if tls is not None else None
             )
@@ -98,10 +99,22 @@ class BuildKitClients:
             log.warning("a client of BuildKit's: %s", error)
 
 
+def _keep_alive(sock: socket.socket) -> None:
+    """Have a host that is gone noticed, which says nothing; one whose client only waits answers."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBED_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBED_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PROBED_S * _PROBES * 1000)  # of what is on the way
+
+
 async def _serve(sock: socket.socket, initial: bytes, serve: Callable[[ByteStream], Coroutine[Any, Any, None]]) -> None:
     from ketch.rpc.bytestream import over_socket
 
     try:
+        _keep_alive(sock)
         stream = await over_socket(sock, initial)
     except BaseException:
         sock.close()

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ketch.rpc.connection import H2Connection
-from ketch.rpc.frames import H2Error
 from ketch.rpc.messages import read, write
 from ketch.rpc.metadata import CONTENT_TYPE, as_metadata, checked, encode_timeout
 from ketch.rpc.status import Code, RpcError, error_of, error_of_http
@@ -39,13 +38,18 @@ class Channel:
         """A channel on a stream, which belongs to it from now on."""
         return Channel(stream)
 
+    @property
+    def why(self) -> str:
+        """The reason for which the connection is gone."""
+        return self._connection.why
+
     def _ended(self, _task: asyncio.Task[None]) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
 
-    async def close(self) -> None:
-        """Say farewell, give up the calls that run, close the stream."""
-        self._connection.leave(H2Error.NO_ERROR, "")
+    async def close(self, why: str = "") -> None:
+        """Say farewell, give up the calls that run, close the stream; ``why`` is what these calls are told."""
+        self._connection.give_up(why)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._stream.close()  # a task that is cancelled before it began has not

@@ -66,6 +66,7 @@ class H2Connection:
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the newest stream: the peer's, or ours as a client
         self._leaving: str | None = None  # why no new streams are taken or opened
+        self._given_up = self.why = ""  # why we end it; why it ended
         self._reader, self._allowance = FrameReader(), limits.Allowance()
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder(max_header_list_size=limits.HEADERS)
         self._block: tuple[Frame, bytearray] | None = None  # headers that go on in the next frame
@@ -105,8 +106,8 @@ class H2Connection:
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            why = _reason(reader) or _reason(writer) or "the peer closed the connection"
-            self._lose(why)
+            self.why = self._given_up or _reason(reader) or _reason(writer) or "the peer closed the connection"
+            self._lose(self.why)
             reader.cancel()
             await self._finish(writer)
             await asyncio.gather(reader, writer, return_exceptions=True)
@@ -137,6 +138,11 @@ class H2Connection:
             self._leaving = why
             last = self._last if self._accept is not None else 0
             self._put(frame(FrameKind.GOAWAY, 0, 0, last.to_bytes(4) + int(code).to_bytes(4) + why.encode()[:200]))
+
+    def give_up(self, why: str) -> None:
+        """Tell the peer that this is the end, and when it comes those who wait for calls why."""
+        self._given_up = why
+        self.leave(H2Error.NO_ERROR, why)
 
     def _lose(self, why: str) -> None:
         self._leaving = self._leaving or why

@@ -291,6 +291,13 @@ def test_more_open_files_than_descriptors(receiver):
         ([SentEntry("a", FILE, -1)], "cannot be"),
         ([SentEntry("a", FILE, uid=1 << 33)], "cannot be"),
         ([SentEntry("a", FILE, gid=-1)], "cannot be"),
+        (
+            [SentEntry("a", FILE, attributes=(("user.a\0b", b""),))],
+            "extended attribute 'user.a.x00b' of 0 bytes cannot",
+        ),
+        ([SentEntry("a", FILE, attributes=(("", b""),))], "extended attribute '' of 0 bytes cannot be"),
+        ([SentEntry("a", FILE, attributes=(("user." + "x" * 255, b""),))], "cannot be"),
+        ([SentEntry("a", FILE, attributes=(("user.a", b"x" * 70_000),))], "of 70000 bytes cannot be"),
     ],
 )
 def test_refused_lists(receiver, entries, message):
@@ -308,6 +315,16 @@ def test_lists_without_end_are_refused(monkeypatch):
         for number in range(200):
             order.check(SentEntry(f"{number:09}", FILE))
     assert order._count == 101
+
+
+def test_attributes_and_links_count_like_paths(monkeypatch):
+    """They are kept until the files have come."""
+    monkeypatch.setattr(sent, "_MOST_BYTES", 1 << 20)
+    for one in (SentEntry("", FILE, attributes=(("user.a", b"x" * 60_000),)), SentEntry("", LINK, link="x" * 4000)):
+        order = SentOrder()
+        with pytest.raises(ResourceExhausted, match="paths and extended attributes of more than 1 MiB"):
+            for number in range(1000):
+                order.check(one._replace(path=f"{number:09}"))
 
 
 def test_a_damaged_last_copy_is_an_error(receiver, tmp_path):

@@ -39,6 +39,7 @@ from ketch.rpc.server import unary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ketch.build.attest.provenance import Provenance
     from ketch.build.export.product import Product
@@ -124,18 +125,23 @@ class Solves:
             record.response = dict(answer.ExporterResponse)
             return answer
 
-    async def served(self, request: pb.SolveRequest, bridge: Bridge) -> FrontendResult:
-        """The result that a client gives as the front end of its build (KetchError)."""
+    async def served(self, request: pb.SolveRequest, bridge: Bridge, session: ClientSession) -> FrontendResult:
+        """The result that a client gives as the front end of its build (KetchError; Unavailable: it is gone)."""
         ref = request.Ref
         executor = self._engine.builds.executor
         build = GatewayBuild(bridge, executor, dict(request.FrontendInputs), [workers.worker(self._engine)])
         self._served[ref] = build
         if (arrival := self._arrivals.get(ref)) is not None:
             arrival.set()
+        ends: list[asyncio.Future[Any]] = [build.returned, session.channel.closed]
         try:
-            return await build.returned
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not build.returned.done():
+                raise Unavailable(f"the client is the front end of this build, and has gone: {session.channel.why}")
+            return build.returned.result()
         finally:
             del self._served[ref]
+            build.returned.cancel()
             await build.close()
 
 
@@ -194,7 +200,7 @@ class _Solve:
         imports = [CachePlace(kind=one.Type, attrs=dict(one.Attrs)) for one in request.Cache.Imports]
         if not request.Frontend and not given:
             await bridge.use_caches(imports)
-            return await self._solves.served(request, bridge)
+            return await self._solves.served(request, bridge, self._session)
         return await bridge.solve(
             FrontendRequest(
                 frontend=request.Frontend,

@@ -35,9 +35,10 @@ class SendingEnd:
         self._entries: Iterator[SentEntry] | None = None
         self._count = 0
         self._files: dict[int, str] = {}  # what can be asked for still: paths in the listing
-        self._wanted: deque[int] = deque()
+        self._wanted: deque[tuple[int, str]] = deque()
         self._fd, self._number = -1, 0  # the file that is being sent
-        self._listed = self._asked_to_end = False
+        self._listed = False
+        self.ending = False  # the peer wants nothing more
         self._prefix = f"{directory}/" if directory else ""
         self.done = False
 
@@ -57,20 +58,24 @@ class SendingEnd:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to send before the peer asks for more."""
-        return self._listed and not self._wanted and self._fd < 0 and not (self._asked_to_end and not self.done)
+        return self._listed and not self._wanted and self._fd < 0 and not (self.ending and not self.done)
 
     def take(self, messages: Sequence[bytes]) -> None:
-        """Take packets of the peer (InvalidArgument, Unavailable: it has failed)."""
+        """Take packets of the peer (InvalidArgument, Unavailable: it has failed); also while `more` runs.
+
+        They are as many as there are files, at most: each can be asked for once.
+        """
         for message in messages:
             packet = packets.read(message)
             if packet.type == packets.REQ:
-                if packet.ID not in self._files:  # or was asked for before
+                path = self._files.pop(packet.ID, None)
+                if path is None:  # or it was asked for before
                     raise InvalidArgument(
                         f"invalid file id {packet.ID}", hint="the client asks for what it was not told of"
                     )
-                self._wanted.append(packet.ID)
+                self._wanted.append((packet.ID, path))
             elif packet.type == packets.FIN:
-                self._asked_to_end = True
+                self.ending = True
             elif packet.type == packets.ERR:
                 raise Unavailable(f"error from receiver: {packet.data[:_SHOWN].decode('utf-8', 'replace')}")
             else:
@@ -84,7 +89,7 @@ class SendingEnd:
             piece = self._piece()
             size += len(piece)
             found.append(packets.data(self._number, piece))
-        if not found and self._asked_to_end and not self.done:
+        if not found and self.ending and not self.done:
             self.done = True
             found.append(packets.FINISHED)
         return found
@@ -109,8 +114,7 @@ class SendingEnd:
     def _piece(self) -> bytes:
         """The next piece of a file; an empty one at its end."""
         if self._fd < 0:
-            self._number = self._wanted.popleft()
-            path = self._files.pop(self._number)
+            self._number, path = self._wanted.popleft()
             if not path:
                 return b""
             self._fd = self._listing.open(path)

@@ -18,6 +18,7 @@ from ketch.rpc.wire.health_pb2 import HealthCheckRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ketch.rpc.bytestream import ByteStream
 
@@ -99,14 +100,15 @@ class Sessions:
             if not arrival.done():
                 arrival.set_result(None)
         health = asyncio.create_task(_until_silent(channel, id))
+        ends: list[asyncio.Future[Any]] = [health, channel.closed]
         try:
-            await asyncio.wait([health, channel.closed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._connected[id]
             health.cancel()
-            await asyncio.gather(health, return_exceptions=True)
+            (silent,) = await asyncio.gather(health, return_exceptions=True)
             await session.close()
-            await channel.close()
+            await channel.close(silent if isinstance(silent, str) else "")
 
     async def close(self) -> None:
         """End all connections."""
@@ -114,9 +116,9 @@ class Sessions:
             await session.channel.close()
 
 
-async def _until_silent(channel: Channel, id: str) -> None:
-    """Ask a client now and then whether it is there, until it is not: a host may vanish without a word."""
-    failures, last_s = 0, 0.0
+async def _until_silent(channel: Channel, id: str) -> str:
+    """Ask a client now and then whether it is there, until it is not, and say so: a host may vanish without a word."""
+    answered, failures, last_s = time.monotonic(), 0, 0.0
     while failures < _FAILURES:
         await asyncio.sleep(_CHECKED_S)
         begun = time.monotonic()
@@ -127,7 +129,11 @@ async def _until_silent(channel: Channel, id: str) -> None:
             # whoever answers is there, even if it does not know the question
             failures = failures + 1 if e.code in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE) else 0
         last_s = time.monotonic() - begun
-    log.warning("session %s: healthcheck failed fatally: the client does not answer", id)
+        if not failures:
+            answered = time.monotonic()
+    silent = f"the client has not answered for {time.monotonic() - answered:.0f} s"
+    log.warning("session %s: healthcheck failed fatally: %s", id, silent)
+    return silent
 
 
 def _one(headers: Mapping[str, Sequence[str]], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ketch.buildkit.services.files import FileSendService, FileSyncService
 from ketch.buildkit.session import packets
@@ -16,7 +16,7 @@ from ketch.errors import KetchError, Unavailable
 from ketch.rpc.method import Method
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
     from typing import Any
 
     from ketch.build.providers import DirectoryReceiver
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     PacketStream = ClientCall[bytes, bytes]
 
+T = TypeVar("T")
 EXPORTER_ID = "buildkit-attachable-exporter-id"
 EXPORTER_METADATA = "exporter-md-"
 # A thread of the transfer's own reads and writes packets: they are many.
@@ -32,6 +33,7 @@ _RECEIVE = Method(FileSyncService.DiffCopy.path, bytes, bytes)
 _SEND = Method(FileSendService.DiffCopy.path, bytes, bytes)
 _STALL_S = 300.0  # a walk of a client may pass over a lot that is left out
 _FAREWELL_S = 1.0
+_EXPORTED = "exported files"
 _PIECE = 1 << 20  # bytes of a message; clients take up to four
 
 
@@ -48,12 +50,11 @@ async def receive_directory(
                 while not end.done:
                     answers = await worker.run(end.take, await _packets(call, name))
                     if answers:
-                        await call.send_many(answers)
+                        await _timely(call.send_many(answers), f"transfer of `{name}`: the client has read nothing")
             except (KetchError, OSError) as e:
                 await _tell(call, e)
                 raise
-            await call.end()
-            await _ended(call)
+            await _finish(call, name)
 
 
 async def send_directory(channel: Channel, exporter: int, end: SendingEnd) -> None:
@@ -67,52 +68,86 @@ async def send_directory(channel: Channel, exporter: int, end: SendingEnd) -> No
                 raise
             finally:
                 await worker.run(end.close)
-            await call.end()
-            await _ended(call)
+            await _finish(call, _EXPORTED)
 
 
 async def _exchange(call: PacketStream, end: SendingEnd, worker: Worker) -> None:
-    """Send what there is to be sent, and take what is asked for at the same time: each side may be waiting."""
-    asked = asyncio.Event()
-    batches: list[list[bytes]] = []
+    """Send what there is to be sent, and take what is asked for at the same time: each side may be waiting.
+
+    The client asks for each file once, at any time; while a long one is sent it says nothing.
+    """
+    news = asyncio.Event()
 
     async def listen() -> None:
-        while True:
-            batches.append(await _packets(call, "exported files"))
-            asked.set()
+        while not end.ending:
+            end.take(await _heard(call, _EXPORTED))
+            news.set()
 
     listening = asyncio.create_task(listen())
     try:
         while not end.done:
-            asked.clear()
-            while batches:
-                end.take(batches.pop(0))
-            if listening.done():
-                listening.result()
+            news.clear()
             if end.idle:
-                waiting = asyncio.create_task(asked.wait())
-                await asyncio.wait([waiting, listening], return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                await _beside(listening, news.wait(), "the client has asked for nothing")
             else:
                 found = await worker.run(end.more)
-                await call.send_many(found)
+                await _beside(listening, call.send_many(found), "the client has read nothing")
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
 
 
+async def _beside(listening: asyncio.Task[None], step: Coroutine[Any, Any, Any], stalled: str) -> None:
+    """Take a step while somebody listens, whose error is this one's, too (Unavailable: it does not end)."""
+    task = asyncio.create_task(step)
+    try:
+        while not task.done():
+            if listening.done():
+                listening.result()
+            waiting = {task} if listening.done() else {task, listening}
+            ended, _ = await asyncio.wait(waiting, timeout=_STALL_S, return_when=asyncio.FIRST_COMPLETED)
+            if not ended:
+                raise _stalled(f"transfer of `{_EXPORTED}`: {stalled}")
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def _packets(call: PacketStream, what: str) -> list[bytes]:
     """The packets that are here, at least one (Unavailable: the client has ended, or sends nothing)."""
-    try:
-        async with asyncio.timeout(_STALL_S):
-            found = await call.receive_many()
-    except TimeoutError as e:
-        raise Unavailable(
-            f"transfer of `{what}`: the client has sent nothing for {_STALL_S:.0f} s", hint="is its file system stuck?"
-        ) from e
+    return await _timely(_heard(call, what), f"transfer of `{what}`: the client has sent nothing")
+
+
+async def _heard(call: PacketStream, what: str) -> list[bytes]:
+    """The same of a client that has time."""
+    found = await call.receive_many()
     if not found:
         raise Unavailable(f"transfer of `{what}`: the client ended it too early")
     return found
+
+
+async def _finish(call: ClientCall[Any, Any], what: str) -> None:
+    """End a transfer of which both sides have all; what a client still sends is no part of it (KetchError)."""
+
+    async def finish() -> None:
+        await call.end()
+        await _ended(call)
+
+    await _timely(finish(), f"transfer of `{what}`: the client has all, and has not ended it")
+
+
+async def _timely(step: Coroutine[Any, Any, T], stalled: str) -> T:
+    """The result of a step of a transfer (Unavailable: it does not end)."""
+    try:
+        async with asyncio.timeout(_STALL_S):
+            return await step
+    except TimeoutError as e:
+        raise _stalled(stalled) from e
+
+
+def _stalled(what: str) -> Unavailable:
+    return Unavailable(f"{what} for {_STALL_S:.0f} s", hint="is its file system stuck?")
 
 
 async def _tell(call: PacketStream, error: Exception) -> None:
@@ -150,8 +185,4 @@ async def send_bytes(
 
 async def _send(call: ClientCall[BytesMessage, BytesMessage], data: bytes) -> None:
     """Send a piece (Unavailable: the client does not read)."""
-    try:
-        async with asyncio.timeout(_STALL_S):
-            await call.send(BytesMessage(data=data))
-    except TimeoutError as e:
-        raise Unavailable(f"export: the client has read nothing for {_STALL_S:.0f} s") from e
+    await _timely(call.send(BytesMessage(data=data)), "export: the client has read nothing")

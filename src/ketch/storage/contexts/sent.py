@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 4095  # bytes of a path
 _MOST = 1_000_000  # entries of a directory
-_MOST_BYTES = 128 << 20  # of all paths together
+_MOST_BYTES = 128 << 20  # of all paths, links and extended attributes together
+_LONGEST_NAME, _LARGEST = 255, 64 << 10  # bytes of an extended attribute's name and value
 _KINDS = frozenset((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK))
 _OWNERS = range((1 << 32) - 1)
 
@@ -88,10 +89,11 @@ class SentOrder:
         self._within(path)
         _check_kind(one)
         self._count += 1
-        self._bytes += len(raw)
+        self._bytes += len(raw) + len(one.link) + (_size_of_attributes(one) if one.attributes else 0)
         if self._count > _MOST or self._bytes > _MOST_BYTES:
             raise ResourceExhausted(
-                f"the build context has more than {_MOST} files, or paths of more than {_MOST_BYTES >> 20} MiB",
+                f"the build context has more than {_MOST} files, "
+                f"or paths and extended attributes of more than {_MOST_BYTES >> 20} MiB",
                 hint="name what the build does not need in .dockerignore",
             )
         if stat.S_ISDIR(one.mode):
@@ -120,6 +122,17 @@ def _check_kind(one: SentEntry) -> None:
         raise _refused(one.path, "it is a link without a target that can be")
     if one.size < 0 or one.uid not in _OWNERS or one.gid not in _OWNERS:
         raise _refused(one.path, f"its size {one.size} or its owner {one.uid}:{one.gid} cannot be")
+
+
+def _size_of_attributes(one: SentEntry) -> int:
+    """The bytes of an entry's extended attributes (InvalidArgument: the kernel knows none like these)."""
+    size = 0
+    for name, value in one.attributes:
+        raw = os.fsencode(name)
+        if not raw or b"\0" in raw or len(raw) > _LONGEST_NAME or len(value) > _LARGEST:
+            raise _refused(one.path, f"its extended attribute {name[:200]!r} of {len(value)} bytes cannot be")
+        size += len(raw) + len(value)
+    return size
 
 
 def _refused(path: str, why: str) -> InvalidArgument:
