@@ -47,6 +47,7 @@ class GatewayClient:
         self.channel, self.ref, self.session = channel, ref, session
         self.metadata = {"buildkit-controlapi-buildid": [ref]}
         self.solving = None  # the task of Control.Solve
+        self.leave = None  # ends the session
 
     @classmethod
     @asynccontextmanager
@@ -58,6 +59,7 @@ class GatewayClient:
         serving = asyncio.create_task(serve(stream, session.handlers))
         channel = Channel.over(await upgraded(path, "/grpc"))
         client = cls(channel, uuid.uuid4().hex if ref is None else ref, name)
+        client.leave = stream.close
         asked = control_pb2.SolveRequest(Ref=client.ref, Session=name, **request)
         client.solving = asyncio.create_task(channel.unary(ControlService.Solve, asked))
         try:

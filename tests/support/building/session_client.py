@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ketch.buildkit.services.content import ContentService
 from ketch.buildkit.services.credentials import AuthService, SecretsService, SSHService
-from ketch.buildkit.services.files import FileSendService, FileSyncService, UploadService
+from ketch.buildkit.services.files import ExporterService, FileSendService, FileSyncService, UploadService
 from ketch.buildkit.wire.credentials import auth_pb2, secrets_pb2, ssh_pb2
-from ketch.buildkit.wire.files import content_pb2
+from ketch.buildkit.wire.files import content_pb2, exporter_pb2
 from ketch.buildkit.wire.files.filesync_pb2 import BytesMessage
 from ketch.buildkit.wire.files.packet_pb2 import Packet
 from ketch.buildkit.wire.files.stat_pb2 import Stat, Xattr
@@ -62,6 +62,7 @@ class SessionClient:
     ):
         self.directories = directories or {}
         self.secrets, self.logins, self.agents, self.uploads = secrets, logins, agents, uploads
+        self.chosen = None  # kinds and attributes of exporters that it chooses
         self.script = None  # what is done with a call of filesync instead
         self.asked = []  # metadata of calls
         self.requested = []  # paths that were asked for
@@ -210,6 +211,16 @@ class SessionClient:
             await call.send(content_pb2.WriteContentResponse(action=request.action, offset=len(written)))
             if request.action == content_pb2.COMMIT:
                 return
+
+    def choose(self, *exporters):
+        """Choose exporters, by kind and attributes, when the result is known."""
+        self.chosen = exporters
+        self._add(ExporterService.FindExporters, unary(self._find_exporters), True)
+
+    async def _find_exporters(self, request, _metadata):
+        self.asked.append(request)
+        found = [exporter_pb2.ExporterRequest(Type=kind, Attrs=attrs) for kind, attrs in self.chosen]
+        return exporter_pb2.FindExportersResponse(exporters=found)
 
     async def _receive(self, call):
         found = b""

@@ -173,6 +173,8 @@ class _Solve:
             stack.push_async_callback(bridge.close)
             bridge.policies += policies_of([request.SourcePolicy]) if request.HasField("SourcePolicy") else []
             result = await self._result(bridge)
+            if request.EnableSessionExporter:
+                await self._choose_outputs(result)
             facts = BuildFacts(
                 ref=request.Ref,
                 started=self.record.created,
@@ -241,6 +243,16 @@ class _Solve:
         if exported.image and exported.top is not None:
             histories.note_result(self.record, exported.top)
         return exported.metadata
+
+    async def _choose_outputs(self, result: FrontendResult) -> None:
+        """Add the outputs that the client chooses now that it can know the result (KetchError)."""
+        refs = [one.id for one in result.refs.values()]
+        chosen = await self._session.exporters(result.metadata, refs)
+        for one in chosen:
+            output = OutputRequest(kind=one.Type, attrs=dict(one.Attrs))
+            outputs.check([output], many=True)
+            self._outputs.append(self._output(len(self._outputs), output))
+            self.record.exporters.append(RecordedExporter(kind=output.kind, attributes=output.attrs))
 
     def _output(self, number: int, output: OutputRequest) -> Output:
         """An output, with the client as the one who takes it, or the image store."""

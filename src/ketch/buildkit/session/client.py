@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ketch.buildkit.services.content import ContentService
 from ketch.buildkit.services.credentials import AuthService, SecretsService, SSHService
-from ketch.buildkit.services.files import FileSendService, FileSyncService, UploadService
+from ketch.buildkit.services.files import ExporterService, FileSendService, FileSyncService, UploadService
 from ketch.buildkit.session import transfers
 from ketch.buildkit.session.agents import ForwardedAgent
 from ketch.buildkit.session.content import ClientLayout
 from ketch.buildkit.session.sending import SendingEnd
 from ketch.buildkit.session.tokens import ClientCredentials
 from ketch.buildkit.wire.credentials import auth_pb2, secrets_pb2, ssh_pb2
+from ketch.buildkit.wire.files import exporter_pb2
 from ketch.errors import NotFound, Unavailable
 from ketch.rpc.status import Code, RpcError
 from ketch.storage.contexts.listing import DirectoryListing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.build.providers import DirectoryReceiver
+    from ketch.buildkit.wire.files.exporter_pb2 import ExporterRequest
     from ketch.remote.credentials import CredentialKeeper
     from ketch.rpc.client import Channel
     from ketch.rpc.method import Message, Method
@@ -141,6 +143,18 @@ class ClientSession:
         async with self.channel.stream(UploadService.Pull, {"urlpath": [path], "urlhost": [host]}) as call:
             while messages := await call.receive_many():
                 yield b"".join([one.data for one in messages])
+
+    async def exporters(self, metadata: Mapping[str, bytes], refs: Sequence[str]) -> Sequence[ExporterRequest]:
+        """The exporters that the client chooses when it knows a result (RpcError); none, if it does not choose."""
+        if not self.serves(ExporterService.FindExporters):
+            return ()
+        request = exporter_pb2.FindExportersRequest(metadata=metadata, refs=refs)
+        try:
+            return (await self.asked(ExporterService.FindExporters, request)).exporters
+        except RpcError as e:
+            if e.code in (Code.UNAVAILABLE, Code.UNIMPLEMENTED):
+                return ()
+            raise
 
     # -- what builds give ----------------------------------------------------------------------------
 

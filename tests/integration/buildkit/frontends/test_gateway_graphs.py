@@ -14,6 +14,7 @@ from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.rpc.status import Code, RpcError
 from ketch.rpc.wire.status_pb2 import Status
 from tests.support.building.gateway_client import GatewayClient
+from tests.support.building.session_client import SessionClient
 
 GO_LINK = 1 << 27
 
@@ -110,3 +111,25 @@ async def test_a_graph_as_a_whole_build(engine):
     """As `buildctl build` sends it: without a front end."""
     async with GatewayClient.building(engine.socket, Definition=define(tree(a_txt=b"1"))) as client:
         await client.solving
+
+
+async def test_exporters_that_the_client_chooses_when_it_knows_the_result(engine):
+    session = SessionClient()
+    session.choose(("image", {"name": "chosen:1"}))
+    async with GatewayClient.building(engine.socket, session, EnableSessionExporter=True) as build:
+        id = await build.solve(tree(a_txt=b"1"))
+        await build.returned(result={"ref": {"id": id}, "metadata": {"key": b"value"}})
+    [asked] = session.asked
+    assert dict(asked.metadata) == {"key": b"value"}
+    assert len(asked.refs) == 1
+    assert engine.docker("images", "-q", "chosen:1").out
+    engine.docker("rmi", "chosen:1")
+
+
+async def test_an_unknown_exporter_that_the_client_chooses(engine):
+    session = SessionClient()
+    session.choose(("floppy", {}))
+    async with GatewayClient.building(engine.socket, session, EnableSessionExporter=True) as build:
+        id = await build.solve(tree(a_txt=b"1"))
+        with pytest.raises(RpcError, match='exporter "floppy" could not be found'):
+            await build.returned(result={"ref": {"id": id}})
