@@ -10,6 +10,7 @@ from ketch.buildkit.gateway.policies import policies_of
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.frontends import source_facts
 from ketch.engine.build.frontends.source_facts import SourceQuestion
+from ketch.errors import InvalidArgument
 from ketch.oci import reference as references
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ async def _commit(bridge: Bridge, question: SourceQuestion, *, whole: bool) -> p
 async def _web_file(
     bridge: Bridge, question: SourceQuestion, asked: pb.ChecksumRequest | None
 ) -> pb.ResolveSourceHTTPResponse:
-    algorithm = _ALGORITHMS[asked.Algo] if asked is not None else ""
+    algorithm = _ALGORITHMS.get(asked.Algo, "") if asked is not None else ""
+    if asked is not None and not algorithm:
+        raise InvalidArgument(f"unknown checksum algorithm {asked.Algo}", hint="ask for SHA256, SHA384 or SHA512")
     found = await source_facts.web_file(bridge, question, algorithm, asked.Suffix if asked is not None else b"")
     answer = pb.ResolveSourceHTTPResponse(Checksum=found.checksum, Filename=found.name)
     if found.modified:

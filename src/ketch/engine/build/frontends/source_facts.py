@@ -102,11 +102,13 @@ async def web_file(bridge: Bridge, asked: SourceQuestion, algorithm: str = "", s
     def look(root: int) -> WebFile:
         (found,) = files.directory(root, "/")
         plain, more = hashlib.sha256(), hashlib.new(algorithm) if algorithm else None
-        with open(paths.open_regular(root, found.path), "rb") as file:
-            while piece := file.read(_PIECE):
-                plain.update(piece)
-                if more is not None:
-                    more.update(piece)
+        fd = paths.open_regular(root, found.path)
+        if fd >= 0:  # else it is empty
+            with open(fd, "rb") as file:
+                while piece := file.read(_PIECE):
+                    plain.update(piece)
+                    if more is not None:
+                        more.update(piece)
         if more is not None:
             more.update(suffix)
         return WebFile(
