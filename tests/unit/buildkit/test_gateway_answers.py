@@ -9,9 +9,17 @@ import types
 import pytest
 
 from ketch.buildkit.gateway import sources
+from ketch.buildkit.gateway.failures import told
+from ketch.buildkit.gateway.served import ReturnedError
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
 from ketch.engine.build.frontends import source_facts
 from ketch.errors import InvalidArgument
+from ketch.rpc.status import Code
+
+
+@pytest.mark.parametrize(("code", "shown"), [(5, Code.NOT_FOUND), (999, Code.UNKNOWN), (-1, Code.UNKNOWN)])
+def test_a_front_ends_own_code_that_grpc_has_not_is_unknown(code, shown):
+    assert told(ReturnedError(code, "no", ())).code is shown
 
 
 def test_an_unknown_checksum_algorithm_is_refused():

@@ -41,7 +41,8 @@ def told(error: KetchError, left: LeftMounts | None = None) -> RpcError:
     below it.
     """
     if isinstance(error, ReturnedError):
-        return RpcError(Code(error.code), error.message, [one for one in error.details if isinstance(one, Detail)])
+        code = Code(error.code) if error.code in Code.__members__.values() else Code.UNKNOWN
+        return RpcError(code, error.message, [one for one in error.details if isinstance(one, Detail)])
     if isinstance(error, RpcError):
         return error
     details: list[Detail] = []
