@@ -68,6 +68,7 @@ def test_a_build_that_runs(monkeypatch):
         ("completedAt>=2026-11-28", "invalid time 2026-11-28"),
         ("status>error", r"parse error: \[status >\|>\|< error\]: expected an operator"),
         ("status=error", "parse error"),
+        ('\\"' * 2049, "a filter of 4098 characters: at most 4096 are read"),
     ],
 )
 def test_what_is_no_filter(text, message):

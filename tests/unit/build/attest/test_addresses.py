@@ -12,6 +12,8 @@ from ketch.build.attest.addresses import without_password
         ("https://me:secret@host?u=a@b", "https://xxxxx:xxxxx@host?u=a@b"),
         ("https://host:80?u=a@b", "https://host:80?u=a@b"),
         ("https://host:80#a@b", "https://host:80#a@b"),
+        ("https://token@host/a.git#main", "https://xxxxx@host/a.git#main"),
+        ("ssh://git@host/a.git", "ssh://git@host/a.git"),
         ("git@host:path", "git@host:path"),
     ],
 )

@@ -31,6 +31,8 @@ class TreeFile(NamedTuple):
 
 def read(root: int, path: str, offset: int = 0, length: int = 0, *, most: int = LARGEST) -> bytes:
     """The bytes of a file, or ``length`` of them from an offset on (NotFound, InvalidArgument, ResourceExhausted)."""
+    if offset < 0:
+        raise InvalidArgument(f"read {path}: the offset is {offset}")
     try:
         fd = paths.open_regular(root, path)
     except OSError as e:
@@ -38,7 +40,8 @@ def read(root: int, path: str, offset: int = 0, length: int = 0, *, most: int = 
     if fd < 0:
         return b""
     try:
-        wanted = length or os.fstat(fd).st_size - offset
+        left = os.fstat(fd).st_size - offset
+        wanted = min(length, left) if length > 0 else left
         if wanted > most:
             raise ResourceExhausted(f"read {path}: {os.strerror(EFBIG)}: at most {most >> 20} MiB are read")
         return os.pread(fd, max(0, wanted), offset)
