@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch.buildkit.control import history_filters
 from ketch.buildkit.control.filters import parse
 from ketch.rpc.status import RpcError
 
@@ -42,6 +43,18 @@ def test_what_is_wanted(filters, wanted):
 def test_what_is_none(text):
     with pytest.raises(RpcError, match="failed to parse prune filters"):
         parse([text], "prune")
+
+
+@pytest.mark.parametrize("expression", ["(a+)+$", "([a-z]+)*!!$"])
+def test_no_expression_takes_longer_than_its_text(expression):
+    assert parse([f"id~={expression}"], "prune")({"id": "a" * 10_000 + "!"}) is False
+
+
+@pytest.mark.parametrize("texts", [["a"] * 101, ["id==" + "a" * 5000], ['"\\' * 100_000]])
+@pytest.mark.parametrize("read", [lambda texts: parse(texts, "history"), history_filters.parse])
+def test_filters_are_bounded(texts, read):
+    with pytest.raises(RpcError, match="failed to parse history filters: there may be 100, of 4096 characters each"):
+        read(texts)
 
 
 @given(st.text(max_size=30))

@@ -68,7 +68,7 @@ def test_a_build_that_runs(monkeypatch):
         ("completedAt>=2026-11-28", "invalid time 2026-11-28"),
         ("status>error", r"parse error: \[status >\|>\|< error\]: expected an operator"),
         ("status=error", "parse error"),
-        ('\\"' * 2049, "a filter of 4098 characters: at most 4096 are read"),
+        ('\\"' * 2049, "failed to parse history filters: there may be 100, of 4096 characters each"),
     ],
 )
 def test_what_is_no_filter(text, message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ketch import expressions
 from ketch.rpc.status import Code, RpcError
 
 if TYPE_CHECKING:
@@ -20,12 +21,21 @@ _PATH = re.compile(rf"(?:[A-Za-z_][\w-]*|{_QUOTED})(?:\.(?:[A-Za-z_][\w-]*|{_QUO
 _OPERATOR = re.compile(r"==|!=|~=")
 _VALUE = re.compile(rf"{_QUOTED}|[^,\"|/]*")
 _ESCAPE = re.compile(r"\\(.)")
+_MOST, _LONGEST = 100, 4096  # filters, and characters of one: they are tried on each row, in the event loop
 
 
 def parse(texts: Sequence[str], what: str) -> Filter:
     """Whether something with these fields is wanted (RpcError with where the mistake is)."""
+    check(texts, what)
     found = [_filter(text, f"failed to parse {what} filters [{' '.join(texts)}]") for text in texts]
     return lambda fields: not found or any(one(fields) for one in found)
+
+
+def check(texts: Sequence[str], what: str) -> None:
+    """Refuse filters that would take long (RpcError)."""
+    if len(texts) > _MOST or any(len(text) > _LONGEST for text in texts):
+        why = f"there may be {_MOST}, of {_LONGEST} characters each"
+        raise RpcError(Code.INVALID_ARGUMENT, f"failed to parse {what} filters: {why}")
 
 
 def _filter(text: str, what: str) -> Filter:
@@ -64,8 +74,8 @@ def _compares(name: str, operator: str, value: str, what: str) -> Filter:
     if operator == "!=":
         return lambda fields: fields.get(name) != value
     try:
-        pattern = re.compile(value)
-    except re.error as e:
+        pattern = expressions.compiled(value)
+    except ValueError as e:
         raise RpcError(Code.INVALID_ARGUMENT, f"{what}: `{value}` is no regular expression: {e}") from e
     return lambda fields: name in fields and pattern.search(fields[name]) is not None
 
