@@ -70,7 +70,7 @@ class Solves:
     def __init__(self, engine: Engine, sessions: Sessions, jobs: BuildJobs) -> None:
         self._engine, self._sessions, self._jobs = engine, sessions, jobs
         self._served: dict[str, GatewayBuild] = {}
-        self._arrivals: dict[str, asyncio.Event] = {}
+        self._arrivals: dict[str, list[asyncio.Future[GatewayBuild]]] = {}
 
     def handlers(self) -> Handlers:
         """The handler of Solve."""
@@ -81,17 +81,19 @@ class Solves:
         ref = next(iter(metadata.get(_BUILD, ())), "")
         if not ref:
             raise InvalidArgument(f"of which build? the metadata {_BUILD} is missing")
-        if ref not in self._served:
-            arrival = self._arrivals.setdefault(ref, asyncio.Event())
-            try:
-                async with asyncio.timeout(_WAIT_S):
-                    await arrival.wait()
-            except TimeoutError:
-                raise NotFound(f"no such job {ref}") from None
-            finally:
-                if self._arrivals.get(ref) is arrival:
-                    del self._arrivals[ref]
-        return self._served[ref]
+        if (build := self._served.get(ref)) is not None:
+            return build
+        arrival: asyncio.Future[GatewayBuild] = asyncio.get_running_loop().create_future()
+        waiting = self._arrivals.setdefault(ref, [])
+        waiting.append(arrival)
+        try:
+            return await asyncio.wait_for(arrival, _WAIT_S)
+        except TimeoutError:
+            raise NotFound(f"no such job {ref}") from None
+        finally:
+            waiting.remove(arrival)
+            if not waiting and self._arrivals.get(ref) is waiting:
+                del self._arrivals[ref]
 
     async def _solve(self, request: pb.SolveRequest, metadata: Mapping[str, Sequence[str]]) -> pb.SolveResponse:
         """Build (RpcError)."""
@@ -131,8 +133,9 @@ class Solves:
         executor = self._engine.builds.executor
         build = GatewayBuild(bridge, executor, dict(request.FrontendInputs), [workers.worker(self._engine)])
         self._served[ref] = build
-        if (arrival := self._arrivals.get(ref)) is not None:
-            arrival.set()
+        for arrival in self._arrivals.get(ref, ()):
+            if not arrival.done():
+                arrival.set_result(build)
         ends: list[asyncio.Future[Any]] = [build.returned, session.channel.closed]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -179,7 +179,8 @@ class Bridge:
             key = repr((place.kind, sorted(place.attrs.items())))
             if key not in self._imported:
                 self._imported[key] = asyncio.ensure_future(self._import(place))
-        await asyncio.gather(*self._imported.values())
+        # A call that is given up gives up its waiting alone: other calls wait for the same caches.
+        await asyncio.gather(*(asyncio.shield(one) for one in self._imported.values()))
 
     async def _import(self, place: CachePlace) -> None:
         with phase(f"importing cache manifest from {exchange.shown(place)}", self.tell) as step:
