@@ -140,7 +140,8 @@ async def leaves_nothing(yard):
 
 
 def monitors_of(yard):
-    return [pid for pid in children(yard.launcher._process.pid) if process_title(pid) not in ("", "ketch-spare")]
+    """Those that have said so: what the launcher forks in advance has another title, or none of its own yet."""
+    return [pid for pid in children(yard.launcher._process.pid) if process_title(pid).startswith("ketch-monitor")]
 
 
 async def test_a_start_that_is_never_requested(yard):
