@@ -225,7 +225,7 @@ def test_copies_are_found_again_until_the_machine_starts_anew(client, tmp_path):
     assert [one.layer for one in again.find("here", "all")] == ["built-1", "built-2"]
     assert [one.layer for one in again.find("here", "else")] == ["built-1", "built-2"]
     assert again.entries(again.find("here", "all")[0]) == entries
-    assert again.entries(again.find("there", "all")[0]) == ()
+    assert again.entries(again.find("there", "all")[0]) == []
     again.forget({"built-1"})
     assert [one.layer for one in ContextCopies(str(tmp_path / "kept")).find("here", "all")] == ["built-2"]
     for path in (tmp_path / "kept").iterdir():

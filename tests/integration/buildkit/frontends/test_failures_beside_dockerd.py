@@ -107,6 +107,8 @@ def failed(engine, top, words):
 def _plain(line):
     line = re.sub(r"^[0-9]+\.[0-9]{3} (.*: (?=no such file))?", "TIME ", line)  # what runc says, crun does not
     line = re.sub(r"(checksum of ref) [^ ]+:", r"\1 REF:", line)
+    # Of the two calls of a build that has failed, the client reports the one that it hears of first.
+    line = line.replace("failed to run Build function: ", "failed to solve: ")
     return re.sub(r"(failed to do request): .*", r"\1", line)  # whom they ask is each engine's own affair
 
 
