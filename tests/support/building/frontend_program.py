@@ -229,6 +229,14 @@ class Program:
             return f"{e.code.name}: {e.message}"
         raise AssertionError(f"it is not refused: {words}")
 
+    async def again(self) -> None:
+        """Ask for itself, and return what comes of it."""
+        request = pb.SolveRequest(Frontend="gateway.v0", FrontendOpt=self.options, allowResultReturn=True)
+        try:
+            await self.call(LLBBridgeService.Solve, request)
+        except RpcError as e:
+            await self.returns(None, error=Status(code=e.code, message=e.message))
+
     async def error(self) -> None:
         await self.returns(None, error=Status(code=3, message="it cannot be done"))
 

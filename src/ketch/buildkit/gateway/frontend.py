@@ -23,7 +23,7 @@ from ketch.buildkit.gateway.handlers import handlers
 from ketch.buildkit.gateway.served import GatewayBuild
 from ketch.engine.build.frontends.errors import UnsupportedCapability
 from ketch.engine.build.phases import phase
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument, KetchError, ResourceExhausted
 from ketch.notation import times
 from ketch.oci import platform as platforms
 from ketch.oci import reference as references
@@ -49,6 +49,7 @@ _NO_NETWORK, _KNOWS = "moby.buildkit.frontend.network.none", "moby.buildkit.fron
 _PRODUCT = "ketch"
 _MEMORY = 2 << 30  # bytes that a front end may take: it describes a build, and does no work
 _END_S = 10.0  # for a program that has returned its result
+_MOST = 16  # programs of one build at once: one may ask for another, or for itself, and so on
 _STDERR = 2
 _SAID = 2048  # bytes of errors that are kept for a message
 
@@ -73,12 +74,16 @@ class GatewayFrontend:
         _check_capabilities(found, request.attrs.get(_CAPABILITIES, ""))
         image = source(f"docker-image://{found.reference}", {}, platform_message(machine))
         tree = await bridge.ref(image).tree()
-        build = GatewayBuild(bridge, self._executor, request.inputs, self._workers())
         command = _command(found, tree, request, bridge.session.id, self._workers())
+        if bridge.programs >= _MOST:
+            raise ResourceExhausted(f"frontend {name}: {_MOST} of this build run", hint="does it ask for itself?")
+        bridge.programs += 1
+        build = GatewayBuild(bridge, self._executor, request.inputs, self._workers())
         try:
             await self._run(build, command, name)
             return await build.returned
         finally:
+            bridge.programs -= 1
             await build.close()
 
     async def _run(self, build: GatewayBuild, command: BuildCommand, name: str) -> None:

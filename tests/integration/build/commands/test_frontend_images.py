@@ -182,6 +182,12 @@ def test_how_it_fails(front):
     front.until_gone()
 
 
+def test_one_that_asks_for_itself(front):
+    with pytest.raises(ReturnedError, match="frontend front:1: 16 of this build run"):
+        asked(front, "again")
+    front.until_gone()
+
+
 def test_what_it_may_not(front):
     """Return twice, use another build's results, send what is too large: it is told so, and its build goes on."""
 
