@@ -12,6 +12,7 @@ from ketch.buildkit.control.timestamps import timestamp
 from ketch.buildkit.gateway.failures import told
 from ketch.buildkit.services.control import ControlService
 from ketch.buildkit.wire.control import control_pb2 as pb
+from ketch.engine.build.history import CANCELED
 from ketch.engine.model.building.records import RecordedBlob
 from ketch.errors import KetchError, NotFound
 from ketch.oci.attestation import PREDICATE_TYPE
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ketch.rpc.server import Handlers, ServerCall
     from ketch.rpc.status import RpcError
 
-_CANCELED = "context canceled"
 _STATUS = "application/vnd.googeapis.google.rpc.status+proto"  # BuildKit's name of it, as it is written there
 _STATEMENT = "application/vnd.in-toto+json"
 _OF_THE_MOMENT = ("stack.Stack", "errdefs.Solve")  # in the types of details
@@ -43,8 +43,8 @@ async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) ->
 
     Who makes the build fills in the record, its steps and what came of it.
     """
-    await asyncio.to_thread(history.begin, record)
-    record.status, record.error = "canceled", _CANCELED
+    await history.begun(record)
+    record.status, record.error = "canceled", CANCELED
     try:
         yield record
         record.status, record.error = "completed", ""

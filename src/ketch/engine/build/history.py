@@ -7,6 +7,7 @@ build_blobs (ref, digest, data)    blobs that are kept with it, by sha256
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
@@ -19,6 +20,7 @@ from ketch.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from ketch.oci import digest as digests
 from ketch.storage.database.db import Schema
 from ketch.storage.database.records import Form
+from ketch.threads import to_the_end
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ketch.storage.database.db import Database
 
 _MOST = 1000  # whatever their age
+CANCELED = "context canceled"  # the error of a build that its client gave up
 FORM = Form(BuildRecord)
 SCHEMA = Schema(
     "builds",
@@ -57,6 +60,17 @@ class BuildHistory:
             raise AlreadyExists(f"a build has the ref {record.ref} already")
         record.ref, record.created = record.ref or secrets.token_hex(12), time.time_ns()
         self.write(record)
+
+    async def begun(self, record: BuildRecord) -> None:
+        """`begin` in a thread; a build that is given up meanwhile has ended, and does not seem to run for ever."""
+        beginning = asyncio.ensure_future(asyncio.to_thread(self.begin, record))
+        try:
+            await to_the_end(beginning)
+        except asyncio.CancelledError:
+            if beginning.exception() is None:
+                record.status, record.error, record.completed = "canceled", CANCELED, time.time_ns()
+                await asyncio.shield(asyncio.to_thread(self.write, record))
+            raise
 
     def write(self, record: BuildRecord, log: bytes = b"") -> None:
         """Note how far a build is, and what it wrote, as it was packed."""

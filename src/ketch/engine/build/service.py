@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from ketch.build.attest.addresses import without_password
 from ketch.engine import os_errors
+from ketch.engine.build.history import CANCELED
 from ketch.engine.build.status_log import StatusLog, unpacked
 from ketch.engine.model.building.records import BuildRecord
 from ketch.errors import KetchError, Unavailable
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 
 log = logging.getLogger(__name__)
-_CANCELED = "context canceled"
 
 
 class ServiceParts(Struct, frozen=True, kw_only=True, eq=False):
@@ -93,7 +93,7 @@ class BuildService:
             while (event := await listener.events.get()) is not None:
                 yield event
             if not await _to_its_end(task):
-                yield work.failure(KetchError(_CANCELED))
+                yield work.failure(KetchError(CANCELED))
 
     async def classic(
         self, request: ImageBuild, body: AsyncIterator[bytes], *, quiet: bool
@@ -131,7 +131,7 @@ class BuildService:
                 else:
                     kept.append(item)
             if not await _to_its_end(task):
-                ends.append({"errorDetail": {"message": _CANCELED}, "error": _CANCELED})
+                ends.append({"errorDetail": {"message": CANCELED}, "error": CANCELED})
             failed = ends and "error" in ends[0]
             for item in kept if failed else ():
                 yield item
@@ -288,7 +288,7 @@ class _Work:
         history, record = self._service.history, self.record
         kept = self._request.call == "build"
         if kept:
-            await asyncio.to_thread(history.begin, record)
+            await history.begun(record)
             failpoint("build.begun")
         self._run = run = BuildRun(self._service.builder(), self._request, self._log, record)
         record.status = "canceled"
@@ -304,7 +304,7 @@ class _Work:
             record.status, record.error = "error", error.message
             raise error from e
         except asyncio.CancelledError:
-            record.error = _CANCELED
+            record.error = CANCELED
             raise
         except Exception as e:
             record.status, record.error = "error", f"{type(e).__name__}: {e}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
 import time
 
 import pytest
 
 from ketch.engine.build import history
-from ketch.engine.build.history import SCHEMA, BuildHistory
+from ketch.engine.build.history import CANCELED, SCHEMA, BuildHistory
 from ketch.engine.model.building.records import BuildRecord, HistoryLimits
 from ketch.errors import AlreadyExists
 from ketch.storage.database.db import Database
@@ -79,3 +81,35 @@ def test_a_ref_is_of_one_build(db):
     built(kept, "one")
     with pytest.raises(AlreadyExists):
         built(kept, "one")
+
+
+async def test_a_build_that_is_given_up_while_it_is_noted_has_ended(db, monkeypatch):
+    kept = BuildHistory(db, HistoryLimits())
+    begin, there, on = kept.begin, asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(record):
+        loop.call_soon_threadsafe(there.set)
+        assert on.wait(10)
+        begin(record)
+
+    monkeypatch.setattr(kept, "begin", slow)
+    task = asyncio.create_task(kept.begun(BuildRecord(ref="r", name="r", created=0)))
+    await there.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [(one.status, one.error, one.completed > 0) for one in kept.all()] == [("canceled", CANCELED, True)]
+
+
+async def test_a_build_that_is_given_up_leaves_another_of_its_ref_alone(db):
+    kept = BuildHistory(db, HistoryLimits())
+    built(kept, "r")
+    task = asyncio.create_task(kept.begun(BuildRecord(ref="r", name="r", created=0)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [one.status for one in kept.all()] == ["completed"]
