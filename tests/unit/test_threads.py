@@ -19,6 +19,25 @@ def test_results_and_errors():
     asyncio.run(main())
 
 
+def test_work_in_a_thread_of_its_own_waits_for_no_others():
+    """The shared threads may all be taken."""
+    let = threading.Event()
+
+    async def main():
+        taken = [asyncio.ensure_future(asyncio.to_thread(let.wait, 10)) for _ in range(64)]
+        await asyncio.sleep(0)
+        try:
+            assert await threads.in_own_thread(lambda: divmod(7, 2)) == (3, 1)
+            with pytest.raises(ZeroDivisionError):
+                await threads.to_the_end(threads.in_own_thread(lambda: divmod(7, 0)))
+            assert not any(one.done() for one in taken)
+        finally:
+            let.set()
+            await asyncio.gather(*taken)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_cancelled_caller_waits_also_when_it_is_cancelled_again(fails):
     begun, let, stopped, ended = threading.Event(), threading.Event(), threading.Event(), threading.Event()

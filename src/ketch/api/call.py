@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from ketch.api import gojson, jsontext
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from ketch.buildkit.clients import BuildKitClients

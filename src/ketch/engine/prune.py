@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine import os_errors
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.records import Status
 from ketch.engine.model.reports import Pruned, Removed, check_removed
 from ketch.errors import Conflict, KetchError, NotFound
 from ketch.images.removal import DryRun
 from ketch.storage.sizes import size_on_disk
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

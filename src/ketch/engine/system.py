@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from ketch import __version__
 from ketch.engine import cgroups
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.engine.model.records import Status
@@ -24,6 +23,7 @@ from ketch.runtime.cgroups import common
 from ketch.storage import lost
 from ketch.storage.sizes import size_on_disk
 from ketch.storage.snapshots import quota
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -82,20 +82,3 @@ class SingleFlight(Generic[T]):
     def active(self) -> frozenset[str]:
         """The keys of the calls under way."""
         return frozenset(self._jobs) | frozenset(self._ending)
-
-
-async def run_uncancellable(work: Callable[..., T], *arguments: Any, stop: Callable[[], object] | None = None) -> T:
-    """Run blocking work in a thread to its end, also when the caller is cancelled; ``stop`` makes it end soon then.
-
-    What it relies on, a lease for instance, must not end before it.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop()
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # nobody asks for it any more
-        raise

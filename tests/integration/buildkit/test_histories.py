@@ -121,6 +121,18 @@ async def read(channel, digest, **part):
         return b"".join([piece.data async for piece in call])
 
 
+async def test_a_build_that_ends_is_told_with_its_results(builder, context):
+    channel = Channel.over(await bytestream.connect(builder.path))
+    async with channel.stream(ControlService.ListenBuildHistory) as call:
+        await call.send(pb.BuildHistoryRequest(), end=True)
+        await asyncio.to_thread(builder.docker, "buildx", "build", "-q", "-t", "heard:1", str(context))
+        while not (event := await asyncio.wait_for(call.receive(), patient(10))).record.Result.Results:
+            pass
+        assert event.type == pb.COMPLETE
+        assert event.record.Result.ResultDeprecated.digest == event.record.Result.Results[0].digest
+    await channel.close()
+
+
 async def test_changes_are_heard(builder, two_builds):
     good, bad = two_builds
     channel = Channel.over(await bytestream.connect(builder.path))

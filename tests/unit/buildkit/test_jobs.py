@@ -92,6 +92,23 @@ async def test_of_a_client_that_does_not_read_output_is_left_out():
     assert sum(len(line.data) for status in told for line in status.logs) < 20 << 20
 
 
+async def test_warnings_and_names_count():
+    jobs = BuildJobs()
+    warning = SolveStatus(warnings=[VertexWarning(vertex="sha256:1", short=b"s", detail=[bytes(100_000)])])
+    named = SolveStatus(vertexes=[VertexState(digest="sha256:1", name="n" * 100_000)])
+    async with jobs.begin("r") as job:
+        follower = job.follow()
+        task = asyncio.ensure_future(anext(follower))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            job.status(named)
+        for _ in range(400):
+            job.status(warning)
+    assert sum(len(status.warnings) for status in job._kept) < 20
+    told = [await task] + [status async for status in follower]
+    assert 100 < sum(len(status.warnings) for status in told) < 200
+
+
 def test_messages():
     status = SolveStatus(
         vertexes=[

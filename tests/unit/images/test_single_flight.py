@@ -1,32 +1,12 @@
-"""Single flight, and uncancellable work."""
+"""Single flight."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 
 import pytest
 
-from ketch.images.single_flight import SingleFlight, run_uncancellable
-
-
-async def test_uncancellable_work_is_waited_for():
-    go, ended = threading.Event(), threading.Event()
-
-    def work() -> None:
-        go.wait(10)
-        ended.set()
-
-    task = asyncio.create_task(run_uncancellable(work))
-    await asyncio.sleep(0)
-    task.cancel()
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert not task.done()
-    go.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert ended.is_set()
+from ketch.images.single_flight import SingleFlight
 
 
 async def test_one_for_several():

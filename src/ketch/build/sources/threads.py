@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -59,7 +57,7 @@ async def metered(meter: SourceMeter, work: Callable[[], T]) -> T:
 
     It has a thread of its own: a client's file system may stall, and the threads of ``asyncio.to_thread`` are few.
     """
-    result = await threads.to_the_end(_begun(work), meter.stop)
+    result = await threads.to_the_end(threads.in_own_thread(work), meter.stop)
     meter.done()
     return result
 
@@ -75,20 +73,3 @@ async def drafted(snapshots: BuildSnapshots, lease: Lease) -> AsyncIterator[Laye
         for draft in made:
             await threads.run_to_end(draft.abort)
         raise
-
-
-def _begun(work: Callable[[], T]) -> asyncio.Future[T]:
-    """The result to come of work in a new thread, which the process's end does not wait for."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            told = functools.partial(future.set_result, work())
-        except BaseException as e:  # it is raised where the result is awaited
-            told = functools.partial(future.set_exception, e)
-        with contextlib.suppress(RuntimeError):  # the daemon has ended, and its loop with it
-            loop.call_soon_threadsafe(told)
-
-    threading.Thread(target=run, name="source", daemon=True).start()
-    return future

@@ -17,7 +17,7 @@ from ketch.engine.model.building.records import RecordedBlob
 from ketch.errors import KetchError, NotFound
 from ketch.oci.attestation import PREDICATE_TYPE
 from ketch.rpc.server import unary
-from ketch.rpc.status import Code
+from ketch.rpc.status import Code, RpcError
 from ketch.rpc.wire.status_pb2 import Status
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ketch.engine.model.building.records import BuildRecord
     from ketch.oci import manifest as oci
     from ketch.rpc.server import Handlers, ServerCall
-    from ketch.rpc.status import RpcError
 
 _STATUS = "application/vnd.googeapis.google.rpc.status+proto"  # BuildKit's name of it, as it is written there
 _STATEMENT = "application/vnd.in-toto+json"
+_WAITING = 1000  # changes for a listener
 _OF_THE_MOMENT = ("stack.Stack", "errdefs.Solve")  # in the types of details
 
 
@@ -81,39 +81,47 @@ def note_result(record: BuildRecord, descriptor: oci.Descriptor) -> None:
     )
 
 
+class _Changes:
+    """Changes that wait for a listener; one that does not read misses the later ones, and is told so."""
+
+    def __init__(self) -> None:
+        self._items: asyncio.Queue[tuple[str, BuildRecord]] = asyncio.Queue(_WAITING)
+        self._missed = False
+
+    def put(self, kind: str, record: BuildRecord) -> None:
+        """Append a change."""
+        self._missed = self._missed or self._items.full()
+        if not self._missed:
+            self._items.put_nowait((kind, record))
+
+    async def get(self) -> tuple[str, BuildRecord]:
+        """The next change (RpcError: it was missed)."""
+        if self._missed and self._items.empty():
+            raise RpcError(Code.RESOURCE_EXHAUSTED, f"more than {_WAITING} changes of the history waited to be read")
+        return await self._items.get()
+
+
 def handlers(history: BuildHistory, contents: BuildContents) -> Handlers:
     """The handlers of what is asked about the history; ``contents`` has the blobs that records name."""
 
-    def told_of(record: BuildRecord, *, logs: bool) -> pb.BuildHistoryEvent:
-        """A record as an event, with those results that are still there.  Blocking."""
-        event = _event(record)
-        for one in record.results:
-            if contents.exists(one.digest):
-                result = event.record.Result
-                result.Results[len(result.Results)].CopyFrom(_descriptor(one))
-                if len(result.Results) == 1:
-                    result.ResultDeprecated.CopyFrom(_descriptor(one))
-        if logs and (found := contents.log(record.ref)) is not None:
-            event.record.logs.CopyFrom(found)  # as a rule a list needs none, and each takes a while
-        return event
-
     async def listen(call: ServerCall[pb.BuildHistoryRequest, pb.BuildHistoryEvent]) -> None:
         request = await call.receive() or pb.BuildHistoryRequest()
-        wanted = history_filters.parse(request.Filter)
+        wanted, logs = history_filters.parse(request.Filter), bool(request.Ref)
         loop = asyncio.get_running_loop()
-        changes: asyncio.Queue[tuple[str, BuildRecord]] = asyncio.Queue()
+        changes = _Changes()
 
         def heard(kind: str, record: BuildRecord) -> None:
-            loop.call_soon_threadsafe(changes.put_nowait, (kind, record))
+            loop.call_soon_threadsafe(changes.put, kind, record)
 
         with history.heard_by(heard):
             call.begin()
             for record in await asyncio.to_thread(_chosen, history, request, wanted):
-                await call.send(await asyncio.to_thread(told_of, record, logs=bool(request.Ref)))
+                await call.send(await asyncio.to_thread(_told, contents, record, logs=logs))
             while not request.EarlyExit:
                 kind, record = await changes.get()
                 if request.Ref in ("", record.ref) and wanted(record):
-                    await call.send(_event(record, deleted=kind == "deleted"))
+                    gone = kind == "deleted"
+                    await call.send(await asyncio.to_thread(_told, contents, record, logs=logs, deleted=gone))
 
     async def update(
         request: pb.UpdateBuildHistoryRequest, _metadata: Mapping[str, Sequence[str]]
@@ -125,6 +133,20 @@ def handlers(history: BuildHistory, contents: BuildContents) -> Handlers:
         ControlService.ListenBuildHistory.path: (ControlService.ListenBuildHistory, listen),
         ControlService.UpdateBuildHistory.path: (ControlService.UpdateBuildHistory, unary(update)),
     }
+
+
+def _told(contents: BuildContents, record: BuildRecord, *, logs: bool, deleted: bool = False) -> pb.BuildHistoryEvent:
+    """A record as an event, with those results that are still there.  Blocking."""
+    event = _event(record, deleted=deleted)
+    for one in record.results:
+        if contents.exists(one.digest):
+            result = event.record.Result
+            result.Results[len(result.Results)].CopyFrom(_descriptor(one))
+            if len(result.Results) == 1:
+                result.ResultDeprecated.CopyFrom(_descriptor(one))
+    if logs and (found := contents.log(record.ref)) is not None:
+        event.record.logs.CopyFrom(found)  # as a rule a list needs none, and each takes a while
+    return event
 
 
 def _chosen(

@@ -49,9 +49,9 @@ class BuildJob:
             self._kept.append(SolveStatus(vertexes=status.vertexes))
         for follower in self._followers:
             told = status
-            if follower.full and status.logs:
-                first = LogLine(vertex=status.logs[0].vertex, data=_LEFT_OUT, timestamp=status.logs[0].timestamp)
-                told = msgspec.structs.replace(status, logs=[first])
+            if follower.full and (status.logs or status.warnings):
+                first = [LogLine(vertex=one.vertex, data=_LEFT_OUT, timestamp=one.timestamp) for one in status.logs[:1]]
+                told = msgspec.structs.replace(status, logs=first, warnings=[])
             follower.put(told, size)
 
     def end(self) -> None:
@@ -160,4 +160,8 @@ async def _remembered(builds: BuildService, ref: str) -> list[bytes] | None:
 
 def _size_of(status: SolveStatus) -> int:
     """About as many bytes as it takes."""
-    return sum(len(line.data) for line in status.logs) + 200 * (len(status.vertexes) + len(status.statuses)) + 100
+    size = 100 + sum(len(line.data) for line in status.logs)
+    if status.warnings:
+        size += len(msgspec.json.encode(status.warnings))
+    size += sum(200 + len(one.name) + len(one.error) for one in status.vertexes)
+    return size + sum(200 + len(one.id) + len(one.name) for one in status.statuses)

@@ -10,9 +10,10 @@ import io
 import logging
 import os
 import threading
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 from ketch.errors import Unavailable
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Background = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 _CHUNK = 1 << 20
 _AHEAD = 4 << 20
 
@@ -125,36 +125,6 @@ class BodyReader(io.RawIOBase):
                 self._loop.call_soon_threadsafe(self._room.set)
         self._rest = memoryview(chunk)
         return True
-
-
-async def in_own_thread(work: Callable[[], T]) -> T:
-    """Run blocking work that a slow client may hold up in a thread of its own.
-
-    The threads of ``asyncio.to_thread`` are few: some stalled transfers there would stop everything else.  A caller
-    that is cancelled does not end the work.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as e:  # it is raised where the result is awaited
-            error = e
-        with contextlib.suppress(RuntimeError):  # the daemon has ended, and its loop with it
-            loop.call_soon_threadsafe(finish, result, error)
-
-    threading.Thread(target=run, name="transfer", daemon=True).start()
-    return await future
 
 
 async def written(background: Background, write: Callable[[IO[bytes]], None]) -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,6 @@ from ketch.build.providers import FoundImage
 from ketch.build.tree import Tree
 from ketch.errors import DataLoss, ImageNotFound, KetchError, NotFound, PermissionDenied, Unavailable
 from ketch.images.progress import short
-from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer import choose as choice
 from ketch.images.transfer.pull import Puller
 from ketch.oci import digest as digests
@@ -22,6 +21,7 @@ from ketch.oci import reference as references
 from ketch.oci.reference import Reference
 from ketch.remote.credentials import Credentials, KeptCredentials
 from ketch.remote.errors import RegistryError, phrase, shown
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class EngineBuildImages:
         puller = Puller(self.store, self._layers, repository, await self._reported(ref, platform, session, progress))
         top = await _asked(repository, ref)
         image, _ = await puller.bring(lease, top, platform, ref)
-        await run_uncancellable(self.store.keep_base, image)
+        await run_to_end(self.store.keep_base, image)
         self._layers.forget(image.chain_ids)
         return Tree(tuple(image.chain_ids))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ketch.build.providers import FoundImage
 from ketch.build.tree import Tree
 from ketch.images.assembly import make_image
-from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer import choose as choice
 from ketch.images.unpack import unpack_blob
 from ketch.oci import digest as digests
 from ketch.oci.reference import Reference
 from ketch.remote.repository import LARGEST_MANIFEST, Fetched, manifest_type
+from ketch.threads import in_own_thread, run_to_end, to_the_end
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.build.providers import BuildLayout
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ketch.oci.config import ImageConfig
     from ketch.oci.manifest import Platform
     from ketch.storage.content.leases import Lease
+
+T = TypeVar("T")
 
 
 class _InLayout(NamedTuple):
@@ -58,9 +62,9 @@ class EngineBuildLayouts:
         found = await _read(layout, digest, platform)
         chains = [layer.chain_id for layer in found.layers]
         lease.hold(*chains, *(layer.descriptor.digest for layer in found.layers), found.manifest.config.digest)
-        sizes = [await run_uncancellable(self._bring, layout, layer) for layer in found.layers]
-        image = await run_uncancellable(self._assembled, layout, found, sizes, lease)
-        await run_uncancellable(self._store.keep_base, image)
+        sizes = [await _waited(self._bring, layout, layer) for layer in found.layers]
+        image = await _waited(self._assembled, layout, found, sizes, lease)
+        await run_to_end(self._store.keep_base, image)
         return Tree(tuple(chains))
 
     def _bring(self, layout: BuildLayout, layer: Layer) -> int:
@@ -90,7 +94,7 @@ class _Manifests:
 
     async def manifest(self, digest: str, /) -> Fetched:
         """A manifest by its digest."""
-        return await asyncio.to_thread(self._read, digests.check(digest))
+        return await _waited(self._read, digests.check(digest))
 
     def _read(self, digest: str) -> Fetched:
         descriptor = self._layout.described(digest)
@@ -108,9 +112,14 @@ async def _read(layout: BuildLayout, digest: str, platform: Platform) -> _InLayo
     manifests, ref = _Manifests(layout), _named(digest)
     fetched = await choice.choose(manifests, await manifests.manifest(digest), platform, ref, seen)
     manifest = choice.image_manifest(fetched, ref)
-    data = await asyncio.to_thread(layout.read, manifest.config, choice.LARGEST_CONFIG)
+    data = await _waited(layout.read, manifest.config, choice.LARGEST_CONFIG)
     config = choice.image_config(data, manifest.config.digest)
     return _InLayout(fetched, manifest, data, config, choice.image_layers(manifest, config, ref))
+
+
+async def _waited(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of blocking work in a thread of its own: the client may stall."""
+    return await to_the_end(in_own_thread(functools.partial(work, *arguments)))
 
 
 def _named(digest: str) -> Reference:

@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.cgroups import default_namespace as default_cgroup_namespace
 from ketch.engine.containers import shared_namespaces, validate
 from ketch.engine.files import working_directory
@@ -23,9 +22,9 @@ from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan, mount_spec
 from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
-from ketch.images.single_flight import run_uncancellable
 from ketch.oci.config import RunConfig
 from ketch.storage.snapshots import quota
+from ketch.threads import in_own_thread, run_to_end
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Creation(Struct, frozen=True, eq=False):
                 self.snapshots, idmaps.resolve, self.snapshots, image.chain_ids, config.user, container.mounts
             )
             if any(point.type == "volume" for point in container.mounts):
-                await run_uncancellable(self.container_volumes.populate, container, image.chain_ids, inherited)
+                await run_to_end(self.container_volumes.populate, container, image.chain_ids, inherited)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
             await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
             failpoint("create.snapshot-made")

@@ -26,8 +26,8 @@ from ketch.engine.spec import bundle
 from ketch.engine.volumes import idmaps
 from ketch.engine.volumes.mount_spec import check_target, parse_bind
 from ketch.errors import InvalidArgument, KetchError
-from ketch.images.single_flight import run_uncancellable
 from ketch.network.ports import requests
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +168,7 @@ class PendingChanges(Struct, frozen=True, eq=False):
         user = new.config.user
         await snapshot_work.run_to_end(self.snapshots, idmaps.resolve, self.snapshots, chains, user, fresh.mounts)
         if any(point.type == "volume" for point in fresh.mounts):
-            await run_uncancellable(self.container_volumes.populate, fresh, chains)
+            await run_to_end(self.container_volumes.populate, fresh, chains)
         self.container_volumes.announce_new(fresh, known)
         gone = {*removed, *(point.destination for point in fresh.mounts)}
         _forget(new, tmpfs, gone)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio.streams import LogOptions
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import startup, update
 from ketch.engine.live import waiting
 from ketch.engine.model import names
@@ -20,6 +19,7 @@ from ketch.engine.stats.usage import Sampler
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, UnclassifiedArgument
 from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable

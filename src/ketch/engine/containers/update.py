@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model.records import ContainerConfig, HostConfig
 from ketch.engine.spec import limits
 from ketch.errors import Conflict, InvalidArgument
 from ketch.failpoints import failpoint
+from ketch.threads import in_own_thread
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:

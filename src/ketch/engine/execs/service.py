@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.aio.streams import ClientStream
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.containers import validate
 from ketch.engine.model import names
 from ketch.engine.model.execs import Exec, ExecConfig
@@ -32,6 +31,7 @@ from ketch.errors import (
 from ketch.failpoints import failpoint
 from ketch.runtime.process.io import detach
 from ketch.runtime.security import users
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

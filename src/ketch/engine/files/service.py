@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio.tar_stream import TarStream
-from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
+from ketch.engine.aio.transfer import BodyReader, written
 from ketch.engine.files import container_paths, upper_dir
 from ketch.engine.model.reports import PathChange
 from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, UnclassifiedArgument
@@ -24,6 +24,7 @@ from ketch.runtime.security import users
 from ketch.storage.archive import compression
 from ketch.storage.archive.into import extract_into
 from ketch.storage.archive.write import write_directory
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -17,7 +17,6 @@ import msgspec
 from msgspec import Struct
 
 from ketch.build.dockerfile import changes as change
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.files import upper_dir
 from ketch.engine.model import merge
 from ketch.engine.model.records import Status
@@ -26,6 +25,7 @@ from ketch.images import commit as images
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
 from ketch.storage.snapshots import diff, layer_copy
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

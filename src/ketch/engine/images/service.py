@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from ketch.build.dockerfile import changes
-from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
+from ketch.engine.aio.transfer import BodyReader, written
 from ketch.engine.model import pending
 from ketch.errors import InvalidArgument, NotFound
 from ketch.images.archives.bootstrap import bootstrap
@@ -24,11 +24,11 @@ from ketch.images.archives.load import load
 from ketch.images.archives.save import named_images, save
 from ketch.images.commit import check_name
 from ketch.images.progress import Meter, Metered
-from ketch.images.single_flight import run_uncancellable
 from ketch.oci import platform as platforms
 from ketch.oci import reference
 from ketch.oci.config import History, RunConfig
 from ketch.remote import download
+from ketch.threads import in_own_thread, run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
@@ -77,7 +77,7 @@ class ImageService(Struct, frozen=True, eq=False):
             parsed = reference.parse(repo)
             repo = repo if parsed.digest else f"{parsed.repository}:{tag}"
         name = repo
-        await run_uncancellable(self.store.tag, ref, name)
+        await run_to_end(self.store.tag, ref, name)
         self.events.of_image(image, "tag", reference.parse(name).familiar)
 
     def containers_of(self, image_id: str) -> Users:
@@ -112,7 +112,7 @@ class ImageService(Struct, frozen=True, eq=False):
         except NotFound:  # the row of a name whose image is lost
             named = None
         work = functools.partial(self.store.remove, ref, force, users, dry_run, prune=prune)
-        rows = await run_uncancellable(work)
+        rows = await run_to_end(work)
         for row in rows if dry_run is None else ():
             for action, what in row.items():
                 if action == "Untagged" and named is not None:

@@ -15,12 +15,13 @@ from typing import IO, TYPE_CHECKING
 
 from msgspec import Struct
 
-from ketch.engine.aio.transfer import BodyReader, in_own_thread, written
+from ketch.engine.aio.transfer import BodyReader, written
 from ketch.errors import Conflict
 from ketch.storage.archive import compression
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree
+from ketch.threads import in_own_thread
 from ketch.undo import Undo
 
 if TYPE_CHECKING:

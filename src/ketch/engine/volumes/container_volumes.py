@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.aio import snapshot_work
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.volumes import copy_up, mount_plan, propagation
 from ketch.engine.volumes.mount_plan import MountPlanner
 from ketch.engine.volumes.mount_spec import of_mount
 from ketch.notation import booleans
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.engine import os_errors
-from ketch.engine.aio.transfer import in_own_thread
 from ketch.engine.model.volume import Volume
 from ketch.engine.volumes import local_driver
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
@@ -28,6 +27,7 @@ from ketch.failpoints import failpoint
 from ketch.storage.database.db import REPAIR, Schema
 from ketch.storage.database.records import Form, Records
 from ketch.storage.removal import remove_tree, try_to_remove
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence

@@ -7,12 +7,13 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images.progress import Meter, moving, short, status
-from ketch.images.single_flight import SingleFlight, run_uncancellable
+from ketch.images.single_flight import SingleFlight
 from ketch.images.transfer.fetch import BlobProgress, Downloads
 from ketch.images.unpack import check
 from ketch.storage.layers import tars
 from ketch.storage.removal import remove_tree
 from ketch.storage.sizes import written_bytes
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from ketch.images.progress import ProgressItem, Report
@@ -79,7 +80,7 @@ class LayerService:
             if not here:
                 await self.downloads.fetch(repository, layer.descriptor, unpacking.on_progress)
             size = await unpacking.finish()
-            await run_uncancellable(self._store.layers.commit, directory, layer.chain_id)
+            await run_to_end(self._store.layers.commit, directory, layer.chain_id)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(unpacking.undo))
             raise

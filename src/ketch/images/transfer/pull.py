@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from ketch.images.assembly import make_image
 from ketch.images.made.blobs import ImageBlobs
-from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer import choose as choice
 from ketch.oci import platform as platforms
 from ketch.oci.reference import Reference
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ class Puller(Struct):
                 names.append(str(Reference(ref.domain, ref.path, tag=ref.tag)))
             before = self.store.catalog.names.get(names[-1])
             known = self.store.catalog.by_manifest(chosen)
-            await run_uncancellable(self.store.add, [(image, names)], dict.fromkeys(names, digest))
+            await run_to_end(self.store.add, [(image, names)], dict.fromkeys(names, digest))
             self.layers.forget(image.chain_ids)
         return Pulled(image, digest, known is None or before is None or before.target != digest)
 
@@ -80,7 +80,7 @@ class Puller(Struct):
         """
 
         async def keep(fetched: Fetched) -> None:
-            await run_uncancellable(self._keep, lease, fetched)
+            await run_to_end(self._keep, lease, fetched)
 
         await keep(top)
         chosen = await choice.choose(self.repository, top, wanted, ref, keep)

@@ -21,11 +21,11 @@ from ketch.images.archives.compressed import compressed
 from ketch.images.made.attestations import in_other_form
 from ketch.images.made.blobs import ImageBlobs
 from ketch.images.progress import Meter, short, status
-from ketch.images.single_flight import run_uncancellable
 from ketch.images.transfer.pull import leased
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.remote.upload import Upload
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -145,10 +145,10 @@ class Pusher(Struct):
         target = named.target if own else image.manifest
         if not self.compress:
             return image, target
-        better = await run_uncancellable(compressed, self.store, lease, image, target, self._from_thread())
+        better = await run_to_end(compressed, self.store, lease, image, target, self._from_thread())
         if better is None:
             return image, target
-        await run_uncancellable(self.store.add, [(better, [name] if own else [])])
+        await run_to_end(self.store.add, [(better, [name] if own else [])])
         return better, better.manifest
 
     async def _compressed_index(
@@ -164,13 +164,13 @@ class Pusher(Struct):
             image = self.store.catalog.by_manifest(descriptor.digest)
             if image is not None and not all(map(self.store.content.exists, image.blobs_of(descriptor.digest))):
                 arguments = self.store, lease, image, descriptor.digest, self._from_thread()
-                better = await run_uncancellable(compressed, *arguments)
+                better = await run_to_end(compressed, *arguments)
                 if better is not None:
                     found[descriptor.digest] = better
         if not found:
             return named, index
-        target = await run_uncancellable(in_other_form, self.store.content, lease, index, found)
-        await run_uncancellable(self.store.add, [(one, [name]) for one in found.values()], {name: target})
+        target = await run_to_end(in_other_form, self.store.content, lease, index, found)
+        await run_to_end(self.store.add, [(one, [name]) for one in found.values()], {name: target})
         return self.store.catalog.names[name], self.store.catalog.indexes[target]
 
     def _from_thread(self) -> Report:
@@ -218,7 +218,7 @@ class Pusher(Struct):
                     return f"Mounted from {source}"
             meter = Meter(report, ident, "Pushing", descriptor.size)
             meter.at(0)
-            file = await run_uncancellable(blobs.open, descriptor.digest)
+            file = await run_to_end(blobs.open, descriptor.digest)
             with file:
                 await Upload(self.repository, descriptor, lambda at: _read(_again(file), at), meter.at).run()
             return "Pushed"

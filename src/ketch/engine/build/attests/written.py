@@ -15,11 +15,14 @@ from ketch.runtime.rootfs import paths
 from ketch.trees import sorted_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.build.providers import BuildSnapshots
     from ketch.build.tree import Tree
 
 LARGEST = 80 << 20  # bytes of a statement; BuildKit reads no larger one
 _MOST = 1000  # statements
+_ALL = 256 << 20  # bytes of them together
 
 
 def statements(snapshots: BuildSnapshots, tree: Tree, directory: str, what: str) -> list[Attestation]:
@@ -35,9 +38,21 @@ def statements(snapshots: BuildSnapshots, tree: Tree, directory: str, what: str)
             names = sorted_names(fd)
             if len(names) > _MOST:
                 raise InvalidArgument(f"{what}: there are {len(names)} files: at most {_MOST} are read")
-            return [_statement(fd, name, what) for name in names]
+            found: list[Attestation] = []
+            for name in names:
+                found.append(_statement(fd, name, what))
+                check_size(found, what)
+            return found
         finally:
             os.close(fd)
+
+
+def check_size(found: Sequence[Attestation], what: str) -> None:
+    """Check how many statements there are by now, and how large they are together (InvalidArgument)."""
+    if len(found) > _MOST:
+        raise InvalidArgument(f"{what}: there are {len(found)} statements: at most {_MOST} are read")
+    if sum(len(one.predicate) for one in found) > _ALL:
+        raise InvalidArgument(f"{what}: its statements exceed {_ALL} bytes together")
 
 
 def _statement(dir_fd: int, name: str, what: str) -> Attestation:

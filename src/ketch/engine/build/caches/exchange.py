@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ from ketch.engine.build.caches.layers import LayerBlobs, PlaceLoader
 from ketch.engine.build.caches.places import DirectoryPlace, ImagePlace, RegistryPlace
 from ketch.engine.build.images import session_credentials
 from ketch.errors import InvalidArgument, KetchError, NotFound
-from ketch.images.single_flight import run_uncancellable
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.oci import reference
 from ketch.storage.content.layout_directory import LayoutDirectory
+from ketch.threads import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -150,7 +151,7 @@ class CacheExchange:
         if not layers:
             tell("there is nothing that others could use")
             return None
-        found = await run_uncancellable(blobs.of, layers, stop=lease.break_off)
+        found = await to_the_end(asyncio.to_thread(blobs.of, layers), lease.break_off)
         manifest = manifests.written(
             exports.config_of(keys, found),
             found.values(),

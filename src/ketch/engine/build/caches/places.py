@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import IO, TYPE_CHECKING, Protocol
+import functools
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ketch.engine.os_errors import explained
 from ketch.errors import DataLoss, InvalidArgument
-from ketch.images.single_flight import run_uncancellable
 from ketch.oci import digest as digests
 from ketch.oci import manifest as oci
 from ketch.remote.upload import Upload
+from ketch.threads import in_own_thread, to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ketch.images.transfer.layers import LayerService
     from ketch.remote.repository import Repository
 
+T = TypeVar("T")
 _CHUNK = 1 << 20
 _LARGEST_MANIFEST = 4 << 20
 
@@ -111,21 +112,18 @@ class DirectoryPlace:
 
     async def manifest(self) -> bytes:
         """The manifest or index of the name, or the digest (NotFound)."""
-        with _told():
-            return await asyncio.to_thread(self._manifest)
+        return await _waited(self._manifest)
 
     def _manifest(self) -> bytes:
         return self._layout.read(self._layout.named(self._tag, self._digest), _LARGEST_MANIFEST)
 
     async def read(self, descriptor: oci.Descriptor, limit: int) -> bytes:
         """A small blob or manifest, verified."""
-        with _told():
-            return await asyncio.to_thread(self._layout.read, descriptor, limit)
+        return await _waited(self._layout.read, descriptor, limit)
 
     async def bring(self, layer: CachedLayer, chain_id: str) -> None:
         """Copy a layer to the content store and unpack it."""
-        with _told():
-            await run_uncancellable(self._bring, layer, chain_id)
+        await _waited(self._bring, layer, chain_id)
 
     def _bring(self, layer: CachedLayer, chain_id: str) -> None:
         from ketch.images.unpack import unpack_blob
@@ -139,8 +137,7 @@ class DirectoryPlace:
 
     async def put(self, descriptor: oci.Descriptor, opened: Callable[[], IO[bytes]]) -> None:
         """Write a blob, unless it is there."""
-        with _told():
-            await run_uncancellable(self._put, descriptor, opened)
+        await _waited(self._put, descriptor, opened)
 
     def _put(self, descriptor: oci.Descriptor, opened: Callable[[], IO[bytes]]) -> None:
         if not self._layout.has(descriptor):
@@ -149,19 +146,17 @@ class DirectoryPlace:
 
     async def finish(self, descriptor: oci.Descriptor, data: bytes) -> None:
         """Write the manifest, and give it the name."""
-        with _told():
-            await run_uncancellable(self._finish, descriptor, data)
+        await _waited(self._finish, descriptor, data)
 
     def _finish(self, descriptor: oci.Descriptor, data: bytes) -> None:
         self._layout.put(descriptor, [data])
         self._layout.name(descriptor, self._tag)
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """The system's errors as Ketch's."""
+async def _waited(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of blocking work in a thread of its own, for the client may stall; errors are Ketch's."""
     try:
-        yield
+        return await to_the_end(in_own_thread(functools.partial(work, *arguments)))
     except OSError as e:
         raise explained(e, "a cache in a directory of the client") from e
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import time
@@ -21,11 +22,11 @@ from ketch.engine.build.phases import phase
 from ketch.engine.images.push import MadeImages, PushedTag, PushTarget
 from ketch.engine.model.building.builds import OutputRequest
 from ketch.images.archives.save import InLayout, save_as
-from ketch.images.single_flight import run_uncancellable
 from ketch.oci import manifest as oci
 from ketch.oci import platform as platforms
 from ketch.oci import reference
 from ketch.storage.archive import packing
+from ketch.threads import to_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -132,7 +133,7 @@ class _Export:
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Run blocking work; cancelled, it is over before this returns, for it relies on the lease."""
-        return await run_uncancellable(work, stop=self._lease.break_off)
+        return await to_the_end(asyncio.to_thread(work), self._lease.break_off)
 
     def _trees(self, *, split: bool) -> list[NamedTree]:
         """The files, and what is said of them; with ``split`` each platform's in a directory of its own.  Blocking."""

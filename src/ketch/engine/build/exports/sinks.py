@@ -9,10 +9,11 @@ import threading
 from contextlib import aclosing
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
-from ketch.engine.aio.transfer import in_own_thread, written
+from ketch.engine.aio.transfer import written
 from ketch.engine.os_errors import explained
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.storage.archive.write import Gathered, TreeWriter
+from ketch.threads import in_own_thread
 from ketch.trees import Descent
 
 if TYPE_CHECKING:

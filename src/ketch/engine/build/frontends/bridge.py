@@ -86,6 +86,7 @@ class Bridge:
         self._places: list[Places] = []
         self._refs: list[Ref] = []
         self.warnings = 0
+        self.programs = 0  # front ends that run as images, one for another
         self.policies: list[SourcePolicy] = []
         self.directories: set[str] = set()  # of the client, that front ends have looked into themselves
 

@@ -9,6 +9,7 @@ import msgspec
 
 from ketch.build.export.product import Product
 from ketch.build.tree import EMPTY
+from ketch.engine.build.attests import written
 from ketch.engine.build.attests.attester import ResultGraph
 from ketch.engine.build.frontends import attestations
 from ketch.engine.build.frontends.results import CONFIG, EPOCH, PLATFORMS, SINGLE
@@ -78,10 +79,11 @@ async def products(
 
 async def _attestations(bridge: Bridge, given: Sequence[FrontendAttestation]) -> list[Attestation]:
     """The statements of a front end about a result (KetchError)."""
-    found = []
+    found: list[Attestation] = []
     for one in given:
         tree = await one.ref.tree() if one.ref is not None else EMPTY
         found += await asyncio.to_thread(attestations.of_frontend, bridge.builder.snapshots, one, tree)
+        written.check_size(found, "attestations of a result")
     return found
 
 

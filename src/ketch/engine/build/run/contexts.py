@@ -13,7 +13,7 @@ from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 from typing import TYPE_CHECKING
 
 from ketch import dockerignore
-from ketch.engine.aio.transfer import BodyReader, in_own_thread
+from ketch.engine.aio.transfer import BodyReader
 from ketch.engine.build import dockerfiles
 from ketch.engine.build.dockerfiles import FoundDockerfile
 from ketch.engine.model.building.builds import ARCHIVE
@@ -22,6 +22,7 @@ from ketch.remote import download
 from ketch.runtime.rootfs import paths
 from ketch.storage.archive import compression
 from ketch.storage.contexts.receive import PrivateDirectory, receive
+from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
