@@ -150,6 +150,7 @@ def test_a_layer_that_is_gone_has_no_say(box, few):
     box.opened = 0
     assert box.written(second) == written(box.layers.diff(second))
     assert box.opened >= 40
+    assert list(box.layers.kept_tars._known()) == [second]
 
 
 def test_what_another_run_of_the_machine_has_left_does_not_count(box, few, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING
 
 from ketch.buildkit.session.worker import Worker
@@ -11,6 +11,7 @@ from ketch.engine.aio.transfer import BodyReader, written
 from ketch.engine.build.exports.sinks import write_trees
 from ketch.oci.manifest import Descriptor
 from ketch.storage.archive import tar
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +42,12 @@ class ClientSink:
     async def files(self, trees: Sequence[NamedTree]) -> None:
         """Send trees of files, each below its name (KetchError)."""
         for one in trees:
-            with self._snapshots.opened(one.tree) as fd:
+            opened = ExitStack()  # mounts are made and taken down in threads
+            try:
+                fd = await run_to_end(opened.enter_context, self._snapshots.opened(one.tree))
                 await self._session.send_directory(self._exporter, fd, one.name)
+            finally:
+                await run_to_end(opened.close)
 
 
 class ClientTarSink(ClientSink):

@@ -291,12 +291,22 @@ class KeptTars:
         for name in names:
             found = _opened(os.path.join(self._root, name, _KEPT))
             if found is None:
+                self._forget(name)  # mostly of a layer that was removed
                 continue
             # The layer was there when the directory was whole: no inode of its files had been given to another.
             if found.resembles(fd):
                 return found
             found.close()
         return None
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._known().pop(name, None)
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(os.path.join(self._root, name, _KEPT))
 
     def _add(self, name: str, size: int) -> None:
         """Note one, and remove the oldest ones as far as they are too many."""
@@ -307,5 +317,4 @@ class KeptTars:
             while sum(known.values()) > _MOST_BYTES:
                 oldest = next(iter(known))
                 del known[oldest]
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    os.unlink(os.path.join(self._root, oldest, _KEPT))
+                self._remove(oldest)

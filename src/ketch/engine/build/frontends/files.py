@@ -59,6 +59,8 @@ def directory(root: int, path: str, pattern: str = "") -> list[TreeFile]:
     try:
         names = sorted(name for name in os.listdir(fd) if wanted is None or wanted.match(name))
         return [_file(fd, name) for name in names]
+    except OSError as e:
+        raise _told(e, "readdir", path) from e
     finally:
         os.close(fd)
 
@@ -73,6 +75,8 @@ def status(root: int, path: str) -> TreeFile:
         place = f"/proc/self/fd/{fd}"
         found = os.fstat(fd)
         return TreeFile(os.path.basename(os.readlink(place)) or "/", found, "", _xattrs(place, found, follow=True))
+    except OSError as e:
+        raise _told(e, "stat", path) from e
     finally:
         os.close(fd)
 
