@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
+_LEAVING_S = 1.0  # a daemon that was killed may take that long to go, or a child that it was just starting
 _LONGEST_PATH = 107  # sockaddr_un without the final NUL
 
 
@@ -45,7 +46,7 @@ def exec_lock(exec_root: str) -> Iterator[None]:
 def state_lock(identity: int, data_root: str) -> file_lock.FileLock:
     """Lock out a daemon on a copy of this data root: it would have the same containers and cgroups."""
     try:
-        return file_lock.take_named(f"state-{identity}")
+        return file_lock.take_named(f"state-{identity}", wait_s=_LEAVING_S)
     except file_lock.Held as e:
         raise AlreadyExists(
             f"use data root `{data_root}`: it is a copy of one that another ketchd (pid {e.pid}) uses, and its "
@@ -57,7 +58,7 @@ def state_lock(identity: int, data_root: str) -> file_lock.FileLock:
 @contextmanager
 def _root_lock(what: str, path: str, flags: str) -> Iterator[None]:
     try:
-        lock = file_lock.take(path)
+        lock = file_lock.take(path, wait_s=_LEAVING_S)
     except file_lock.Held as e:
         raise AlreadyExists(
             f"{what} `{os.path.dirname(path)}` is in use by another ketchd (pid {e.pid})",
