@@ -11,6 +11,8 @@ import gc
 import os
 import sys
 
+_VERBS = ("create", "start", "run", "exec", "state", "kill", "delete")  # of ketch-runtime: what engines wait for
+
 
 def ketch() -> None:
     """``ketch``, the command line."""
@@ -32,10 +34,15 @@ def runtime() -> int:
     """``ketch-runtime``, the OCI runtime; never returns: taking the interpreter down takes as long as a container."""
     gc.disable()
     _prepare()
+    from ketch import module_cache
+
+    modules = module_cache.of_command("ketch-runtime", sys.argv[1:], _VERBS)
+    modules.load()
     from ketch.runtime.oci_cli.main import main
 
     code = main()
     sys.stderr.flush()
+    modules.save()
     os._exit(code)
 
 

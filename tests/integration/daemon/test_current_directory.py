@@ -169,11 +169,12 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize("command", ["ketch", "runtime"])
 @pytest.mark.parametrize("form", FORMS)
-def test_isolated_scripts(planted, tmp_path, form):
+def test_isolated_scripts(planted, tmp_path, form, command):
     """What ``make engine`` does to them: nothing at all comes from here, not even what Python's own start imports."""
     script = tmp_path / "ketch"
-    script.write_text(FORMS[form])
+    script.write_text(FORMS[form].replace("import ketch", f"import {command}").replace("ketch()", f"{command}()"))
     script.chmod(0o755)
     os.mkdir("encodings")
     shutil.move("encodings.py", "encodings/__init__.py")

@@ -1,0 +1,115 @@
+"""Module cache: the code of the modules that a command imports, in one file beside their bytecode.
+
+To import a module is to look for it in directories, to read a file, and to record where it was found, which takes
+longer than to run what is in it; for the hundred small ones of ``ketch-runtime run`` it takes as long as the rest of a
+container's start.  Their code is therefore kept a second time, in the order in which the modules were complete, and
+run in that order before anybody asks for them.
+
+In all else the file is like bytecode: whoever finds none writes it, if he may, and it counts for nothing when one of
+its modules' sources has another time or size, or Python is another.  Modules that are not in it are imported as ever.
+"""
+
+import marshal
+import os
+import sys
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, ModuleType
+
+    Entry = tuple[str, str, int, int, bool, CodeType]  # name, file, its mtime in ns and size, a package?, code
+
+# Of the standard library only what nothing imports that it imports itself: a module runs here from its begin.
+_OTHERS = ("__future__", "types", "struct", "ctypes")
+_HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,))
+
+
+class ModuleCache:
+    """The cache of one command, in ``path``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._entries: list[Entry] = []
+
+    def load(self) -> None:
+        """Run the modules of the file, unless it is missing or out of date."""
+        entries = self._read()
+        if all(_is_current(entry) for entry in entries):
+            self._entries = entries
+            for entry in entries:
+                if entry[0] not in sys.modules:
+                    _run(entry)
+
+    def _read(self) -> "list[Entry]":
+        """Read the entries; none when the file cannot be read, which a crash of the machine may have cut short."""
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                content = file.readall()
+            if content.startswith(_HEADER):
+                return marshal.loads(memoryview(content)[len(_HEADER) :])  # type: ignore[no-any-return]
+        except (OSError, EOFError, ValueError, TypeError):
+            return []
+        return []
+
+    def save(self) -> None:
+        """Write the file anew if modules have been imported that are not in it."""
+        known = {entry[0] for entry in self._entries}
+        # An import moves its module to the end when it is complete.
+        new = [entry for name, module in sys.modules.items() if name not in known and (entry := _entry(name, module))]
+        if not new or sys.dont_write_bytecode:
+            return
+        temporary = f"{self._path}.{os.getpid()}"
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                file.write(_HEADER + marshal.dumps([*self._entries, *new]))
+            os.replace(temporary, self._path)
+        except OSError:
+            return  # a read-only file system, another's files: it is bytecode
+
+
+def of_command(name: str, arguments: list[str], verbs: tuple[str, ...]) -> ModuleCache:
+    """The cache of a call of the command line ``name``: one for each of ``verbs``, and one for all others."""
+    verb = next((argument for argument in arguments if argument in verbs), "other")
+    folder = os.path.join(os.path.dirname(__file__), "__pycache__")
+    return ModuleCache(f"{folder}/{name}-{verb}.{sys.implementation.cache_tag}.modules")
+
+
+def _entry(name: str, module: "ModuleType") -> "Entry | None":
+    """A module's entry; None for what is not Ketch's, has no source, or changes just now."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None or not (name.startswith("ketch.") or name in _OTHERS):
+        return None
+    if not isinstance(spec.loader, SourceFileLoader) or spec.origin is None:
+        return None
+    status = os.stat(spec.origin)
+    code = spec.loader.get_code(name)
+    assert code is not None  # it has a source
+    return name, spec.origin, status.st_mtime_ns, status.st_size, spec.submodule_search_locations is not None, code
+
+
+def _is_current(entry: "Entry") -> bool:
+    try:
+        status = os.stat(entry[1])
+    except OSError:
+        return False
+    return status.st_mtime_ns == entry[2] and status.st_size == entry[3]
+
+
+def _run(entry: "Entry") -> None:
+    """Make one module, as an import would."""
+    name, file, _, _, is_package, code = entry
+    parent, _, own = name.rpartition(".")
+    module = type(sys)(name)
+    module.__file__ = file
+    module.__package__ = name if is_package else parent
+    if is_package:
+        module.__path__ = [os.path.dirname(file)]
+    sys.modules[name] = module
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    if parent:
+        setattr(sys.modules[parent], own, module)

@@ -1,0 +1,140 @@
+"""The module cache of a command, in a package of its own, each call a process as a command is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ketch import module_cache
+
+# Prints each module of the package with where it came from, and what the command says.
+COMMAND = """
+import sys
+sys.path.append({folder!r})
+from ketch import module_cache
+modules = module_cache.of_command("demo", sys.argv[1:], ("run", "stop"))
+modules.load()
+from ketch.rooms.main import main
+said = main()
+kept = sorted(n for n, m in sys.modules.items() if n.startswith("ketch.") and m.__spec__ is None)
+modules.save()
+print(said, *kept)
+"""
+FILES = {
+    "__init__.py": "",
+    "base.py": "word = 'one'\n",
+    "rooms/__init__.py": "here = __name__, __package__, __path__[0].rpartition('/')[2]\n",
+    "rooms/main.py": """
+import os
+import sys
+from ketch import rooms
+from ketch.base import word
+
+def main():
+    if sys.argv[2:]:
+        from ketch.rooms import late
+        return late.word
+    assert rooms.here == ("ketch.rooms", "ketch.rooms", "rooms"), rooms.here
+    assert (__name__, __package__, os.path.basename(__file__)) == ("ketch.rooms.main", "ketch.rooms", "main.py")
+    assert sys.modules["ketch.rooms"].main is sys.modules[__name__]
+    return word
+""",
+    "rooms/late.py": "from ketch.base import word\nword = f'late {word}'\n",
+}
+
+
+class Package:
+    """A package ``ketch`` with modules of its own beside the module cache."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        for name, text in FILES.items():
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            self.write(name, text)
+        shutil.copy(module_cache.__file__, self.path("module_cache.py"))
+        self.cache = self.path(f"__pycache__/demo-run.{sys.implementation.cache_tag}.modules")
+
+    def path(self, name: str) -> str:
+        return f"{self.folder}/ketch/{name}"
+
+    def write(self, name: str, text: str) -> None:
+        with open(self.path(name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def call(self, *arguments: str, options: str = "-IS") -> list[str]:
+        """What the command says, and which modules it had from its cache."""
+        command = [sys.executable, options, "-c", COMMAND.format(folder=self.folder), "run", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+
+@pytest.fixture
+def package(tmp_path):
+    return Package(str(tmp_path))
+
+
+KEPT = ["ketch.base", "ketch.rooms", "ketch.rooms.main"]
+
+
+def test_the_second_call_has_its_modules_from_the_cache(package):
+    assert package.call() == ["one"]
+    written = os.stat(package.cache).st_ino
+    assert package.call() == ["one", *KEPT]
+    assert os.stat(package.cache).st_ino == written
+    assert not [name for name in os.listdir(os.path.dirname(package.cache)) if name[-1].isdigit()]
+
+
+@pytest.mark.parametrize("change", ["size", "time", "gone"])
+def test_a_module_that_has_changed_is_read_anew(package, change):
+    package.call()
+    if change == "gone":
+        os.unlink(package.path("base.py"))
+        package.write("rooms/main.py", "def main():\n    return 'none'\n")
+        assert package.call() == ["none"]
+        return
+    package.write("base.py", "word = 'another'\n" if change == "size" else "word = 'two'\n")
+    if change == "time":
+        os.utime(package.path("base.py"), ns=(1, os.stat(package.path("rooms/main.py")).st_mtime_ns + 2 * 10**9))
+    word = "another" if change == "size" else "two"
+    assert package.call() == [word]
+    assert package.call() == [word, *KEPT]
+
+
+def test_modules_that_come_later_are_added(package):
+    package.call()
+    assert package.call("more") == ["late", "one", *KEPT]
+    assert package.call("more") == ["late", "one", *sorted([*KEPT, "ketch.rooms.late"])]
+    assert package.call() == ["one", *sorted([*KEPT, "ketch.rooms.late"])]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, None], ids=["empty", "zeros", "cut"])
+def test_a_damaged_cache_counts_for_nothing(package, content):
+    package.call()
+    with open(package.cache, "rb") as f:
+        whole = f.read()
+    with open(package.cache, "wb") as f:
+        f.write(whole[: len(whole) // 2] if content is None else content)
+    assert package.call() == ["one"]
+    assert package.call() == ["one", *KEPT]
+
+
+def test_a_cache_of_an_optimized_interpreter_is_not_for_others(package):
+    package.call(options="-ISO")
+    assert package.call() == ["one"]
+
+
+def test_a_place_where_nothing_can_be_written(package):
+    os.mkdir(f"{package.folder}/ketch/__pycache__")
+    os.makedirs(f"{package.cache}/taken")
+    assert package.call() == ["one"]
+    assert package.call() == ["one"]
+
+
+def test_nothing_is_written_that_python_must_not_write(package):
+    package.call(options="-ISB")
+    assert not os.path.exists(package.cache)
