@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -233,17 +233,30 @@ def test_many_layers_with_long_paths(box: Box) -> None:
 
 def test_kernels_without_the_new_overlay_api(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux 6.1 knows no `lowerdir+`: the same layers through mount(2)'s one page of options."""
-
-    def refuse(*_: object) -> int:
-        raise OSError(EINVAL, "no such parameter")
-
     box.here = True
-    monkeypatch.setattr(overlay, "_by_fsconfig", refuse)
+    monkeypatch.setattr(overlay, "_one_by_one", False)
     test_many_layers_with_long_paths(box)
     result = box.run(["sh", "-c", "echo kept > /file; grep ' / ' /proc/mounts"])
     assert "/proc/self/fd/" in result.out
     assert (box.directory / "c2/upper/file").read_text() == "kept\n"
     assert box.run(["true"], {"linux.rootfsPropagation": "shared"}).code == 0
+
+
+def test_what_the_kernel_knows_is_asked_once_and_without_a_complaint(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay, "_one_by_one", None)
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(log, 0, os.SEEK_END)
+    known = overlay.takes_lower_directories()
+    monkeypatch.setattr(overlay.m, "fsopen", None)
+    assert overlay.takes_lower_directories() == known
+    monkeypatch.undo()
+    os.close(overlay.open_overlay([f"lowerdir={box.rootfs}:{box.directory}"]))
+    said = b""
+    with suppress(BlockingIOError):
+        while True:
+            said += os.read(log, 8192)
+    os.close(log)
+    assert b"lowerdir+" not in said and b"no-such-option" not in said
 
 
 def test_a_single_layer_without_upper_is_readonly(box: Box) -> None:

@@ -15,12 +15,14 @@ import sys
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from select import POLLIN, poll
 
+from ketch.contexts import suppress
 from ketch.failpoints import armed, failpoint
 from ketch.linux import fdpass, prctl, signals
 from ketch.runtime import defaults, documents
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor, preload
 from ketch.runtime.process import spare as spares
+from ketch.runtime.rootfs import overlay
 from ketch.runtime.security import seccomp, seccomp_default
 from ketch.runtime.title import Title
 
@@ -51,6 +53,8 @@ def main(fd: int, no_cgroup: str) -> NoReturn:
         _signal.signal(number, _signal.SIG_IGN)
     seccomp.warm(seccomp_default.profile(list(defaults.DEFAULT_CAPS)))
     common.layout()
+    with suppress(OSError):  # the kernel has no overlay: containers that need it say so
+        overlay.takes_lower_directories()
     title = Title()
     title.set("ketch-launcher")
     sys.path_importer_cache.clear()  # only importing needed it

@@ -8,7 +8,7 @@ descriptor, ``/proc/self/fd/N``, so that a hundred layers with long paths still 
 from __future__ import annotations
 
 import os
-from errno import EINVAL, EOPNOTSUPP
+from errno import EINVAL
 
 from ketch.linux import mount as m
 from ketch.linux import ns
@@ -17,6 +17,7 @@ from ketch.runtime.rootfs.mount_options import MountOptions
 
 _VALUE_MAX = 255  # fsconfig(2) refuses longer strings
 _DIRECTORY_KEYS = ("upperdir", "workdir")
+_one_by_one: bool | None = None
 
 
 def open_overlay(options: list[str], attributes: int = 0) -> int:
@@ -36,17 +37,39 @@ def open_overlay(options: list[str], attributes: int = 0) -> int:
         return _only_one(lowers[0], attributes | parsed.set)
     held: list[int] = []
     try:
-        return _by_fsconfig(lowers, rest, attributes | parsed.set, held)
+        way = _by_fsconfig if takes_lower_directories() else _by_one_string
+        return way(lowers, rest, attributes | parsed.set, held)
     except OSError as e:
-        if e.errno not in (EINVAL, EOPNOTSUPP):
-            raise _explain(e, lowers, rest) from e
-        try:
-            return _by_one_string(lowers, rest, attributes | parsed.set, held)
-        except OSError as second:
-            raise _explain(second, lowers, rest) from second
+        raise _explain(e, lowers, rest) from e
     finally:
         for fd in held:
             os.close(fd)
+
+
+def takes_lower_directories() -> bool:
+    """Whether the kernel takes lower directories one at a time; found out once, also for processes forked later.
+
+    It is asked without a mount, of which an older kernel would complain in its log: overlays that have no new API take
+    any option until they are mounted, others refuse what they do not know at once.
+    """
+    global _one_by_one
+    if _one_by_one is None:
+        context_fd = m.fsopen("overlay")
+        try:
+            _one_by_one = not _takes(context_fd, "no-such-option") and _takes(context_fd, "lowerdir+")
+        finally:
+            os.close(context_fd)
+    return _one_by_one
+
+
+def _takes(context_fd: int, option: str) -> bool:
+    try:
+        m.fsconfig(context_fd, option, "/")
+    except OSError as e:
+        if e.errno != EINVAL:
+            raise
+        return False
+    return True
 
 
 def split_lowerdir(value: str) -> list[str]:
