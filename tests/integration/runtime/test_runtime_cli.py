@@ -18,25 +18,14 @@ from ketch import pidfd
 from ketch.linux import fdpass
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box
-from tests.support.boxes.runtime_cli import Runtime
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.boxes.runtime_cli import Runtime
+
 pytestmark = [pytest.mark.timeout(90), *runtime_box.NEEDED]
-
-
-@pytest.fixture
-def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
-    runtime = Runtime(tmp_path, rootfs)
-    yield runtime
-    for one in json.loads(runtime("list", "-f", "json").stdout):
-        runtime("delete", "--force", one["id"])
-    runtime.box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.orphaned_cgroups(runtime.box.parent) == []
 
 
 def wait_for_end(pid: int) -> None:

@@ -41,8 +41,11 @@ class Cgroup(Protocol):
     def join(self) -> None:
         """Move the calling single-threaded process in."""
 
+    def check(self, resources: OciResources) -> None:
+        """Raise RuntimeFailure for a limit that it cannot have."""
+
     def update(self, resources: OciResources) -> None:
-        """Apply OCI ``linux.resources``."""
+        """Apply OCI ``linux.resources``, checked before the first of them is set."""
 
     def stats(self) -> CgroupReading:
         """Counters by controller, without controllers that the machine lacks."""
@@ -122,15 +125,19 @@ def create(path: str, resources: OciResources | None) -> Cgroup:
     Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
     """
     manager = at(path)
+    if resources:
+        manager.check(resources)
     try:
         manager.make()
         if resources:
             manager.update(resources)
-    except OSError as e:
+    except BaseException as e:
         try:
             manager.remove()
         except OSError as second:
             e.add_note(f"clean up: {second}")
+        if not isinstance(e, OSError):
+            raise
         what = f"set `{e.filename}`" if e.filename else f"make cgroup `{path}`"
         detail = f"{what}: {e.strerror}" if (e.strerror or "").startswith("write") else what
         raise failure("cgroups", detail, e) from e

@@ -27,6 +27,7 @@ from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as exec_process
 from ketch.runtime.process.children import init
 from ketch.runtime.process.children.parent import Parent
+from ketch.runtime.validation import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def create(
     """
     bundle = os.path.abspath(bundle)
     document = spec.load(bundle)
+    check.check_config(document)
     terminal = bool(spec.member(document, "process", "terminal"))
     if console_socket and not terminal:
         raise FailedPrecondition("create container: console socket given, but process.terminal is false")

@@ -180,7 +180,9 @@ def _exec_process(options: CommandOptions, args: list[str], state: states.Runtim
         with open(options["process"], "rb") as file:
             document: OciProcess = _json(file.read(), options["process"])
         from ketch.runtime import spec
+        from ketch.runtime.validation import check
 
+        check.check_process(document)
         spec.check_process(document)
         return document
     from ketch.runtime import spec

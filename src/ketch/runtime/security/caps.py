@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.runtime.failure import failure
 
@@ -20,9 +19,12 @@ _SETS: tuple[_Set, ...] = ("bounding", "effective", "inheritable", "permitted", 
 
 
 class Sets:
-    """Five bit masks, cut down to what this process may give (a capability it lacks is dropped, as runc does)."""
+    """Five bit masks, cut down to what this process may give.
 
-    __slots__ = (*_SETS, "missing")
+    A capability that it lacks or does not know is left out, as the specification has it; `validation.check` warns.
+    """
+
+    __slots__ = _SETS
 
     bounding: int
     effective: int
@@ -32,14 +34,9 @@ class Sets:
 
     def __init__(self, document: OciCapabilities | None) -> None:
         available = caps.get()[1]
-        self.missing = 0
         given: OciCapabilities = document or {}
         for name in _SETS:
-            try:
-                wanted = caps.mask(given.get(name) or [])
-            except KeyError as e:
-                raise RuntimeFailure(f"read config.json: unknown capability `{e.args[0]}`", step="config") from e
-            self.missing |= wanted & ~available
+            wanted = caps.mask([cap for cap in given.get(name) or () if cap in caps.NUMBERS])
             setattr(self, name, wanted & available)
 
     def leave_to_execve(self) -> None:

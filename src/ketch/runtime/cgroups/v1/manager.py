@@ -6,7 +6,7 @@ import os
 import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 
-from ketch.runtime.cgroups import files, tree
+from ketch.runtime.cgroups import files, refusals, tree
 from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
 
 TYPE_CHECKING = False
@@ -58,8 +58,13 @@ class CgroupV1:
         for directory in dict.fromkeys(self.dirs.values()):
             files.write(directory, "tasks", "0")
 
+    def check(self, resources: OciResources) -> None:
+        """Raise RuntimeFailure for a limit that cgroups of this version, or this machine's, do not have."""
+        refusals.check(resources, 1, self.dirs)
+
     def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
+        self.check(resources)
         for controller, module in _APPLY.items():
             directory = self.dirs.get(controller)
             if directory is not None:

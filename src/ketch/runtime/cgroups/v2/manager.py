@@ -7,7 +7,7 @@ import select
 import time
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime.cgroups import files, tree
+from ketch.runtime.cgroups import files, refusals, tree
 from ketch.runtime.cgroups.v1 import pids
 from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, hugetlb, io, memory
 
@@ -50,8 +50,13 @@ class CgroupV2:
         """Move the calling process in."""
         files.write(self.directory, "cgroup.procs", "0")
 
+    def check(self, resources: OciResources) -> None:
+        """Raise RuntimeFailure for a limit that cgroups of this version, or this machine's, do not have."""
+        refusals.check(resources, 2)
+
     def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
+        self.check(resources)
         for module in _APPLY:
             module.apply(self.directory, resources)
         for name, value in (resources.get("unified") or {}).items():

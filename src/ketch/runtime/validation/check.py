@@ -1,0 +1,134 @@
+"""Configurations checked whole, by the table in `fields`, before anything is made of them.
+
+For the OCI command line, whose bundles are written by others: a field of the wrong type, a missing one, or one that is
+refused is an error that names it.  The child that makes the container calls no more than `spec.check`.
+"""
+
+from __future__ import annotations
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import caps
+from ketch.runtime import spec
+from ketch.runtime.validation import fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.runtime.oci_types import OciConfig, OciProcess
+
+
+def check_config(document: OciConfig) -> None:
+    """Raise RuntimeFailure (step ``config``) for what is wrong with a configuration, or refused."""
+    _check_value(document, fields.CONFIG, "")
+    version = document["ociVersion"]
+    if not is_version(version):
+        raise RuntimeFailure(f"read config.json: ociVersion `{version}` is no version (SemVer 2.0.0)", step="config")
+    for path, why in fields.REFUSED.items():
+        if spec.member(document, *path.split(".")):
+            raise _refused(path, why)
+    if document.get("process"):
+        _check_limits(document["process"])
+
+
+def check_process(process: OciProcess) -> None:
+    """The same for a process object, which is to be exec'd."""
+    _check_value(process, fields.PROCESS, "process")
+    for path, why in fields.REFUSED.items():
+        head, *names = path.split(".")
+        if head == "process" and spec.member(process, *names):
+            raise _refused(path, why)
+    _check_limits(process)
+
+
+def warnings(process: OciProcess) -> list[str]:
+    """Sentences about what a process object asks for that this kernel, or this process, cannot give: it is left out."""
+    permitted = caps.get()[1]
+    wanted = dict.fromkeys(name for names in (process.get("capabilities") or {}).values() for name in names or ())  # type: ignore[attr-defined]
+    missing = [name for name in wanted if name not in caps.NUMBERS or not permitted >> caps.NUMBERS[name] & 1]
+    return [f"ignoring unknown or unavailable capabilities: {', '.join(missing)}"] if missing else []
+
+
+def is_version(text: str) -> bool:
+    """Whether ``text`` is a version (SemVer 2.0.0): three numbers, perhaps a pre-release, perhaps a build."""
+    release, plus, build = text.partition("+")
+    core, dash, pre = release.partition("-")
+    numbers = core.split(".")
+    labels = [*(pre.split(".") if dash else ()), *(build.split(".") if plus else ())]
+    return (
+        text.isascii()
+        and len(numbers) == 3
+        and all(number.isdecimal() and number == str(int(number)) for number in numbers)
+        and all(label.replace("-", "0").isalnum() for label in labels)
+    )
+
+
+def _check_limits(process: OciProcess) -> None:
+    seen = set()
+    for limit in process.get("rlimits") or ():
+        if limit["type"] in seen:
+            raise RuntimeFailure(f"read config.json: process.rlimits has `{limit['type']}` twice", step="config")
+        seen.add(limit["type"])
+
+
+def _check_value(value: object, kind: Any, path: str) -> None:
+    """Raise RuntimeFailure unless ``value`` is of the type ``kind`` (see `fields`), or null, which is no value."""
+    if value is None:
+        return
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            raise _wrong(path or "the document", "an object")
+        _check_object(value, kind, f"{path}." if path else "")
+    elif isinstance(kind, list):
+        if not isinstance(value, list):
+            raise _wrong(path, "a list")
+        for number, item in enumerate(value):
+            if item is None:
+                raise _wrong(f"{path}[{number}]", "a value")
+            _check_value(item, kind[0], f"{path}[{number}]")
+    else:
+        _check_scalar(value, kind, path)
+
+
+def _check_object(value: dict[str, object], kind: dict[str, Any], prefix: str) -> None:
+    if "*" in kind:
+        for name, item in value.items():
+            _check_value(item, kind["*"], prefix + name)
+        return
+    for key, of in kind.items():
+        name = key.removesuffix("!")
+        item = value.get(name)
+        if item is not None:
+            _check_value(item, of, prefix + name)
+        elif name != key:
+            raise RuntimeFailure(f"read config.json: {prefix}{name} is missing", step="config")
+
+
+def _check_scalar(value: object, kind: Any, path: str) -> None:
+    if kind == "string":
+        if not isinstance(value, str):
+            raise _wrong(path, "a string")
+    elif kind == "bool":
+        if not isinstance(value, bool):
+            raise _wrong(path, "true or false")
+    elif isinstance(kind, tuple):
+        if value not in kind:
+            raise RuntimeFailure(f"read config.json: {path} `{value}` is none of {', '.join(kind)}", step="config")
+    elif kind != "any":
+        _check_number(value, fields.RANGES[kind], path)
+
+
+def _check_number(value: object, limits: tuple[int, int], path: str) -> None:
+    least, most = limits
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong(path, "a whole number")
+    if not least <= value <= most:
+        raise RuntimeFailure(f"read config.json: {path} is {value}, not in {least}…{most}", step="config")
+
+
+def _wrong(path: str, kind: str) -> RuntimeFailure:
+    return RuntimeFailure(f"read config.json: {path} is not {kind}", step="config")
+
+
+def _refused(path: str, why: str) -> RuntimeFailure:
+    return RuntimeFailure(f"{path} is not supported: {why}", step="config", hint="leave it out of the configuration")

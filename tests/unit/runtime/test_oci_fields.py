@@ -1,0 +1,306 @@
+"""Every field of the OCI specification: known with its type, and done or refused, as docs/oci.md says."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import caps
+from ketch.runtime import namespaces
+from ketch.runtime.cgroups import refusals
+from ketch.runtime.security import seccomp
+from ketch.runtime.validation import check, fields
+from tests.support.source.project import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "devices", "rdma", "net_cls", "net_prio")
+# Texts that other modules look up, which know every one that the specification has.
+LOOKED_UP = {
+    "linux.namespaces[].type": namespaces.FLAGS,
+    "linux.seccomp.defaultAction": [*seccomp.ACTIONS, "SCMP_ACT_NOTIFY"],
+    "linux.seccomp.syscalls[].action": [*seccomp.ACTIONS, "SCMP_ACT_NOTIFY"],
+    "linux.seccomp.syscalls[].args[].op": seccomp.OPERATORS,
+    "linux.seccomp.flags[]": seccomp.FLAGS,
+}
+_ROW = re.compile(r"^\| `([\w.\[\]]+)` \| ([\w ]+) \|", re.MULTILINE)
+
+
+def facts() -> dict[str, dict[str, Any]]:
+    with open(os.path.join(ROOT, "tests/data/oci-fields.json"), encoding="utf-8") as file:
+        found: dict[str, dict[str, Any]] = json.load(file)
+    return found
+
+
+def leaves(kind: Any, path: str = "", required: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """(path, type, whether it must be there) of each field below one of the table's types."""
+    if isinstance(kind, dict):
+        for name, of in kind.items():
+            yield from leaves(of, f"{path}.{name.rstrip('!')}" if path else name.rstrip("!"), name.endswith("!"))
+    elif isinstance(kind, list):
+        yield from leaves(kind[0], f"{path}[]", required)
+    else:
+        yield path, kind, required
+
+
+def example(kind: Any) -> Any:
+    """A value of one of the table's types, with everything in it."""
+    if isinstance(kind, dict):
+        return {name.rstrip("!"): example(of) for name, of in kind.items()}
+    if isinstance(kind, list):
+        return [example(kind[0])]
+    if isinstance(kind, tuple):
+        return kind[0]
+    return {"string": "text", "bool": True, "any": 1}[kind] if kind not in fields.RANGES else 1
+
+
+def whole() -> dict[str, Any]:
+    """A configuration with all fields, also those that are refused."""
+    document: dict[str, Any] = example(fields.CONFIG)
+    document["ociVersion"] = "1.2.0"
+    return document
+
+
+def without(document: dict[str, Any], path: str) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        document = document[name]
+    del document[last]
+
+
+def accepted() -> dict[str, Any]:
+    document = whole()
+    for path in fields.REFUSED:
+        without(document, path)
+    return document
+
+
+def rows() -> dict[str, str]:
+    with open(os.path.join(ROOT, "docs/oci.md"), encoding="utf-8") as file:
+        found = _ROW.findall(file.read())
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def covers(row: str, path: str) -> bool:
+    return path == row or path.startswith((f"{row}.", f"{row}[]"))
+
+
+def test_the_table_has_the_fields_of_the_specification() -> None:
+    known = {path: (kind, required) for path, kind, required in leaves(fields.CONFIG) if path != "vm.*"}
+    assert sorted(known) == sorted(facts())
+    for path, fact in facts().items():
+        kind, required = known[path]
+        assert required == fact.get("required", False), path
+        if isinstance(fact["type"], list):
+            assert set(LOOKED_UP.get(path, kind)) >= set(fact["type"]) or kind == "string", path
+        elif fact["type"] == "integer":
+            assert kind in fields.RANGES, path
+        else:
+            assert kind == {"boolean": "bool"}.get(fact["type"], fact["type"]), path
+
+
+def test_texts_that_are_looked_up_are_known() -> None:
+    for path, known in LOOKED_UP.items():
+        assert set(facts()[path]["type"]) <= set(known), path
+
+
+def state_of(path: str) -> str:
+    """What the code does with a field."""
+    if any(covers(refused, path) for refused in fields.REFUSED):
+        return "refused"
+    names = path.removeprefix("linux.resources.").split(".")
+    if names[0].removesuffix("[]") not in fields.RESOURCES or not path.startswith("linux.resources."):
+        return "done"
+    resources: Any = example(leaf_of(fields.RESOURCES, names))
+    for version in (1, 2):
+        try:
+            refusals.check(resources, version, CONTROLLERS)
+        except RuntimeFailure:
+            return f"cgroup v{3 - version}"
+    return "done"
+
+
+def leaf_of(kind: Any, names: list[str]) -> Any:
+    """A part of the table with one field alone (and what must stand beside it)."""
+    if not names:
+        return kind
+    name = names[0].removesuffix("[]")
+    found = next(key for key in kind if key.rstrip("!") == name)
+    of = [leaf_of(kind[found][0], names[1:])] if names[0].endswith("[]") else leaf_of(kind[found], names[1:])
+    return {found: of}
+
+
+def test_the_page_tells_the_state_of_every_field() -> None:
+    table, wrong = rows(), {}
+    for path in [*facts(), "vm"]:
+        row = max((row for row in table if covers(row, path)), key=len, default="")
+        if table.get(row) != state_of(path):
+            wrong[path] = (table.get(row, "no row"), state_of(path))
+    assert wrong == {}
+    assert [row for row in table if not any(covers(row, path) for path in [*facts(), "vm"])] == []
+
+
+def test_what_is_done_is_read_somewhere() -> None:
+    """The name of each field is a string in the runtime, outside of the table."""
+    text = ""
+    for path in glob.glob(f"{ROOT}/src/ketch/runtime/**/*.py", recursive=True):
+        if not path.endswith(("validation/fields.py", "/oci_types.py", "/features.py")):
+            with open(path, encoding="utf-8") as file:
+                text += file.read()
+    words = set(re.findall(r"\"\w+\"|'\w+'", text))
+    names = {path: path.removesuffix("[]").rpartition(".")[2] for path in facts() if state_of(path) != "refused"}
+    missing = {path for path, name in names.items() if name != "*" and not {f'"{name}"', f"'{name}'"} & words}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("path", fields.REFUSED)
+def test_a_refused_field_is_named(path: str) -> None:
+    document = accepted()
+    *parents, last = path.split(".")
+    place, source = document, whole()
+    for name in parents:
+        place, source = place.setdefault(name, {}), source[name]
+    place[last] = source[last]
+    with pytest.raises(RuntimeFailure, match=f"^{re.escape(path)} is not supported: {re.escape(fields.REFUSED[path])}"):
+        check.check_config(document)  # type: ignore[arg-type]
+    place[last] = None  # as if it were not there
+    check.check_config(document)  # type: ignore[arg-type]
+    head, _, name = path.partition(".")
+    if head == "process":
+        with pytest.raises(RuntimeFailure, match=re.escape(path)):
+            check.check_process({"cwd": "/", name: source[last]})  # type: ignore[misc]
+
+
+def test_everything_else_is_accepted() -> None:
+    check.check_config(accepted())  # type: ignore[arg-type]
+    document = accepted()
+    document["unknown"] = {"a": 1}
+    document["process"]["unknown"] = None
+    document["hooks"] = None
+    check.check_config(document)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("process.user.uid", "0", "process.user.uid is not a whole number"),
+        ("process.user.uid", 1.0, "process.user.uid is not a whole number"),
+        ("process.user.uid", -1, "process.user.uid is -1, not in 0…4294967295"),
+        ("process.terminal", 1, "process.terminal is not true or false"),
+        ("process.env", ["A=b", 7], "process.env[1] is not a string"),
+        ("process.env", [None], "process.env[0] is not a value"),
+        ("process.cwd", None, "process.cwd is missing"),
+        ("process.rlimits", [{"type": "RLIMIT_CORE", "soft": 1}], "process.rlimits[0].hard is missing"),
+        ("hooks.poststop", [{"path": "/x", "timeout": 0}], "hooks.poststop[0].timeout is 0, not in 1…"),
+        ("hooks", [], "hooks is not an object"),
+        ("mounts", {}, "mounts is not a list"),
+        ("linux.rootfsPropagation", "public", "linux.rootfsPropagation `public` is none of private, shared,"),
+        ("linux.sysctl", {"net.a": 1}, "linux.sysctl.net.a is not a string"),
+        ("linux.resources.pids", {}, "linux.resources.pids.limit is missing"),
+        ("ociVersion", None, "ociVersion is missing"),
+        ("ociVersion", "1.2", "ociVersion `1.2` is no version (SemVer 2.0.0)"),
+    ],
+)
+def test_what_is_wrong_is_named(path: str, value: object, message: str) -> None:
+    document = accepted()
+    *parents, last = path.split(".")
+    place = document
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    with pytest.raises(RuntimeFailure) as caught:
+        check.check_config(document)  # type: ignore[arg-type]
+    assert caught.value.message.startswith(f"read config.json: {message}")
+
+
+def test_a_limit_that_is_listed_twice() -> None:
+    limit = {"type": "RLIMIT_CORE", "soft": 1, "hard": 1}
+    with pytest.raises(RuntimeFailure, match=r"process\.rlimits has `RLIMIT_CORE` twice"):
+        check.check_process({"cwd": "/", "rlimits": [limit, limit]})  # type: ignore[list-item]
+
+
+@given(st.data())
+def test_any_document_is_checked_without_an_accident(data: st.DataObject) -> None:
+    """One value anywhere is replaced by any other: the answer is yes, or an error of ours that names a place."""
+    document: Any = accepted()
+    place, key = document, data.draw(st.sampled_from(sorted(document)))
+    while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+    place[key] = data.draw(
+        st.recursive(json_values, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=4)
+    )
+    before = copy.deepcopy(document)
+    try:
+        check.check_config(document)
+    except RuntimeFailure as e:
+        assert e.step == "config"
+    assert repr(document) == repr(before)
+
+
+@pytest.mark.parametrize("text", ["1.0.0", "1.2.1", "1.0.2-dev", "1.0.0-rc.1+build.5", "0.0.0-a-b"])
+def test_versions(text: str) -> None:
+    assert check.is_version(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1.2", "1.2.x", "01.2.3", "1.2.3-", "1.2.3+", "1.2.3-a..b", "v1.2.3", "1.2.3 "]
+)
+def test_no_versions(text: str) -> None:
+    assert not check.is_version(text)
+
+
+def test_capabilities_that_nobody_has_are_told() -> None:
+    known = caps.names(caps.get()[1])[:1]
+    told = check.warnings({"capabilities": {"bounding": ["CAP_FLY", *known], "ambient": ["CAP_FLY", "CAP_SWIM"]}})
+    assert told == ["ignoring unknown or unavailable capabilities: CAP_FLY, CAP_SWIM"]
+    assert check.warnings({"capabilities": {"bounding": known}}) == []
+    assert check.warnings({}) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "version", "name"),
+    [
+        ({"memory": {"kernel": 1 << 20}}, 1, "memory.kernel"),
+        ({"memory": {"useHierarchy": False}}, 2, "memory.useHierarchy"),
+        ({"memory": {"swappiness": 0}}, 2, "memory.swappiness"),
+        ({"cpu": {"realtimeRuntime": 1000}}, 2, "cpu.realtimeRuntime"),
+        ({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]}}, 2, "weightDevice.leafWeight"),
+        ({"unified": {"memory.high": "1"}}, 1, "unified"),
+        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}, 1, "hugepageLimits"),
+        ({"cpu": {"mems": "0"}}, 1, "cpu.mems"),
+        ({"devices": [{"allow": False}]}, 1, "devices"),
+        ({"pids": {"limit": 1}}, 1, "pids.limit"),
+    ],
+)
+def test_limits_that_a_cgroup_cannot_have_are_named(resources: Any, version: int, name: str) -> None:
+    with pytest.raises(RuntimeFailure, match=rf"^linux\.resources\.\S*{re.escape(name)} is not supported: "):
+        refusals.check(resources, version, ("memory", "cpu", "blkio"))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_nothing_need_nothing(version: int) -> None:
+    """What clients send along: zeros, empty lists, -1."""
+    none: Any = {
+        "devices": [],
+        "memory": {"limit": -1, "swap": -1, "kernelTCP": 0, "disableOOMKiller": False, "useHierarchy": True},
+        "cpu": {"quota": -1, "cpus": "", "realtimeRuntime": 0},
+        "pids": {"limit": -1},
+        "blockIO": {"leafWeight": 0, "weightDevice": None},
+        "network": {"classID": None, "priorities": []},
+        "unified": {},
+        "hugepageLimits": None,
+    }
+    refusals.check(none, version, ())
