@@ -12,7 +12,7 @@ from multidict import MultiDict
 
 from ketch.api.wire.networks import EndpointBody
 from ketch.engine.model.api_version import API_VERSION
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.engine.model.records import BindOptions, HostConfig
 from ketch.errors import InvalidArgument, UnclassifiedArgument
 from ketch.network.model.record import ENDPOINT_SYSCTLS, PREDEFINED

@@ -281,6 +281,8 @@ class OciLinux(TypedDict, total=False):
     """The Linux part of the configuration."""
 
     namespaces: list[OciNamespace]
+    uidMappings: list[OciIdMapping]
+    gidMappings: list[OciIdMapping]
     devices: list[OciDevice]
     cgroupsPath: str
     resources: OciResources

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch.engine.model.namespaces.user import IdRange, UserNamespace
 from ketch.engine.volumes import idmaps
 from ketch.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciIdMapping
 
 ID = st.integers(0, 2**32 - 2)
 
@@ -60,3 +66,33 @@ def test_any_text_is_a_mapping_or_refused(text: str) -> None:
         assert idmaps.check(text)
     except InvalidArgument as e:
         assert e.hint or e.message
+
+
+WITHIN = UserNamespace(uids=(IdRange(0, 100000, 1000), IdRange(1000, 500000, 500)), gids=(IdRange(0, 200000, 10),))
+
+
+@given(ID, ID, st.integers(0, 2000))
+def test_in_a_user_namespace_ids_on_disk_are_those_of_the_machine(one: int, other: int, disk: int) -> None:
+    uids, gids = idmaps.oci(
+        "uids=" + "#".join(f"{r.disk}-{r.inside}-{r.size}" for r in idmaps.swap(one, other)), WITHIN
+    )
+
+    def seen(entries: list[OciIdMapping], ident: int) -> list[int]:
+        return [
+            e["hostID"] + ident - e["containerID"]
+            for e in entries
+            if e["containerID"] <= ident < e["containerID"] + e["size"]
+        ]
+
+    inside = {one: other, other: one}.get(disk, disk)
+    assert seen(uids, disk) == ([WITHIN.outside(inside, 0)[0]] if inside < 1500 else [])
+    assert seen(gids, disk) == ([200000 + inside] if inside < 10 else [])
+
+
+def test_what_the_machine_has_is_seen_as_in_the_user_namespace() -> None:
+    uids, gids = idmaps.from_outside(WITHIN)
+    assert uids == [
+        {"containerID": 100000, "hostID": 0, "size": 1000},
+        {"containerID": 500000, "hostID": 1000, "size": 500},
+    ]
+    assert gids == [{"containerID": 200000, "hostID": 0, "size": 10}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
+from ketch.engine.model.namespaces.mode import ModeKind, NamespaceMode
 from ketch.engine.model.records import HostConfig
 
 

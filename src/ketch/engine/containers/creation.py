@@ -15,7 +15,7 @@ from ketch.engine.containers import shared_namespaces, validate
 from ketch.engine.files import working_directory
 from ketch.engine.logs import options as log_options
 from ketch.engine.model import merge, names
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.spec import bundle, limits, secrets

@@ -20,7 +20,7 @@ from msgspec import Struct
 from ketch.engine.aio import snapshot_work
 from ketch.engine.containers import validate
 from ketch.engine.model import pending as pending_record
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.engine.model.records import ContainerConfig, HostConfig, Pending, PortBinding
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import idmaps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.errors import Conflict, InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation.namespace_modes import of_container
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.files.container_view import ContainerViews
     from ketch.engine.logs.drivers import LogDrivers
-    from ketch.engine.model.namespace_mode import NamespaceMode
+    from ketch.engine.model.namespaces.mode import NamespaceMode
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links

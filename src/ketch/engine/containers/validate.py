@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ketch.engine.logs import options as log_options
-from ketch.engine.model.namespace_mode import ModeKind, NamespaceMode
+from ketch.engine.model.namespaces.mode import ModeKind, NamespaceMode
 from ketch.engine.spec import limit_support
 from ketch.errors import InvalidArgument
 from ketch.network.files import is_address

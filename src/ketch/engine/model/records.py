@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from ketch.engine.model.namespace_mode import NamespaceMode
+from ketch.engine.model.namespaces.mode import NamespaceMode
 from ketch.oci.config import StringSet  # noqa: TC001 - msgspec reads the annotation at run time
 
 _SPECIAL = {

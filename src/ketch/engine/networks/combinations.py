@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.engine.networks.references import find
 from ketch.errors import InvalidArgument, NotFound, PermissionDenied, UnclassifiedArgument
 from ketch.network.live import WIRED

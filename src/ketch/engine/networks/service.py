@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
-    from ketch.engine.model.namespace_mode import NamespaceMode
+    from ketch.engine.model.namespaces.mode import NamespaceMode
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.sandbox import Sandboxes

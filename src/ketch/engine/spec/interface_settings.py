@@ -6,7 +6,7 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
-from ketch.engine.model.namespace_mode import ModeKind
+from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.errors import InvalidArgument
 from ketch.network.links import interface_sysctls
 from ketch.network.model.record import ENDPOINT_SYSCTLS

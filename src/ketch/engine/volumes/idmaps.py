@@ -5,6 +5,9 @@ the directory that was mounted, and the container sees that owner's files as its
 places; every other id stays what it is, so that nothing becomes ``nobody`` and everything can be written.
 
 ``idmap=uids=1000-0-1#0-1000-1;gids=1000-0-1`` says it in full: id on disk, id in the container, how many.
+
+In a user namespace ``idmap=container`` says that the ids on disk are those in the container, as they are in every
+volume; ``idmap=none`` that nothing is mapped, as it is with binds: what belongs to the machine's root is nobody's.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from ketch.runtime.security import users
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ketch.engine.model.namespaces.user import IdRange, UserNamespace
     from ketch.engine.model.records import MountPoint
     from ketch.runtime.oci_types import OciIdMapping
     from ketch.storage.snapshots.overlay import Snapshots
 
 OWNER = "owner"
+CONTAINER = "container"
+NONE = "none"
 _RANGE = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,10})", re.ASCII)
 _END = 2**32 - 1  # no id: (uid_t)-1
 _MAX_RANGES = 340  # user_namespaces(7)
@@ -43,6 +49,8 @@ def check(text: str) -> str:
     """The value of ``idmap=`` in canonical form (InvalidArgument)."""
     if text in ("", OWNER, "true", "1"):
         return OWNER
+    if text in (CONTAINER, NONE):
+        return text
     parse(text)
     return text
 
@@ -83,7 +91,7 @@ def _wrong(text: str) -> InvalidArgument:
     return InvalidArgument(
         f"invalid idmap `{text}`",
         hint="use idmap (its owner and the container's user change places), or "
-        "idmap=uids=ON_DISK-IN_CONTAINER-COUNT#…;gids=…",
+        "idmap=uids=ON_DISK-IN_CONTAINER-COUNT#…;gids=…, or in a user namespace idmap=container or none",
     )
 
 
@@ -129,11 +137,33 @@ def _text(ranges: Ranges) -> str:
     return "#".join(f"{r.disk}-{r.inside}-{r.size}" for r in ranges)
 
 
-def oci(text: str) -> tuple[list[OciIdMapping], list[OciIdMapping]]:
-    """``uidMappings`` and ``gidMappings`` of an OCI mount for a resolved mapping (runtime-spec, ``mounts``)."""
+def oci(text: str, within: UserNamespace | None = None) -> tuple[list[OciIdMapping], list[OciIdMapping]]:
+    """``uidMappings`` and ``gidMappings`` of an OCI mount for a resolved mapping (runtime-spec, ``mounts``).
+
+    Seen from the machine: the ids ``within`` a user namespace are others there, and those that it lacks are nobody's.
+    """
     uids, gids = parse(text)
+    return _entries(uids, within.uids if within else ()), _entries(gids, within.gids if within else ())
 
-    def entries(ranges: Ranges) -> list[OciIdMapping]:
+
+def _entries(ranges: Ranges, within: Sequence[IdRange]) -> list[OciIdMapping]:
+    if not within:
         return [{"containerID": r.disk, "hostID": r.inside, "size": r.size} for r in ranges]
+    found: list[OciIdMapping] = []
+    for r in ranges:
+        for part in within:
+            first = max(r.inside, part.inside)
+            size = min(r.inside + r.size, part.inside + part.size) - first
+            if size > 0:
+                outside = part.outside + first - part.inside
+                found.append({"containerID": r.disk + first - r.inside, "hostID": outside, "size": size})
+    return found
 
-    return entries(uids), entries(gids)
+
+def from_outside(within: UserNamespace) -> tuple[list[OciIdMapping], list[OciIdMapping]]:
+    """The mappings of a mount that shows the machine's ids as those which they are in a user namespace."""
+
+    def entries(ranges: Sequence[IdRange]) -> list[OciIdMapping]:
+        return [{"containerID": part.outside, "hostID": part.inside, "size": part.size} for part in ranges]
+
+    return entries(within.uids), entries(within.gids)

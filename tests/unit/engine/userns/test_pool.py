@@ -1,0 +1,123 @@
+"""The pool of ``--userns auto``: ranges that nobody else has, and whose the pool is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.engine.model.namespaces.user import UserNamespace
+from ketch.engine.userns import pool
+from ketch.engine.userns.pool import IdPool
+from ketch.engine.userns.subids import SubIdFiles
+from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.storage import file_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FIRST = 3_000_000_000 + os.getpid() * 100  # the lock of a pool is the whole machine's
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> SubIdFiles:
+    return SubIdFiles(str(tmp_path / "subuid"), str(tmp_path / "subgid"))
+
+
+@contextlib.contextmanager
+def _pool(source: str, files: SubIdFiles | None = None) -> Iterator[IdPool]:
+    found = IdPool(source, files or SubIdFiles("/nonexistent/subuid", "/nonexistent/subgid"))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 30)), max_size=40))
+def test_no_id_belongs_to_two(steps: list[tuple[bool, int]]) -> None:
+    containers: list[UserNamespace] = []
+    with _pool(f"{FIRST}:100") as ids:
+        for adds, number in steps:
+            if not adds and containers:
+                containers.pop(number % len(containers))
+                continue
+            try:
+                with ids.reserved(number, containers) as found:
+                    assert found.auto
+                    containers.append(found)
+            except FailedPrecondition:  # then there is no gap that is large enough
+                used = {i for c in containers for part in c.uids for i in range(part.outside, part.end)}
+                free = "".join("x" if FIRST + i in used else "." for i in range(100))
+                assert "." * number not in free
+        has = [i for c in containers for part in c.uids for i in range(part.outside, part.end)]
+        assert len(has) == len(set(has))
+        assert all(FIRST <= i < FIRST + 100 for i in has)
+
+
+def test_a_reserved_range_is_nobody_elses_and_free_afterwards() -> None:
+    with _pool(f"{FIRST}:100") as ids:
+        with ids.reserved(60, []) as first:
+            with pytest.raises(FailedPrecondition, match="of the 100 from"), ids.reserved(60, []):
+                pass
+            with ids.reserved(40, []) as second:
+                assert second.uids[0].outside == first.uids[0].end
+        with ids.reserved(60, []) as again:
+            assert again == first
+
+
+def test_a_range_is_not_given_out_again_while_others_were_never_used() -> None:
+    with _pool(f"{FIRST}:100") as ids:
+        one, two = UserNamespace.of_range(FIRST, 10), UserNamespace.of_range(FIRST + 10, 10)
+        with ids.reserved(10, [two]) as found:  # `one` has just gone
+            assert found.uids[0].outside == FIRST + 20
+        full = UserNamespace.of_range(FIRST + 10, 90)
+        with ids.reserved(10, [full]) as found:
+            assert found == one
+
+
+def test_a_pool_is_one_daemons(files: SubIdFiles) -> None:
+    with _pool(f"{FIRST}:100") as one, _pool(f"{FIRST}:100") as other:
+        with one.reserved(1, []):
+            pass
+        with pytest.raises(FailedPrecondition, match=f"the daemon of process {os.getpid()}"), other.reserved(1, []):
+            pass
+        one.close()
+        with other.reserved(1, []):
+            pass
+
+
+def test_ketch_gets_a_pool_where_nobody_has_ids(files: SubIdFiles) -> None:
+    with open(files.uids, "w", encoding="ascii") as f:
+        f.write("ann:100000:65536\nben:1879048192:1000\n")
+    with _pool("ketch", files) as ids:
+        with contextlib.suppress(file_lock.Held), ids.reserved(65536, []) as found:
+            assert found.uids[0].outside == 1879048192 + 1000
+        for path in files:
+            with open(path, encoding="ascii") as f:
+                assert f.read().endswith("ketch:1879049192:268303384\n")
+
+
+def test_the_ids_of_a_named_user_are_those_in_both_files(files: SubIdFiles) -> None:
+    for path, text in zip(files, (f"ann:{FIRST}:80\nann:5:3\n", f"ann:{FIRST + 20}:80\nann:9:9\n"), strict=True):
+        with open(path, "w", encoding="ascii") as f:
+            f.write(text)
+    with _pool("ann", files) as ids, ids.reserved(60, []) as found:
+        assert found == UserNamespace.of_range(FIRST + 20, 60)
+    with _pool("ben", files) as ids, pytest.raises(FailedPrecondition, match="ben has no range"), ids.reserved(1, []):
+        pass
+
+
+@pytest.mark.parametrize("text", [":", "1:", ":1", "a:1", "1:0", "0:5", "4294967295:1", "1:2:3", "4294967290:6"])
+def test_a_pool_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="invalid --userns-pool"):
+        pool.check(text)
+
+
+@pytest.mark.parametrize("text", ["ketch", "1:1", "4294967290:5"])
+def test_a_pool_is_a_user_or_numbers(text: str) -> None:
+    pool.check(text)
