@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class Cgroups(TypedDict):
-    """A container's cgroup, for `cgroups.common.open`: ``dir`` of v2, or ``dirs`` by controller of v1."""
+    """A container's cgroup, for `cgroups.common.open`: ``dir`` of v2, or ``dirs`` by controller of v1.
+
+    ``unit``: systemd's scope, if it is one.
+    """
 
     version: int
     dir: NotRequired[str]
+    unit: NotRequired[str]
     dirs: NotRequired[dict[str, str]]
 
 

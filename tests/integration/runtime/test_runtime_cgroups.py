@@ -171,7 +171,7 @@ def test_sub_cgroups_are_removed_too(box: Box) -> None:
     assert runtime_box.orphaned_cgroups(f"{box.parent}/outer") == []
 
 
-@pytest.mark.parametrize("path", ["", "/", "a:b", "/.."])
+@pytest.mark.parametrize("path", ["", "/", "/.."])
 def test_paths_that_are_none(path: str) -> None:
     with pytest.raises(RuntimeFailure, match="not a path below the root"):
         common.create(path, None)

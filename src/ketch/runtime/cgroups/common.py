@@ -35,8 +35,12 @@ class Cgroup(Protocol):
     def describe(self) -> Cgroups:
         """The arguments of `open`, as plain JSON."""
 
-    def make(self) -> None:
-        """Make its directories, with the settings that a process needs to enter; idempotent."""
+    def make(self, resources: OciResources | None = None) -> None:
+        """Make it with its limits, and the settings that a process needs to enter.
+
+        What is only directories is made without processes, and what is there stays.  A scope of systemd is made with
+        the calling process in it.
+        """
 
     def join(self) -> None:
         """Move the calling single-threaded process in."""
@@ -120,7 +124,7 @@ def parse_mountinfo(text: str) -> Layout:
 
 
 def create(path: str, resources: OciResources | None) -> Cgroup:
-    """Make the cgroup ``path`` (absolute: below each hierarchy's root) with its limits, without processes.
+    """Make the cgroup ``path`` with its limits; who `join`s it next is the calling process.
 
     Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
     """
@@ -128,9 +132,7 @@ def create(path: str, resources: OciResources | None) -> Cgroup:
     if resources:
         manager.check(resources)
     try:
-        manager.make()
-        if resources:
-            manager.update(resources)
+        manager.make(resources)
     except BaseException as e:
         try:
             manager.remove()
@@ -146,6 +148,10 @@ def create(path: str, resources: OciResources | None) -> Cgroup:
 
 def open(cgroups: Cgroups) -> Cgroup:
     """The cgroup that `describe` described; nothing is touched until a method is called."""
+    if "unit" in cgroups:
+        from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
+
+        return SystemdCgroup(cgroups["dir"], layout().unified or "", cgroups["unit"])
     if cgroups.get("version") == 2:
         return CgroupV2(cgroups["dir"])
     return CgroupV1(dict(cgroups.get("dirs") or {}))
@@ -187,14 +193,31 @@ def unified_dir_of(pid: int) -> str:
 
 
 def at(path: str) -> Cgroup:
-    """The cgroup ``path`` on this machine, whether it exists or not (to remove what a killed child made)."""
+    """The cgroup ``path`` on this machine, whether it exists or not (to remove what a killed child made).
+
+    ``slice:prefix:name`` is a scope of systemd; everything else is a path of directories below each hierarchy's root.
+    """
+    if not path.startswith("/") and path.count(":") == 2:
+        return _scope(path)
     path = os.path.normpath("/" + path.lstrip("/"))
-    if path == "/" or ":" in path:
-        hint = "systemd's slice:prefix:name form is not supported; use the cgroupfs manager" if ":" in path else None
-        raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups", hint=hint)
+    if path == "/":
+        raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups")
     here = layout()
     if here.version == 2:
         if here.unified is None:
             raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
         return CgroupV2(here.unified + path, here.unified)
     return CgroupV1({name: mount_point + path for name, mount_point in here.hierarchies.items()})
+
+
+def _scope(path: str) -> Cgroup:
+    here = layout()
+    if here.version != 2 or here.unified is None:
+        raise RuntimeFailure(
+            f"make cgroup `{path}`: with systemd's scopes all controllers have to be on the unified hierarchy (v2)",
+            step="cgroups",
+            hint="use the cgroupfs driver, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
+    from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
+
+    return SystemdCgroup.at(path, here.unified)

@@ -42,12 +42,14 @@ class CgroupV1:
         """The arguments of `common.open` in another process."""
         return {"version": 1, "dirs": self.dirs}
 
-    def make(self) -> None:
-        """Make the directories, with the settings that a process needs to enter."""
+    def make(self, resources: OciResources | None = None) -> None:
+        """Make the directories with their limits, and the settings that a process needs to enter."""
         for directory in dict.fromkeys(self.dirs.values()):
             tree.make(directory)
         if "cpuset" in self.dirs:
             cpuset.inherit(self.dirs["cpuset"])
+        if resources:
+            self.update(resources)
 
     def join(self) -> None:
         """Move the calling process, which must have one thread only, into every hierarchy.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciResources
 
 
-_DEFAULT_PERIOD_US = 100000
+DEFAULT_PERIOD_US = 100000
 
 
 def apply(directory: str, resources: OciResources) -> None:
@@ -20,7 +20,7 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "cpu.weight", weight(cpu["shares"]))
     quota, period = cpu.get("quota"), cpu.get("period")
     if quota or period:
-        files.write(directory, "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or _DEFAULT_PERIOD_US}")
+        files.write(directory, "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or DEFAULT_PERIOD_US}")
     if cpu.get("burst") is not None:
         files.write(directory, "cpu.max.burst", cpu["burst"])
     if cpu.get("idle") is not None and files.exists(directory, "cpu.idle"):

@@ -36,9 +36,15 @@ class CgroupV2:
         """The arguments of `common.open` in another process."""
         return {"version": 2, "dir": self.directory}
 
-    def make(self) -> None:
-        """Make the directory and enable its controllers, from the root of the hierarchy down."""
+    def make(self, resources: OciResources | None = None) -> None:
+        """Make the directory with its limits."""
         tree.make(self.directory)
+        self.enable_controllers()
+        if resources:
+            self.update(resources)
+
+    def enable_controllers(self) -> None:
+        """Enable the cgroup's controllers, from the root of the hierarchy down."""
         here = self.root
         for name in os.path.relpath(os.path.dirname(self.directory), self.root).split("/"):
             _delegate(here)

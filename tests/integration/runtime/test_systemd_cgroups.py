@@ -1,0 +1,161 @@
+"""Containers as scopes of systemd, on a small machine of its own (`systemd_box`); limits where it has controllers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.runtime.cgroups import common
+from tests.support.boxes import runtime_box
+from tests.support.boxes.systemd_box import SystemdBox
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
+needs_limits = pytest.mark.skipif(common.layout().version != 2, reason="needs all controllers on cgroup v2")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdBox]:
+    """A machine that systemd manages."""
+    machine = SystemdBox(tmp_path_factory.mktemp("machine"))
+    yield machine
+    machine.close()
+
+
+class Runtime:
+    """ketch-runtime on that machine, with one bundle; `--systemd-cgroup` is given."""
+
+    def __init__(self, machine: SystemdBox, directory: Path, rootfs: Path) -> None:
+        self.machine = machine
+        self.directory = directory
+        self.bundle = directory / "bundle"
+        self.bundle.mkdir()
+        box = runtime_box.Box(directory, rootfs)
+        self.document = box.spec(["true"])
+        box.close()
+        self.document["root"] = {"path": str(rootfs), "readonly": True}
+        self.document["mounts"] = [mount for mount in self.document["mounts"] if mount["type"] != "cgroup"]
+        self.document["linux"]["resources"] = {}
+
+    def configure(self, args: list[str], path: str, **resources: Any) -> None:
+        changes = {"process.args": args, "linux.cgroupsPath": path, "linux.resources": resources}
+        runtime_box.set_in(self.document, changes)
+        (self.bundle / "config.json").write_text(json.dumps(self.document))
+
+    def __call__(self, *args: str, code: int = 0, **options: Any) -> str:
+        root = str(self.directory / "root")
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", root, "--systemd-cgroup", *args]
+        done = self.machine.run(*command, code=code, cwd=self.bundle, **options)
+        return (done.stderr if code else done.stdout) or ""
+
+    def begin(self, name: str) -> None:
+        """Create and start a container, whose output nobody reads."""
+        path = self.directory / "output"
+        try:
+            with path.open("wb") as output:
+                self("create", "--bundle", str(self.bundle), name, capture_output=False, stdout=output, stderr=output)
+        except AssertionError:
+            print(path.read_text())
+            raise
+        self("start", name)
+
+
+@pytest.fixture
+def runtime(machine: SystemdBox, tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
+    """What must leave no unit behind."""
+    yield Runtime(machine, tmp_path, rootfs)
+    try:
+        until(lambda: machine.scopes() == [], lambda: f"left: {machine.scopes()}", 5)
+    finally:
+        for scope in machine.scopes():  # the next test has none of it
+            machine.systemctl("stop", scope)
+
+
+def test_a_container_is_a_scope(runtime: Runtime, machine: SystemdBox) -> None:
+    """In the slice that it asks for, with everything below it its own; it outlives changes of systemd's own."""
+    runtime.configure(["sleep", "1000"], "one-two.slice:ketch:c1")
+    runtime.begin("c1")
+    unit = "ketch-c1.scope"
+    assert machine.scopes() == [unit]
+    shown = {name: machine.property(unit, name) for name in ("Slice", "ControlGroup", "Delegate", "TasksMax")}
+    assert shown == {
+        "Slice": "one-two.slice",
+        "ControlGroup": f"/one.slice/one-two.slice/{unit}",
+        "Delegate": "yes",
+        "TasksMax": "infinity",
+    }
+    assert machine.property(unit, "CollectMode") == "inactive-or-failed"
+    machine.systemctl("daemon-reload")
+    machine.systemctl("daemon-reexec")
+    assert json.loads(runtime("state", "c1"))["status"] == "running"
+    runtime("exec", "c1", "true")
+    runtime("pause", "c1")
+    assert json.loads(runtime("state", "c1"))["status"] == "paused"
+    runtime("resume", "c1")
+    assert len(json.loads(runtime("ps", "-f", "json", "c1"))) == 1
+    runtime("delete", "--force", "c1")
+
+
+def test_a_name_is_free_when_its_container_has_ended(runtime: Runtime, machine: SystemdBox) -> None:
+    """Also at once: systemd may still know the last one."""
+    runtime.configure(["true"], ":ketch:again")
+    for _ in range(5):
+        runtime("run", "--bundle", str(runtime.bundle), "again")
+    runtime.configure(["sh", "-c", "sleep 1000"], ":ketch:again")
+    runtime.begin("again")
+    assert machine.scopes() == ["ketch-again.scope"]
+    assert machine.property("ketch-again.scope", "Slice") == "system.slice"
+    runtime("kill", "again", "KILL")
+    runtime("delete", "--force", "again")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("no-slice:ketch:a", "a slice is named"),
+        ("system.slice:ketch:pod.slice", "processes cannot be in a slice itself"),
+    ],
+)
+def test_what_is_no_unit_is_refused(runtime: Runtime, path: str, reason: str) -> None:
+    runtime.configure(["true"], path)
+    assert reason in runtime("run", "--bundle", str(runtime.bundle), "none", code=1)
+    assert runtime("list", "-q") == ""
+
+
+@needs_limits
+def test_limits_are_the_units(runtime: Runtime, machine: SystemdBox) -> None:
+    """They are in the files, and systemd knows them, so that it never sets them back; updates as well."""
+    limits = {"memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 50}, "cpu": {"quota": 50000}}
+    runtime.configure(["sleep", "1000"], "system.slice:ketch:limited", **limits)
+    runtime.begin("limited")
+    unit = "ketch-limited.scope"
+    directory = machine.cgroup + machine.property(unit, "ControlGroup")
+    assert (machine.property(unit, "MemoryMax"), machine.property(unit, "TasksMax")) == (str(64 << 20), "50")
+    assert machine.property(unit, "CPUQuotaPerSecUSec") == "500ms"
+    new = {"memory": {"limit": 96 << 20, "swap": 96 << 20}, "cpu": {"cpus": "0"}, "pids": {"limit": 40}}
+    runtime("update", "--resources", "-", "limited", input=json.dumps(new))
+    machine.systemctl("daemon-reload")
+    machine.systemctl("set-property", "--runtime", unit, "MemoryHigh=90M", "CPUWeight=50")
+    for name, value in (
+        ("memory.max", 96 << 20),
+        ("memory.swap.max", 0),
+        ("pids.max", 40),
+        ("cpu.max", "50000 100000"),
+        ("cpuset.cpus", 0),
+    ):
+        with open(f"{directory}/{name}", encoding="ascii") as file:
+            assert file.read().strip() == str(value), name
+    runtime("delete", "--force", "limited")
+
+
+@needs_limits
+def test_a_limit_that_cannot_be_leaves_nothing(runtime: Runtime) -> None:
+    runtime.configure(["true"], "system.slice:ketch:bad", cpu={"cpus": "8000"})
+    assert "cpuset.cpus" in runtime("run", "--bundle", str(runtime.bundle), "bad", code=1)
