@@ -9,18 +9,25 @@
 The variable is ketchd's, which hands it on to the launcher; monitors and containers' first processes are forks of that
 one (a container's program never sees it).  Each process counts for itself.  With ``KETCH_FAULT_TRACE=FILE`` the name is
 appended to that file first, which is how a test knows that it was here that the process died.  A mark that is not armed
-costs one comparison.
+costs two comparisons.
+
+The marks, and some more places (`passage`), are also what the time of a start is divided by: who follows one (`follow`:
+a task of ketchd, a monitor, a first process) has the time of each passage noted.
 This module imports nothing but the interpreter's own: every monitor carries it in memory.
 """
 
 from __future__ import annotations
 
 import os
+from _contextvars import ContextVar
 from _signal import SIGKILL  # type: ignore[import-not-found]
+from time import monotonic_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    Passage = tuple[str, int]  # a place, and when it was passed (monotonic, ns)
 
 VARIABLES = ("KETCH_FAULT", "KETCH_FAULT_TRACE")
 _ALL = "*"
@@ -102,8 +109,36 @@ def _armed(environment: Mapping[str, str]) -> Fault | None:
 _fault = _armed(os.environ)
 
 
+_followed: ContextVar[list[Passage] | None] = ContextVar("followed", default=None)
+
+
+def follow() -> list[Passage]:
+    """The passages from now on, as they are noted in this task, its threads, and forks of this process."""
+    passages: list[Passage] = []
+    _followed.set(passages)
+    return passages
+
+
+def followed() -> list[Passage] | None:
+    """The passages that have been noted; None when nobody follows."""
+    return _followed.get()
+
+
+def follow_no_more() -> None:
+    """Let passages go unnoted again."""
+    _followed.set(None)
+
+
+def passage(name: str) -> None:
+    """Mark a place for those who follow alone."""
+    passages = _followed.get()
+    if passages is not None:
+        passages.append((name, monotonic_ns()))
+
+
 def failpoint(name: str) -> None:
-    """Mark a place, named as in docs/crash-safety.md; does nothing unless it is the one that is armed."""
+    """Mark a place, named as in docs/crash-safety.md; does no more than `passage` unless it is armed."""
+    passage(name)
     if _fault is not None:
         _fault.reached(name)
 

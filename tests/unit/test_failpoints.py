@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import contextvars
 import errno
 import os
 import re
@@ -69,6 +70,24 @@ def test_a_point_strikes_at_its_passage(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (-9, "0\n1\n")
     assert (tmp_path / "trace").read_text(encoding="utf-8").split()[0] == "a.b"
+
+
+def test_passages_are_noted_for_those_who_follow():
+    def elsewhere() -> None:
+        assert failpoints.followed() is None
+        failpoints.follow()
+        failpoints.failpoint("a.c")
+
+    failpoints.failpoint("a.a")
+    passages = failpoints.follow()
+    failpoints.failpoint("a.b")
+    contextvars.Context().run(elsewhere)
+    contextvars.copy_context().run(failpoints.passage, "a.d")
+    assert failpoints.followed() is passages
+    failpoints.follow_no_more()
+    failpoints.failpoint("a.e")
+    assert [name for name, _ in passages] == ["a.b", "a.d"]
+    assert passages[0][1] <= passages[1][1]
 
 
 def test_a_point_raises():

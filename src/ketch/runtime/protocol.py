@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 if TYPE_CHECKING:
+    from ketch.failpoints import Passage
     from ketch.runtime.oci_types import OciMount, OciProcess
 
 
@@ -69,6 +70,7 @@ class ChildReady(TypedDict):
     netns: bool
     tty: bool
     cgroups: NotRequired[Cgroups | None]
+    passages: NotRequired[list[Passage]]
 
 
 class FirstProcess(TypedDict):
@@ -78,6 +80,7 @@ class FirstProcess(TypedDict):
     bundle: str
     rootfs: list[OciMount]
     tty: bool
+    timing: NotRequired[bool]
 
 
 ChildMessage = ChildNetwork | ChildHooks | ChildReady | Failed
@@ -177,7 +180,8 @@ LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | G
 class StartContainer(TypedDict):
     """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`.
 
-    ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.
+    ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``timing``: the
+    answer to the start shall have ``passages``.
     """
 
     op: Literal["start"]
@@ -191,6 +195,7 @@ class StartContainer(TypedDict):
     pidns: NotRequired[str]
     cgroup: NotRequired[str]
     namespaces: NotRequired[list[str]]
+    timing: NotRequired[bool]
     log: LogSettings
 
 
@@ -367,10 +372,14 @@ MonitorRequest = (
 
 
 class Answer(TypedDict):
-    """``error`` when not ``ok``; ``started_at`` of a start, ``pid`` of an exec, MonitorState's of a status."""
+    """``error`` when not ``ok``; ``started_at`` of a start, ``pid`` of an exec, MonitorState's of a status.
+
+    ``passages`` of a start that is timed: places of launcher, monitor and first process (see `failpoints`).
+    """
 
     seq: int
     ok: bool
     error: NotRequired[Failed]
     started_at: NotRequired[int]
     pid: NotRequired[int]
+    passages: NotRequired[list[Passage]]

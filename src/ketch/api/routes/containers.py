@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
+from ketch import failpoints
 from ketch.api import dry_run, jsontext, query, streams, versions
 from ketch.api.errors import prefixed
 from ketch.api.wire import container_filters, filters, prunes, stats
@@ -72,6 +76,31 @@ async def start(call: Call) -> web.StreamResponse:
         )
     await call.engine.containers.start(call.path["id"], call.query.get("detachKeys", ""))
     return call.empty()
+
+
+class Step(Struct, rename="pascal"):
+    """A place that a start passed; ``at`` in ns since it was asked for."""
+
+    step: str
+    at: int
+
+
+class TimedStart(Struct, rename="pascal"):
+    """The steps of a start, and its time until the answer in ns."""
+
+    steps: list[Step]
+    took: int
+
+
+async def start_timed(call: Call) -> web.StreamResponse:
+    """Start a container, and tell what of it took how long."""
+    begin, passages = time.monotonic_ns(), failpoints.follow()
+    try:
+        await call.engine.containers.start(call.path["id"])
+    finally:
+        failpoints.follow_no_more()
+    steps = [Step(name, at - begin) for name, at in sorted(passages, key=lambda passage: passage[1])]
+    return call.json(TimedStart(steps, time.monotonic_ns() - begin))
 
 
 async def stop(call: Call) -> web.StreamResponse:
@@ -262,6 +291,7 @@ ROUTES = (
     ("GET", "/containers/json", list_),
     ("GET", "/containers/{id}/json", inspect),
     ("POST", "/containers/{id}/start", start),
+    ("POST", "/ketch/containers/{id}/start", start_timed),
     ("POST", "/containers/{id}/stop", stop),
     ("POST", "/containers/{id}/restart", restart),
     ("POST", "/containers/{id}/kill", kill),

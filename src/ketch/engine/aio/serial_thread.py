@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,8 @@ class SerialThread:
     async def run(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a call on the thread, and wait for its result."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        context = contextvars.copy_context()
+        return await loop.run_in_executor(self._executor, lambda: context.run(call, *args, **kwargs))
 
     def close(self) -> None:
         """Wait for the calls under way, and end the thread."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 from ketch.engine.containers import shared_namespaces
 from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, KetchError
+from ketch.failpoints import followed
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -62,6 +63,7 @@ class StartMessages(Struct, frozen=True, eq=False):
             "stdin_once": container.config.stdin_once,
             "pidns": self._pid_namespace(container.host.pid),
             "namespaces": bundle.new_namespaces(spec),
+            "timing": followed() is not None,
             "cgroup": cgroup,
             "log": log,
         }

@@ -18,6 +18,7 @@ from ketch.engine.monitors import process as monitor_process
 from ketch.engine.monitors.link import BEGIN_S, MonitorConnection, Silent
 from ketch.engine.monitors.run_directory import Exit, dial, read_exit
 from ketch.errors import KetchError, RuntimeFailure, Unavailable
+from ketch.failpoints import followed
 from ketch.runtime.failure import from_message
 from ketch.runtime.process import messages
 
@@ -219,12 +220,15 @@ class MonitorClient(MonitorConnection):
         """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
         self._begun = True
         try:
-            self.started_at = (await self._call({"op": "start"}))["started_at"]
+            answer = await self._call({"op": "start"})
         except Unavailable as e:
             raise RuntimeFailure(f"start container: {e.message}") from e
         except KetchError:
             self.undone = True
             raise
+        self.started_at = answer["started_at"]
+        if (passages := followed()) is not None:
+            passages += [(name, at) for name, at in answer.get("passages", ())]
         return self.started_at
 
     async def attach(self, fd: int, client: StreamOptions) -> None:

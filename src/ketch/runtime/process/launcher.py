@@ -16,7 +16,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from select import POLLIN, poll
 
 from ketch.contexts import suppress
-from ketch.failpoints import armed, failpoint
+from ketch.failpoints import armed, failpoint, follow, follow_no_more
 from ketch.linux import fdpass, prctl, signals
 from ketch.runtime import defaults, documents
 from ketch.runtime.cgroups import common
@@ -81,11 +81,14 @@ def _serve(sock: socket, title: Title) -> NoReturn:
         if not payload:
             os._exit(0)
         message = documents.loads(payload)
+        if message.get("timing"):
+            follow()
         failpoint("launcher.asked")
         if spare is None or not spare.take(message, payload, fds):
             _fork(sock, message, fds, title, spare)
         for fd in fds:
             os.close(fd)
+        follow_no_more()
         if spare is None or spare.gone:
             spare, wanted = None, not armed()
 

@@ -26,7 +26,7 @@ from time import monotonic, time_ns
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError
-from ketch.failpoints import failpoint
+from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ketch.runtime.protocol import (
+        Answer,
         AttachRequest,
         Cgroups,
         ChildReady,
@@ -83,6 +84,8 @@ class Prepared:
 
 def begin(title: Title, message: StartContainer, control_fd: int, prepared: Prepared | None = None) -> NoReturn:
     """Run in a process that the launcher forked; never returns."""
+    if message.get("timing") and followed() is None:  # not forked for it
+        follow()
     messages.write_file("/proc/self/comm", b"ketch-monitor")
     title.set(f"ketch-monitor {message['id']}")
     try:
@@ -159,6 +162,7 @@ class Monitor:
                 "bundle": self.bundle,
                 "rootfs": message["rootfs"],
                 "tty": message["tty"],
+                "timing": message.get("timing", False),
             }
             messages.send(self._sync, told, self.streams.child_fds)
         else:
@@ -226,6 +230,8 @@ class Monitor:
     def _ready(self, message: ChildReady, fds: list[int]) -> None:
         assert self.streams is not None
         self._was_ready = True
+        if (passages := followed()) is not None:
+            passages += message.get("passages", ())
         self.cgroups = message.get("cgroups")
         if message["tty"]:
             self.streams.listen(fds.pop())
@@ -256,7 +262,11 @@ class Monitor:
         if self._start is not None:
             control, seq = self._start
             self._start = None
-            self.controls.send(control, {"seq": seq, "ok": True, "started_at": self._started_at})
+            answer: Answer = {"seq": seq, "ok": True, "started_at": self._started_at}
+            if (passages := followed()) is not None:
+                answer["passages"] = passages
+                follow_no_more()
+            self.controls.send(control, answer)
         if self._status is not None:
             self._init_ended()
 

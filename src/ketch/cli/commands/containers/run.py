@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.cli import proxies
-from ketch.cli.commands.containers import wait_healthy
+from ketch.cli.commands.containers import timing, wait_healthy
 from ketch.cli.errors import UsageError
 from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
@@ -37,6 +37,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
 def cmd_run(args: list[str], ctx: Context) -> int:
     """Make a container, attach to it, start it, and return its exit code."""
     spec = run_flags.flag_set("run", "Create and run a new container from an image")
+    timing.add_flag(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     body = run_flags.body(opts, rest[0], rest[1:])
@@ -47,19 +48,22 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     timeout_s = wait_flag.timeout_of(opts)
     if timeout_s is not None and not opts["detach"]:
         raise InvalidArgument("conflicting options: --wait-healthy needs -d")
+    if timeout_s is not None and opts["timing"]:
+        raise InvalidArgument("conflicting options: --wait-healthy and --timing")
     _ensure_daemon(ctx)
     container = _create(ctx, opts, body)
     if opts["detach"]:
-        return _start_detached(ctx, container, timeout_s)
+        return _start_detached(ctx, opts, container, timeout_s)
     return _run_attached(ctx, opts, container, wanted)
 
 
-def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> int:
+def _start_detached(ctx: Context, opts: Options, container: str, timeout_s: float | None) -> int:
     if timeout_s is None:
         try:
-            ctx.client().request("POST", f"/containers/{container}/start")
+            account = _start(ctx, opts, container)
         finally:
             ctx.print(container)  # one that cannot be started stays, too
+        timing.show(ctx, account)
         return 0
     try:
         wait_healthy.start(ctx, container, timeout_s)
@@ -67,6 +71,14 @@ def _start_detached(ctx: Context, container: str, timeout_s: float | None) -> in
         return wait_healthy.report(ctx, e)
     ctx.print(container)
     return 0
+
+
+def _start(ctx: Context, opts: Options, container: str) -> ApiObject:
+    """Start a container; returns the account of it, empty when nobody asked for one."""
+    if opts["timing"]:
+        return timing.start(ctx, container)
+    ctx.client().request("POST", f"/containers/{container}/start")
+    return {}
 
 
 def _attached(wanted: list[str], interactive: bool) -> dict[str, bool]:
@@ -191,7 +203,7 @@ def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]
         query["detachKeys"] = opts["detach-keys"]
     connection = client.hijack("POST", f"/containers/{container}/attach", query) if wanted else None
     waiting = wait_for(client, container, "removed" if opts["rm"] else "next-exit")
-    client.request("POST", f"/containers/{container}/start")
+    account = _start(ctx, opts, container)
     if connection is not None:
         Session(
             connection,
@@ -204,7 +216,9 @@ def _run_attached(ctx: Context, opts: Options, container: str, wanted: list[str]
         ).run()
         if opts["tty"] and still_runs(client, container):
             return 0  # detached
-    return exit_code(waiting)
+    code = exit_code(waiting)
+    timing.show(ctx, account)
+    return code
 
 
 def wait_for(client: Client, container: str, condition: str) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ketch.cli.commands.containers import wait_healthy
+from ketch.cli.commands.containers import timing, wait_healthy
 from ketch.cli.each import each
 from ketch.cli.options import wait_flag
 from ketch.cli.options.flags import FlagSet
@@ -20,10 +20,15 @@ def cmd_start(args: list[str], ctx: Context) -> int:
     spec.bool("attach", "a", "attach standard output and error").bool("interactive", "i", "attach standard input")
     spec.string("detach-keys", "", "keys that detach")
     wait_flag.add_flag(spec)
+    timing.add_flag(spec)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     client = ctx.client()
     timeout_s = wait_flag.timeout_of(opts)
+    if opts["timing"]:
+        if opts["attach"] or opts["interactive"] or timeout_s is not None:
+            raise InvalidArgument("conflicting options: --timing and -a, -i or --wait-healthy")
+        return each(ctx, rest, lambda ref: timing.show(ctx, timing.start(ctx, ref)))
     if timeout_s is not None:
         if opts["attach"] or opts["interactive"]:
             raise InvalidArgument("conflicting options: --wait-healthy and -a or -i")

@@ -24,7 +24,7 @@ from errno import EACCES
 
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
-from ketch.failpoints import failpoint
+from ketch.failpoints import failpoint, follow, followed, passage
 from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty
 from ketch.runtime.cgroups import common
@@ -120,6 +120,9 @@ class _Child:
     def begin(self) -> None:
         """The first steps of the forked process."""
         gc.disable()
+        if followed() is not None:  # by the process that was forked: those passages are its own
+            follow()
+        passage("init.forked")
         self._close_others()
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)  # nobody in a shared pid namespace may look into this process
         if self.start_fd < 0:
@@ -171,6 +174,9 @@ class _Child:
             os.dup2(fd, target)
             os.close(fd)
         told: FirstProcess = documents.loads(payload)
+        if told.get("timing"):
+            follow()
+        passage("init.told")
         return told
 
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
@@ -186,6 +192,7 @@ class _Child:
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
         shm_fd = _shared_memory_of(plan, document)
+        passage("init.bundle-read")
         namespaces.enter(plan, self.entered)
         failpoint("init.namespaces")
         if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
@@ -318,6 +325,9 @@ class _Child:
         """Report to the parent, and pass it the descriptors, which the program must not have."""
         message: ChildReady = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        passage("init.ready")
+        if (passages := followed()) is not None:
+            message["passages"] = passages
         fds = [*self.passed, self.master_fd] if self.master_fd >= 0 else self.passed
         fdpass.send(self.sync_fd, documents.dumps(message).encode(), fds)
         for fd in fds:
