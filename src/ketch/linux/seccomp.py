@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p, get_errno
-from errno import EINVAL
+from errno import EINVAL, EPIPE
+from itertools import repeat
 
 from ketch.linux.syscall import failed, function, number, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mmap import mmap
     from typing import Any, NoReturn
 
 
@@ -32,6 +34,9 @@ FILTER_FLAG_LOG = 2
 FILTER_FLAG_SPEC_ALLOW = 4
 FILTER_FLAG_NEW_LISTENER = 8
 FILTER_FLAG_WAIT_KILLABLE_RECV = 32
+
+ANSWER, SENT = 4, 1  # where a page says that the filter's listener was sent on, and how
+_TURNS = 1 << 31  # a minute and more
 
 ATTR_BADARCH = 2
 ATTR_OPTIMIZE = 8
@@ -108,8 +113,10 @@ class Program:
         if _seccomp(_SECCOMP, _SET_MODE_FILTER, self._flags, self._address) < 0:
             raise FilterRefused(get_errno(), "seccomp")
 
-    def install_and_execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
+    def install_and_execve(self, path: str, args: list[str], env: dict[str, str], page: mmap | None = None) -> NoReturn:
         """`install`, with execve(2) as the very next system call; returns only by raising FilterRefused or OSError.
+
+        With FILTER_FLAG_NEW_LISTENER execve(2) waits until ``page`` says that somebody else has the listener.
 
         What may need memory or a descriptor is made first, and no Python function is called in between, which might
         map or unmap a piece of the interpreter's stack: the filter need not allow an interpreter's calls.
@@ -118,8 +125,15 @@ class Program:
         argv = _strings([os.fsencode(arg) for arg in args])
         envp = _strings([os.fsencode(name) + b"=" + os.fsencode(value) for name, value in env.items()])
         call, mode, flags, address = _SECCOMP, _SET_MODE_FILTER, self._flags, self._address
+        turns = repeat(None, _TURNS)
         if _seccomp(call, mode, flags, address) < 0:
             raise FilterRefused(get_errno(), "seccomp")
+        if page is not None:
+            for _ in turns:
+                if page[ANSWER]:
+                    break
+            if page[ANSWER] != SENT:
+                raise FilterRefused(EPIPE, "send the filter's listener")
         _execve(file, argv, envp)
         raise failed("execve", path)
 

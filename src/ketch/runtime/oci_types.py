@@ -95,6 +95,8 @@ class OciSeccomp(TypedDict, total=False):
     defaultErrnoRet: int
     architectures: list[str]
     flags: list[str]
+    listenerPath: str
+    listenerMetadata: str
     syscalls: list[OciSyscall]
 
 
@@ -129,6 +131,8 @@ class DockerSeccomp(TypedDict, total=False):
     architectures: list[str]
     archMap: list[DockerArchitecture]
     flags: list[str]
+    listenerPath: str
+    listenerMetadata: str
     syscalls: list[DockerSyscall]
 
 

@@ -6,7 +6,7 @@ Each message is a JSON datagram, with descriptors beside it, on a SOCK_SEQPACKET
     ketchd → launcher     StartContainer, with the monitor's first control connection
     monitor → ketchd      HelloEvent (first, but not on that connection), then events as they happen
     ketchd → monitor      requests, each answered by an Answer with its number, but HoldRequest and KeepRequest
-    child → its parent    ChildNetwork, ChildHooks, ChildReady; Failed in the place of any of them
+    child → its parent    ChildNetwork, ChildHooks, ChildReady, ChildListener; Failed in the place of any of them
 
 Monitors outlive the ketchd that had them started, and the next one may be of another version.  So a field keeps its
 name and its meaning for ever; a new one is NotRequired, and without it everything is as it was before there was such a
@@ -83,7 +83,17 @@ class FirstProcess(TypedDict):
     timing: NotRequired[bool]
 
 
-ChildMessage = ChildNetwork | ChildHooks | ChildReady | Failed
+class ChildListener(TypedDict):
+    """A filter with notifications follows; descriptors: a page of memory, a connection to the supervisor.
+
+    See `security.seccomp_listener`.
+    """
+
+    ev: Literal["notify"]
+    metadata: str
+
+
+ChildMessage = ChildNetwork | ChildHooks | ChildReady | ChildListener | Failed
 
 
 # -- the launcher ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ketch.runtime.oci_cli import filters
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box, small_monitor
 from tests.support.boxes.runtime_cli import Runtime
+from tests.support.boxes.supervisor import Supervisor
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
@@ -204,3 +205,24 @@ def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
     box.close()
     shutil.rmtree(tmp_path / "state")
     assert runtime_box.orphaned_cgroups(box.parent) == []
+
+
+def test_a_supervisor_is_asked_at_start_and_exec(tmp_path: Path, rootfs: Path) -> None:
+    """Only one that gets the listener lets the program run, whoever calls ``start``."""
+    runtime, path = Runtime(tmp_path, rootfs), tmp_path / "supervisor.sock"
+    rules = [{"names": ["execve", "mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": str(path)}
+    runtime.configure(["sleep", "100"], {"linux.seccomp": profile})
+    with Supervisor(path, 0) as supervisor:
+        runtime.create_detached("one", tmp_path / "out")
+        runtime("start", "one")
+        runtime("exec", "one", "mkdir", "/dev/shm/new")
+        pid = runtime.state("one")["pid"]
+        runtime("delete", "--force", "one")
+    first, second = supervisor.told
+    assert (first["state"]["status"], second["state"]["status"]) == ("creating", "running")
+    assert (first["pid"], first["state"]["pid"], second["state"]["id"]) == (pid, pid, "one")
+    assert supervisor.pids == [pid, second["pid"], second["pid"]]
+    assert "connect to the seccomp listener" in runtime("run", "two", code=1).stderr
+    assert runtime("list", "-q").stdout == ""
+    runtime.box.close()

@@ -57,6 +57,8 @@ class _Profile(Struct, rename="camel"):
     arch_map: list[_Architecture] | None = None
     syscalls: list[_Rule] | None = None
     flags: list[str] | None = None
+    listener_path: str | None = None
+    listener_metadata: str | None = None
 
 
 def read(text: str) -> DockerSeccomp:

@@ -21,7 +21,7 @@ from ketch.notation import times
 from ketch.runtime import documents, hooks, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message
-from ketch.runtime.oci_cli import filters
+from ketch.runtime.oci_cli import filters, started
 from ketch.runtime.oci_cli import state as states
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as exec_process
@@ -114,9 +114,7 @@ def enter(
             _send_console(console_socket, master_fd)
             master_fd = -1
         fdpass.send(near, b"go")
-        payload, _ = fdpass.recv(near, 0)
-        if payload:
-            raise from_message(documents.loads(payload))
+        started.wait(near, pid, state, "running")
         if pid_file:
             _write_pid(pid_file, pid)
         undo.pop_all()

@@ -11,7 +11,8 @@ from ketch import pidfd
 from ketch.errors import Conflict, NotFound, RuntimeFailure
 from ketch.linux import fdpass
 from ketch.runtime import documents, hooks, spec
-from ketch.runtime.failure import failure, from_message
+from ketch.runtime.failure import failure
+from ketch.runtime.oci_cli import started
 from ketch.runtime.oci_cli import state as states
 
 
@@ -24,14 +25,12 @@ def start(state: states.RuntimeState) -> None:
     try:
         states.with_short_path(state.start_socket, connection.connect)
         fdpass.send(connection, b"go")
-        payload, _ = fdpass.recv(connection, 0)
+        os.unlink(state.start_socket)
+        started.wait(connection, state.pid, state, "creating")
     except OSError as e:
         raise failure("start", f"start container `{state.id}`", e) from e
     finally:
         connection.close()
-    os.unlink(state.start_socket)
-    if payload:
-        raise from_message(documents.loads(payload))
     document = spec.load(state.bundle)
     hooks.run(spec.member(document, "hooks", "poststart") or [], _oci_bytes(state), "poststart")
 

@@ -14,8 +14,8 @@ import os
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
 from ketch.runtime import documents
 from ketch.runtime.cgroups import common
+from ketch.runtime.spec import OCI_VERSION as OCI_VERSION
 
-OCI_VERSION = "1.2.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

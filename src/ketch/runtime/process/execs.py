@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ketch.runtime.process.control import Controls
     from ketch.runtime.process.loop import Loop
-    from ketch.runtime.protocol import Cgroups, ExecRecord, ExecRequest, Failed
+    from ketch.runtime.protocol import Cgroups, ChildListener, ExecRecord, ExecRequest, Failed
 
     class ParentMonitor(Protocol):
         """The interface of the monitor; ``pid`` is that of the container's PID 1."""
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
         cgroups: Cgroups | None
         loop: Loop
         controls: Controls
+
+        def pass_listener_on(self, pid: int, message: ChildListener, fds: list[int]) -> None:
+            """Send a filter's listener to its supervisor."""
 
         def drained(self) -> None:
             """Handle a client that has received everything."""
@@ -175,6 +178,9 @@ class Execs:
                 exec_.streams.resize(request["rows"], request["cols"])
             with suppress(OSError):  # it died: the end of file comes next
                 fdpass.send(exec_.sync, b"go")
+            return
+        if message is not None and message["ev"] == "notify":
+            self._monitor.pass_listener_on(exec_.pid, message, fds)
             return
         self._monitor.loop.remove(exec_.sync)
         os.close(exec_.sync)

@@ -41,6 +41,7 @@ from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ, Loop
 from ketch.runtime.process.oom import OomWatch
 from ketch.runtime.process.waits import Waits
+from ketch.runtime.spec import OCI_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Answer,
         AttachRequest,
         Cgroups,
+        ChildListener,
         ChildReady,
         ExitRecord,
         Failed,
@@ -204,9 +206,19 @@ class Monitor:
             self._created(fds)
         elif message["ev"] == "ready":
             self._ready(message, fds)
+        elif message["ev"] == "notify":
+            self.pass_listener_on(self.pid, message, fds)
         else:
             self._end_sync()
             self._child_failed(message if message["ev"] == "failed" else self._died("during the set-up"))
+
+    def pass_listener_on(self, pid: int, message: ChildListener, fds: list[int]) -> None:
+        """Send a filter's listener to its supervisor: of PID 1, or of an exec."""
+        from ketch.runtime.security import seccomp_listener
+
+        status = "running" if self.state == "running" else "creating"
+        state = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
+        seccomp_listener.hand_over(pid, message["metadata"], fds, state)
 
     def _died(self, when: str) -> Failed:
         return report.died(when, self._cgroup_path)

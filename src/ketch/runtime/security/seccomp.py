@@ -35,7 +35,9 @@ ACTIONS = {
     "SCMP_ACT_TRACE": native.ACT_TRACE,
     "SCMP_ACT_LOG": native.ACT_LOG,
     "SCMP_ACT_ALLOW": native.ACT_ALLOW,
+    "SCMP_ACT_NOTIFY": native.ACT_NOTIFY,
 }
+_NOTIFY = "SCMP_ACT_NOTIFY"
 _WITH_ERRNO = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 OPERATORS = {
     "SCMP_CMP_NE": 1,
@@ -108,7 +110,33 @@ def flags_of(profile: OciSeccomp) -> int:
         if name not in FLAGS:
             raise RuntimeFailure(f"read config.json: unknown seccomp flag `{name}`", step="seccomp")
         flags |= FLAGS[name]
+    if notifies(profile):  # the kernel gives no listener with TSYNC, and there is one thread
+        flags = flags & ~native.FILTER_FLAG_TSYNC | native.FILTER_FLAG_NEW_LISTENER
     return flags
+
+
+def notifies(profile: OciSeccomp) -> bool:
+    """Whether a filter has a supervisor asked, to whom its listener goes (see `seccomp_listener`)."""
+    return any(rule.get("action") == _NOTIFY for rule in profile.get("syscalls") or ())
+
+
+def check_notifications(profile: OciSeccomp) -> None:
+    """Check what a profile says of notifications (RuntimeFailure with step ``seccomp``).
+
+    Nobody may have to be asked about a write: it is how a process tells that its program could not be executed.
+    """
+    why = ""
+    notified = [rule for rule in profile.get("syscalls") or () if rule.get("action") == _NOTIFY]
+    if profile.get("defaultAction") == _NOTIFY:
+        why = f"{_NOTIFY} cannot be the default action"
+    elif any("write" in (rule.get("names") or ()) for rule in notified):
+        why = f"{_NOTIFY} cannot be the action of write"
+    elif notified and not profile.get("listenerPath"):
+        why = f"{_NOTIFY} needs a listenerPath"
+    elif profile.get("listenerMetadata") and not profile.get("listenerPath"):
+        why = "listenerMetadata needs a listenerPath"
+    if why:
+        raise RuntimeFailure(f"read config.json: linux.seccomp: {why}", step="seccomp")
 
 
 def filter_of(profile: OciSeccomp) -> native.Program:
@@ -118,6 +146,7 @@ def filter_of(profile: OciSeccomp) -> native.Program:
 
 def compile_profile(profile: OciSeccomp) -> bytes:
     """Compile a profile, without the cache."""
+    check_notifications(profile)
     lib = _load()
     default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"))
     context = lib.seccomp_init(default)

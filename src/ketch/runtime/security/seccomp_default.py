@@ -125,6 +125,9 @@ def _allow_if(name: str, index: int, operator: str, value: int, value_two: int |
     return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [condition]}
 
 
+_SAME = ("defaultAction", "defaultErrnoRet", "flags", "listenerPath", "listenerMetadata")
+
+
 def from_docker(document: DockerSeccomp, capabilities: list[str], arch: str | None = None) -> OciSeccomp:
     """The OCI object for a profile in Docker's own format (``archMap``, rules with ``includes`` and ``excludes``).
 
@@ -133,9 +136,7 @@ def from_docker(document: DockerSeccomp, capabilities: list[str], arch: str | No
     machine = arch or os.uname().machine
     short = architectures.goarch(machine)
     kept: tuple[Literal["names", "action", "args", "errnoRet"], ...] = ("names", "action", "args", "errnoRet")
-    result: Any = {
-        key: document[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if document.get(key) is not None
-    }
+    result: Any = {key: value for key, value in document.items() if key in _SAME and value is not None}
     result["syscalls"] = rules = []
     for rule in document.get("syscalls") or ():
         if _applies(rule, short, capabilities):

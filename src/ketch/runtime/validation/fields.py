@@ -226,8 +226,6 @@ REFUSED = {
     "linux.resources.memory.kernel": "kernel memory has no limit of its own since Linux 5.16",
     "linux.resources.network": "the runtime sets no network class and priorities",
     "linux.resources.rdma": "the runtime limits no RDMA devices",
-    "linux.seccomp.listenerMetadata": "seccomp notification is not supported yet",
-    "linux.seccomp.listenerPath": "seccomp notification is not supported yet",
     "linux.timeOffsets": "the runtime sets no clocks",
     "linux.uidMappings": "user namespaces are not supported yet",
     "process.execCPUAffinity": "the runtime sets no CPU affinity",

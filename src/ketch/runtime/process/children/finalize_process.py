@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ketch.runtime.oci_types import OciBox, OciProcess, OciRlimit, OciSeccomp
+    from ketch.runtime.security.seccomp_listener import Listener
 
 
 _NULL = os.makedev(1, 3)
@@ -65,6 +66,7 @@ class Process:
         "filter",
         "labels",
         "limits",
+        "listener",
         "no_new_privs",
         "own_cwd",
         "path",
@@ -85,6 +87,11 @@ class Process:
         self.umask = 0o022 if umask is None else int(umask) & 0o777
         # Compiled before the root changes: the library must be the host's.
         self.filter = seccomp.filter_of(profile) if profile else None
+        self.listener: Listener | None = None
+        if profile and seccomp.notifies(profile):
+            from ketch.runtime.security.seccomp_listener import Listener
+
+            self.listener = Listener(profile)
         self.user = users.User(0, 0, [], None)
         self.own_cwd = False
         self.path = ""
@@ -127,7 +134,7 @@ class Process:
         if self.needs_admin:
             caps.raise_admin(self.caps)
         try:
-            self.filter.install_and_execve(path, args, env)
+            self.filter.install_and_execve(path, args, env, self.listener.ready() if self.listener else None)
         except native.FilterRefused as e:
             raise failure("seccomp", "install the seccomp filter", e) from e
 
@@ -171,6 +178,8 @@ def assume_identity(process: Process, slave_fd: int) -> None:
 def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
     """execve; returns only by raising RuntimeFailure.  ``preserve_fds`` descriptors from 3 on stay open."""
     signals.reset()
+    if process.listener is not None:
+        process.listener.announce(sync_fd)
     for fd in range(3, 3 + preserve_fds):
         os.set_inheritable(fd, True)
     os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))

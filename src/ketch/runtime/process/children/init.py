@@ -191,6 +191,10 @@ class _Child:
         host_guard.check(document, plan)
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
+        if self.process.listener is not None and self.hooks.get("startContainer"):
+            raise RuntimeFailure(
+                "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
+            )
         shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
         namespaces.enter(plan, self.entered)
