@@ -1,4 +1,4 @@
-"""Capabilities: names, and the five sets of the calling thread (capabilities(7), capset(2))."""
+"""Capabilities: names, and the five sets of the calling thread (capabilities(7), capset(2)), also as somebody else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import struct
 from errno import EINVAL
 
+from ketch.contexts import contextmanager
 from ketch.linux.prctl import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -14,7 +15,11 @@ from ketch.linux.prctl import (
     PR_CAPBSET_READ,
     prctl,
 )
-from ketch.linux.syscall import c_void_p, failed, function
+from ketch.linux.syscall import c_int, c_void_p, failed, function
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # In the kernel's order: the number of a capability is its place (include/uapi/linux/capability.h).
 _KERNEL_ORDER = """
@@ -30,6 +35,8 @@ NUMBERS = {name: number for number, name in enumerate(NAMES)}
 _VERSION_3 = 0x20080522
 _capset = function("capset", c_void_p, c_void_p)
 _capget = function("capget", c_void_p, c_void_p)
+_setfsuid = function("setfsuid", c_int)
+_setfsgid = function("setfsgid", c_int)
 
 
 def mask(names: list[str]) -> int:
@@ -102,3 +109,17 @@ def set_ambient(bits: int) -> None:
     for number in range(64):
         if bits >> number & 1:
             prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+
+
+@contextmanager
+def owner_of_files(uid: int, gid: int) -> Iterator[None]:
+    """A context in which what the calling thread makes is somebody else's (setfsuid(2)), with its own capabilities."""
+    effective, permitted, inheritable = get()
+    former_gid, former_uid = _setfsgid(gid), _setfsuid(uid)
+    try:
+        set_(effective, permitted, inheritable)  # who is not root loses those that have to do with files
+        yield
+    finally:
+        _setfsuid(former_uid)
+        _setfsgid(former_gid)
+        set_(effective, permitted, inheritable)

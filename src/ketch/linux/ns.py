@@ -39,6 +39,15 @@ def setns(fd: int, flags: int = 0) -> None:
         raise failed("setns")
 
 
+def may_set_groups() -> bool:
+    """Whether setgroups(2) is possible in the calling process's user namespace (user_namespaces(7))."""
+    try:
+        with open("/proc/self/setgroups", "rb", buffering=0) as file:
+            return file.read(16) != b"deny\n"
+    except FileNotFoundError:  # a /proc without it, or none
+        return True
+
+
 def join_mount_namespace(fd: int) -> None:
     """Enter a container's mount namespace and be at the container's root.
 

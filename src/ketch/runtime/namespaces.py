@@ -8,6 +8,7 @@ last (`unshare_cgroup`), after the child has moved into its cgroup, so that this
 from __future__ import annotations
 
 import os
+from errno import EPERM
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import ns
@@ -59,8 +60,6 @@ class Plan:
                 self.join[kind] = path
             else:
                 self.new |= flag
-        if self.new & ns.CLONE_NEWUSER or "user" in self.join:
-            raise RuntimeFailure("enter user namespace: not supported yet", step="namespaces")
 
     def is_new(self, kind: str) -> bool:
         """True when the container gets its own namespace of that kind."""
@@ -76,6 +75,11 @@ class Plan:
         except OSError as e:
             raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
         return (joined.st_dev, joined.st_ino) != (ours.st_dev, ours.st_ino)
+
+    @property
+    def has_user(self) -> bool:
+        """True when the container's user namespace is not the runtime's."""
+        return self.is_own("user")
 
     def pid_mode(self) -> str:
         """``new``, ``host`` or the path to join: what `enter_pid` takes."""
@@ -102,11 +106,50 @@ def enter(plan: Plan, entered: int = 0) -> None:
 
     ``entered``: the flags of new ones in which it is already.
     """
+    _join_others(plan)
+    if entered & ~plan.new:
+        raise RuntimeFailure("read config.json: a namespace that was made for it is not wanted", step="config")
+    _make(plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | entered))
+
+
+def enter_with_user(plan: Plan, user_fd: int) -> None:
+    """Join and unshare everything, so that what is new belongs to the user namespace, of which this is root afterwards.
+
+    The pid namespace is that of the next child.  The calling process is in its cgroup already.
+    """
+    _join_others(plan)
+    if "pid" in plan.join:
+        enter_pid(plan.join["pid"])
+    enter_user(user_fd)
+    _make(plan.new & ~ns.CLONE_NEWUSER)
+
+
+def enter_user(fd: int) -> None:
+    """Enter a user namespace, and become its root without the supplementary groups of the host."""
+    try:
+        os.setgroups([])
+    except OSError as e:
+        if e.errno != EPERM or ns.may_set_groups():
+            raise failure("namespaces", "leave the groups of the host", e) from e
+    try:
+        ns.setns(fd, ns.CLONE_NEWUSER)
+    except OSError as e:
+        raise failure("namespaces", "enter user namespace", e) from e
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as e:
+        hint = "linux.uidMappings and linux.gidMappings must have containerID 0"
+        raise failure("namespaces", "become root of the user namespace", e, hint) from e
+
+
+def _join_others(plan: Plan) -> None:
+    """Join what has a path, but the pid and user namespaces."""
     opened: list[tuple[str, int]] = []
     try:
         # All are opened before the first is joined: afterwards the paths may lead elsewhere.
         for kind, path in plan.join.items():
-            if kind != "pid":
+            if kind not in ("pid", "user"):
                 opened.append((kind, _open(kind, path)))
         opened.sort(key=lambda item: item[0] == "mount")
         for kind, fd in opened:
@@ -117,14 +160,14 @@ def enter(plan: Plan, entered: int = 0) -> None:
     finally:
         for _, fd in opened:
             os.close(fd)
-    if entered & ~plan.new:
-        raise RuntimeFailure("read config.json: a namespace that was made for it is not wanted", step="config")
-    now = plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | entered)
-    if now:
+
+
+def _make(flags: int) -> None:
+    if flags:
         try:
-            ns.unshare(now)
+            ns.unshare(flags)
         except OSError as e:
-            kinds = ", ".join(kind for kind, flag in FLAGS.items() if now & flag)
+            kinds = ", ".join(kind for kind, flag in FLAGS.items() if flags & flag)
             raise failure("namespaces", f"make new {kinds} namespaces", e, _hint(e)) from e
 
 

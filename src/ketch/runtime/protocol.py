@@ -48,6 +48,13 @@ class Failed(TypedDict):
 # -- a forked child and its parent -------------------------------------------------------------------
 
 
+class ChildForked(TypedDict):
+    """The child, which entered a user namespace, has forked the first process there, and ends (see `crossing`)."""
+
+    ev: Literal["forked"]
+    pid: int
+
+
 class ChildNetwork(TypedDict):
     """The child's network: descriptors of its new namespace, and of a NETLINK_ROUTE socket in it."""
 
@@ -93,7 +100,7 @@ class ChildListener(TypedDict):
     metadata: str
 
 
-ChildMessage = ChildNetwork | ChildHooks | ChildReady | ChildListener | Failed
+ChildMessage = ChildForked | ChildNetwork | ChildHooks | ChildReady | ChildListener | Failed
 
 
 # -- the launcher ------------------------------------------------------------------------------------
@@ -190,8 +197,9 @@ LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | G
 class StartContainer(TypedDict):
     """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`.
 
-    ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``timing``: the
-    answer to the start shall have ``passages``.
+    ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``userns``: the
+    bundle has a user namespace, new or joined; an entry of ``rootfs`` with the option ``idmap`` is seen through it.
+    ``timing``: the answer to the start shall have ``passages``.
     """
 
     op: Literal["start"]
@@ -206,6 +214,7 @@ class StartContainer(TypedDict):
     cgroup: NotRequired[str]
     namespaces: NotRequired[list[str]]
     timing: NotRequired[bool]
+    userns: NotRequired[bool]
     log: LogSettings
 
 

@@ -91,6 +91,7 @@ class Yard:
         run_dir.mkdir(parents=True)
         log_dir.mkdir()
         overlay = [f"lowerdir={self.box.rootfs}", f"upperdir={place}/upper", f"workdir={place}/work"]
+        overlay += ["idmap"] if self.box.idmap else []
         return {
             "op": "start",
             "id": name,
@@ -102,6 +103,7 @@ class Yard:
             "stdin_once": options.get("stdin_once", False),
             "pidns": options.get("pidns", "new"),
             "namespaces": options.get("namespaces", new_namespaces(spec)),
+            "userns": any(entry["type"] == "user" for entry in spec["linux"]["namespaces"]),
             "cgroup": f"{self.box.parent}/{self.box.count - 1}",
             "log": {
                 "driver": options.get("driver", "local"),

@@ -96,6 +96,7 @@ class Box:
         self.parent = f"/{SESSION}r"
         self.lowers = [str(rootfs)]
         self.count = 0
+        self.idmap = False  # whether the layers are seen through the container's user namespace
         self.here = False  # in forks of this process, with what a test has changed in it
 
     def close(self) -> None:
@@ -156,6 +157,7 @@ class Box:
         """
         place = self.bundle(self.spec(args, changes))
         options = ["lowerdir=" + ":".join(self.lowers), f"upperdir={place}/upper", f"workdir={place}/work"]
+        options += ["idmap"] if self.idmap else []
         root = [{"type": "overlay", "source": "overlay", "options": options}]
         if directory:
             root = [{"type": "bind", "source": directory, "options": ["rbind"]}]

@@ -89,10 +89,13 @@ def monitor(fds: list[int], place: str, root: list[dict[str, Any]], tty: bool) -
         with open(f"{place}/config.json") as file:
             document = json.load(file)
         modes = {entry["type"]: entry.get("path") or "new" for entry in document["linux"]["namespaces"]}
-        pid = init.fork_child(modes.get("pid", "host"))
+        prctl.set_child_subreaper()
+        pid = init.fork_child("host" if "user" in modes else modes.get("pid", "host"))
         if pid == 0:
             init.child_main(place, root, Parent(far.fileno()), tty=tty)
         far.close()
+        if "user" in modes:
+            pid = _await_first(near, pid)
         payload, received = fdpass.recv(near)
         message = json.loads(payload) if payload else {"ev": "failed", "message": "no word from the child"}
         cgroup = common.open(message["cgroups"]) if message.get("cgroups") else None
@@ -110,13 +113,24 @@ def monitor(fds: list[int], place: str, root: list[dict[str, Any]], tty: bool) -
                 report["seen"]["oom_kills"] = cgroup.oom_kills()
         else:
             report["failed"] = message
-            os.waitpid(pid, 0)
+            if pid:
+                os.waitpid(pid, 0)
         if cgroup is not None:
             cgroup.remove()
     except BaseException as e:
         report["failed"] = {"message": f"the test's monitor: {type(e).__name__}: {e}"}
     os.write(res_w, json.dumps(report).encode())
     os._exit(0)
+
+
+def _await_first(near: socket.socket, passing: int) -> int:
+    """The process that the passing one has forked; without one the message is left to the caller."""
+    os.waitpid(passing, 0)
+    message = json.loads(near.recv(4096, socket.MSG_PEEK) or b"{}")
+    if message.get("ev") != "forked":
+        return 0
+    near.recv(4096)
+    return int(message["pid"])
 
 
 def _drain(master_fd: int) -> None:

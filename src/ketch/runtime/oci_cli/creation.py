@@ -14,7 +14,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket, 
 
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, FailedPrecondition
-from ketch.linux import fdpass
+from ketch.linux import fdpass, prctl
 from ketch.linux.netlink import links
 from ketch.linux.netlink import messages as netlink
 from ketch.notation import times
@@ -60,6 +60,8 @@ def create(
         pid, sync = _fork_init(bundle, plan, terminal, listener, preserve_fds)
         if linux.get("cgroupsPath"):
             undo.callback(common.at(linux["cgroupsPath"]).remove)
+        if plan.has_user:
+            pid = _await_first(sync, pid)
         undo.callback(_kill_child, pid)
         message, fds = _receive(sync, document, state, pid)
         master_fd = fds.pop() if message["tty"] else -1
@@ -133,7 +135,9 @@ def _fork_init(
     bundle: str, plan: namespaces.Plan, terminal: bool, listener: socket, preserve_fds: int
 ) -> tuple[int, socket]:
     near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
-    pid = init.fork_child(plan.pid_mode())
+    if plan.has_user:
+        prctl.set_child_subreaper()  # the first process is a child's child (see `children.crossing`)
+    pid = init.fork_child("host" if plan.has_user else plan.pid_mode())
     if pid == 0:
         parent = Parent(far.fileno(), start_fd=listener.fileno(), preserve_fds=preserve_fds)
         init.child_main(bundle, [], parent, tty=terminal)
@@ -141,6 +145,19 @@ def _fork_init(
     far.close()
     listener.close()
     return pid, near
+
+
+def _await_first(sync: socket, passing: int) -> int:
+    """The pid of the first process, which falls to us when the one that forked it has ended."""
+    try:
+        message, _ = _answer(sync)
+        assert message["ev"] == "forked", message
+    except BaseException:
+        os.kill(passing, SIGKILL)
+        raise
+    finally:
+        os.waitpid(passing, 0)
+    return message["pid"]
 
 
 def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid: int) -> tuple[ChildReady, list[int]]:

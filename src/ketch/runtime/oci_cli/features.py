@@ -24,7 +24,7 @@ def document() -> dict[str, object]:
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options.known(),
         "linux": {
-            "namespaces": [kind for kind in namespaces.FLAGS if kind not in ("user", "time")],
+            "namespaces": [kind for kind in namespaces.FLAGS if kind != "time"],
             "capabilities": list(caps.NAMES),
             "cgroup": {"v1": version == 1, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
             "seccomp": {

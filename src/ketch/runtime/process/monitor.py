@@ -28,6 +28,7 @@ from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
+from ketch.runtime import namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import ending, messages, report, signals
@@ -117,6 +118,7 @@ class Monitor:
         self._started_at = 0
         self.cgroups: Cgroups | None = None
         self._sync = -1
+        self._passing = 0  # the process that enters a user namespace, until it has forked the first one
         self._was_ready = False
         self._failure: Failed | None = None
         self._start: tuple[socket, int] | None = None
@@ -181,9 +183,11 @@ class Monitor:
 
     def _fork(self, message: StartContainer) -> None:
         self._sync, child_end = messages.pair()
-        self.pid = init.fork_child(message.get("pidns", "new"))
+        # Of a user namespace's pid namespace the first process is born later.
+        self.pid = init.fork_child("host" if message.get("userns") else message.get("pidns", "new"))
         if self.pid == 0:
             self._in_child(message, child_end)
+        self._passing = self.pid if message.get("userns") else 0
         failpoint("monitor.forked")
         os.close(child_end)
 
@@ -202,6 +206,8 @@ class Monitor:
                 self._started()
             else:
                 self._child_failed(self._died("during the set-up"))
+        elif message["ev"] == "forked":
+            self._crossed(message["pid"])
         elif message["ev"] == "netns":
             self._created(fds)
         elif message["ev"] == "ready":
@@ -219,6 +225,16 @@ class Monitor:
         status = "running" if self.state == "running" else "creating"
         state = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
         seccomp_listener.hand_over(pid, message["metadata"], fds, state)
+
+    def _crossed(self, pid: int) -> None:
+        """Take over the first process, and have exec'd ones born in its pid namespace."""
+        self.pid, self._passing = pid, 0
+        try:
+            namespaces.enter_pid(f"/proc/{pid}/ns/pid")
+        except KetchError as e:
+            self._fail(to_message(e))
+            return
+        self._reap(0)
 
     def _died(self, when: str) -> Failed:
         return report.died(when, self._cgroup_path)
@@ -363,7 +379,7 @@ class Monitor:
     def _kill(self, message: KillRequest) -> None:
         exec_id = message.get("exec_id")
         pid = self.execs.pid(exec_id) if exec_id else self.pid
-        if exec_id or self._status is None:  # a pid that was waited for may be somebody else's by now
+        if pid and (exec_id or self._status is None):  # a pid that was waited for may be somebody else's by now
             os.kill(pid, message["signal"])
 
     def _streams_of(self, exec_id: str | None) -> Streams:
@@ -407,12 +423,15 @@ class Monitor:
                 self.controls.listen_again()
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                # Nobody but the passing process: the first one may be gone before we know of it.
+                pid, status = os.waitpid(self._passing or -1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid == self.pid:
+            if pid == self._passing:
+                self.pid = 0
+            elif pid == self.pid:
                 self._status = status
                 if self.state == "running":
                     self._init_ended()

@@ -47,7 +47,7 @@ class Spare:
 
         ``payload`` is the message as it came.
         """
-        suits = set(message.get("namespaces", ())) == {"pid", *_KINDS}
+        suits = set(message.get("namespaces", ())) == {"pid", *_KINDS} and not message.get("userns")
         if not suits or not self._is_ready():
             return False
         try:

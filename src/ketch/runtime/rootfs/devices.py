@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EEXIST
+from errno import EEXIST, EPERM
 
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux.nodes import chown_node
 from ketch.runtime.failure import failure
-from ketch.runtime.rootfs import paths
+from ketch.runtime.rootfs import mounts, paths
+from ketch.runtime.rootfs.mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciDevice
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
 # OCI runtime-spec, config-linux.md "Default Devices".
@@ -27,7 +29,42 @@ _LINKS = (
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 )
+_OUTSIDE = "a container with a user namespace has devices below `/dev` only"
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def make_file_system(mount: mounts.Planned, devices: list[OciDevice], user: OpenUserNamespace) -> int:
+    """A detached /dev that has its nodes, made with the host's rights (RuntimeFailure with step ``devices``).
+
+    In a user namespace nobody makes nodes, and those of a file system that was made there cannot be opened.  The nodes
+    belong to the container's root; the umask must be 0.
+    """
+    uid, gid = user.root()
+    options = MountOptions([f"uid={uid}", f"gid={gid}"])
+    options.data += mount.options.data
+    try:
+        attributes = mount.options.set & ~m.MOUNT_ATTR_RDONLY  # see `mounts.seal`
+        tree_fd = mounts.make_file_system("tmpfs", mount.source or "tmpfs", options, attributes=attributes)
+        dev_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree_fd)
+        try:
+            _make_nodes(dev_fd, devices, (uid, gid))
+        finally:
+            os.close(dev_fd)
+    except OSError as e:
+        raise failure("devices", "make `/dev`", e) from e
+    return tree_fd
+
+
+def _make_nodes(dev_fd: int, devices: list[OciDevice], root: tuple[int, int]) -> None:
+    given = {device.get("path") for device in devices}
+    for name, major, minor in _NODES:
+        if f"/dev/{name}" not in given:
+            _node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            os.chown(name, *root, dir_fd=dev_fd, follow_symlinks=False)
+    for device in devices:
+        path = os.path.normpath(device.get("path") or "")
+        if path.startswith("/dev/"):
+            _make_device(dev_fd, path[len("/dev") :], device, root)
 
 
 def populate(anchors: Anchors, devices: list[OciDevice]) -> None:
@@ -46,7 +83,7 @@ def populate(anchors: Anchors, devices: list[OciDevice]) -> None:
         if os.path.exists("/proc/kcore"):
             _link(dev_fd, "core", "/proc/kcore")
         for device in devices:
-            _make_device(anchors, device)
+            _make_device(*anchors.find(device.get("path") or ""), device)
         _ptmx(dev_fd)
     finally:
         os.close(dev_fd)
@@ -95,30 +132,36 @@ def _ptmx(dev_fd: int) -> None:
     _link(dev_fd, "ptmx", "pts/ptmx")
 
 
-def _make_device(anchors: Anchors, device: OciDevice) -> None:
-    path, kind = device.get("path") or "", _TYPES.get(device.get("type") or "")
-    if kind is None or not path.startswith("/"):
-        raise RuntimeFailure(f"make device `{path}`: type `{device.get('type')}` is not one of b c u p", step="devices")
+def _make_device(root_fd: int, path: str, device: OciDevice, root: tuple[int, int] = (-1, -1)) -> None:
+    """Make a node at ``path`` below ``root_fd``, where missing directories become ``root``'s, as the node does."""
+    name, kind = device.get("path") or "", _TYPES.get(device.get("type") or "")
+    if kind is None or not name.startswith("/"):
+        raise RuntimeFailure(f"make device `{name}`: type `{device.get('type')}` is not one of b c u p", step="devices")
     mode = device.get("fileMode")
     number = 0 if kind == stat.S_IFIFO else os.makedev(device.get("major") or 0, device.get("minor") or 0)
-    directory, name = os.path.split(os.path.normpath(path))
+    directory, base = os.path.split(os.path.normpath(path))
     try:
-        parent_fd = paths.make_dirs(*anchors.find(directory))
+        parent_fd = paths.make_dirs(root_fd, directory, owner=root)
         try:
             with suppress(FileExistsError):
-                os.mknod(name, kind | (0o666 if mode is None else mode & 0o7777), number, dir_fd=parent_fd)
-            node_fd = os.open(name, paths.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
+                os.mknod(base, kind | (0o666 if mode is None else mode & 0o7777), number, dir_fd=parent_fd)
+            node_fd = os.open(base, paths.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd)
         finally:
             os.close(parent_fd)
         try:
-            _check_same(node_fd, path, kind, number)
-            uid, gid = device.get("uid") or 0, device.get("gid") or 0
-            if uid or gid:
-                chown_node(node_fd, uid, gid)
+            _check_same(node_fd, name, kind, number)
+            _give(node_fd, device, root)
         finally:
             os.close(node_fd)
     except OSError as e:
-        raise failure("devices", f"make device `{path}`", e) from e
+        hint = _OUTSIDE if e.errno == EPERM and not name.startswith("/dev/") else None
+        raise failure("devices", f"make device `{name}`", e, hint) from e
+
+
+def _give(node_fd: int, device: OciDevice, root: tuple[int, int]) -> None:
+    uid, gid = root if root != (-1, -1) else (device.get("uid") or 0, device.get("gid") or 0)
+    if uid or gid:
+        chown_node(node_fd, uid, gid)
 
 
 def _check_same(node_fd: int, path: str, kind: int, number: int) -> None:

@@ -8,7 +8,7 @@ makes it when missing, and puts the mount there.
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ELOOP
+from errno import EINVAL, ELOOP, EPERM
 from stat import S_ISDIR
 
 from ketch import trees
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.runtime.user_namespaces import OpenUserNamespace
     from ketch.storage.tree_copy import Copier
 
 
@@ -51,6 +52,11 @@ _PROC_OVERMOUNTS = frozenset(
 )
 
 
+_HINTS = {
+    "proc": "the pid namespace must belong to the container's user namespace, and the host's /proc be covered nowhere",
+    "sysfs": "the network namespace must belong to the container's user namespace, and the host's /sys be covered "
+    "nowhere",
+}
 _PASSING = "/proc"  # a directory that every host has
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
@@ -81,16 +87,21 @@ class Planned:
         return f'error mounting "{what}" to rootfs at "{self.destination}"'
 
 
-def prepare(entries: list[OciMount]) -> list[Planned]:
-    """Open the mounts' sources on the host; the descriptors are closed by `attach` (or with the process)."""
+def prepare(entries: list[OciMount], user: OpenUserNamespace | None = None) -> list[Planned]:
+    """Open the mounts' sources on the host; the descriptors are closed by `attach` (or with the process).
+
+    ``user``: the container's user namespace, for mounts with the option ``idmap`` and no mappings of their own.
+    """
     planned = []
     for entry in entries:
         mount = Planned(entry)
         _check_destination(mount)
         if mount.options.bind or mount.fstype == "bind":
-            _open_bind(mount)
+            _open_bind(mount, user)
         elif mount.fstype == "overlay":
-            mount.tree_fd = open_overlay(mount.options.data, mount.options.set)
+            mount.tree_fd = open_overlay(
+                mount.options.data + ([mount.options.idmap] if mount.options.idmap else []), mount.options.set, user
+            )
             if mount.options.subdir:
                 with _attached(mount):
                     mount.tree_fd = _subtree(mount)
@@ -101,6 +112,19 @@ def prepare(entries: list[OciMount]) -> list[Planned]:
             )
         planned.append(mount)
     return planned
+
+
+def make_visible(planned: list[Planned]) -> None:
+    """Make the file systems of the kernel's own while those of the host can be seen.
+
+    In a user namespace the kernel makes none anew of which a part is covered in all that this mount namespace has.
+    """
+    for mount in planned:
+        if mount.fstype in ("proc", "sysfs") and mount.tree_fd < 0:
+            try:
+                mount.tree_fd = make_file_system(mount.fstype, mount.source or mount.fstype, mount.options)
+            except OSError as e:
+                raise failure("mounts", mount.describe(), e, _HINTS[mount.fstype] if e.errno == EPERM else None) from e
 
 
 def attach(mount: Planned, anchors: Anchors) -> None:
@@ -161,7 +185,7 @@ def make_file_system(fstype: str, source: str, options: MountOptions, *, attribu
         os.close(context_fd)
 
 
-def _open_bind(mount: Planned) -> None:
+def _open_bind(mount: Planned, user: OpenUserNamespace | None) -> None:
     try:
         options = mount.options
         if options.subdir:
@@ -170,8 +194,8 @@ def _open_bind(mount: Planned) -> None:
         else:
             mount.tree_fd = m.open_tree(mount.source, recursive=options.recursive)
         mount.directory = S_ISDIR(os.fstat(mount.tree_fd).st_mode)
-        if mount.uids or mount.gids:
-            _map_owners(mount)
+        if mount.uids or mount.gids or (mount.options.idmap and user is not None):
+            _map_owners(mount, user)
         if options.set or options.clear:
             m.mount_setattr(mount.tree_fd, set_=options.set, clear=options.clear)
         if options.rec_set or options.rec_clear:
@@ -216,17 +240,15 @@ def _subtree(mount: Planned) -> int:
         os.close(mount.tree_fd)
 
 
-def _map_owners(mount: Planned) -> None:
+def _map_owners(mount: Planned, user: OpenUserNamespace | None) -> None:
+    recursive = mount.options.idmap == "ridmap"
     try:
-        idmap.apply(mount.tree_fd, mount.uids, mount.gids, recursive=mount.options.idmap == "ridmap")
+        if mount.uids or mount.gids or user is None:
+            idmap.apply(mount.tree_fd, mount.uids, mount.gids, recursive=recursive)
+        else:
+            idmap.apply_namespace(mount.tree_fd, user, recursive=recursive)
     except OSError as e:
-        raise RuntimeFailure(
-            f"{mount.describe()}: map its owners: {os.strerror(e.errno or 0)}",
-            step="mounts",
-            errno=e.errno or 0,
-            hint="the file system of the source must support id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux "
-            "6.3 …), and two mappings must not overlap",
-        ) from e
+        raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
 
 
 def _check_destination(mount: Planned) -> None:

@@ -16,12 +16,17 @@ import os
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
+from ketch.runtime.rootfs import idmap
 from ketch.runtime.rootfs.mount_options import MountOptions, names_propagation
 from ketch.runtime.rootfs.overlay import open_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.user_namespaces import OpenUserNamespace
+
+
+_OPEN_TO_ALL = "/proc"
 
 
 def isolate(propagation: str | None) -> None:
@@ -36,22 +41,25 @@ def isolate(propagation: str | None) -> None:
         raise failure("rootfs", f"set propagation `{propagation or 'rslave'}` of `/`", e) from e
 
 
-def open_all(rootfs: list[OciMount], path: str) -> list[int]:
+def open_all(rootfs: list[OciMount], path: str, user: OpenUserNamespace | None = None) -> list[int]:
     """Detached mounts of the container's root; an empty ``rootfs`` means the directory ``path``.
 
     They are made before all others: newer kernels list mounts in the order in which they were made, and programs
     expect the root first.
     """
-    return [open_root(mount) for mount in rootfs] if rootfs else [_open_bind(path, ["rbind"])]
+    return [open_root(mount, user) for mount in rootfs] if rootfs else [_open_bind(path, ["rbind"])]
 
 
 def attach(fds: list[int], path: str, bundle: str) -> str:
     """Attach the root's mounts, whose descriptors are closed, and return where they are.
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
-    this namespace, and nothing of either is needed any more.
+    this namespace, and nothing of either is needed any more.  Where the root of a user namespace can come to neither,
+    it covers a directory that is open to all.
     """
     mount_point = path if os.path.isdir(path) else bundle
+    if not os.access(mount_point, os.R_OK | os.X_OK):
+        mount_point = _OPEN_TO_ALL
     try:
         attach_trees(fds, mount_point)
     finally:
@@ -116,20 +124,25 @@ def finish(root_fd: int, *, readonly: bool, propagation: str | None) -> None:
         raise failure("rootfs", "make `/` read-only" if readonly else "set propagation of `/`", e) from e
 
 
-def open_root(mount: OciMount) -> int:
-    """A detached mount for an entry of the launcher's ``rootfs``; RuntimeFailure with step ``rootfs``."""
+def open_root(mount: OciMount, user: OpenUserNamespace | None = None) -> int:
+    """A detached mount for an entry of the launcher's ``rootfs``; RuntimeFailure with step ``rootfs``.
+
+    With the option ``idmap`` its files are seen through ``user``, if that is given (see `overlay.open_overlay`).
+    """
     kind, options = mount.get("type", ""), mount.get("options") or []
     if kind == "overlay":
-        return open_overlay(options)
+        return open_overlay(options, 0, user)
     if kind in ("bind", "rbind"):
-        return _open_bind(mount.get("source", ""), [*options, kind])
+        return _open_bind(mount.get("source", ""), [*options, kind], user)
     raise RuntimeFailure(f"mount root file system: type `{kind}` is neither overlay nor bind", step="rootfs")
 
 
-def _open_bind(source: str, options: list[str]) -> int:
+def _open_bind(source: str, options: list[str], user: OpenUserNamespace | None = None) -> int:
     parsed = MountOptions(options)
     try:
         fd = m.open_tree(source, recursive=parsed.recursive)
+        if parsed.idmap and user is not None:
+            idmap.apply_namespace(fd, user, recursive=parsed.idmap == "ridmap")
         if parsed.set or parsed.clear:
             m.mount_setattr(fd, set_=parsed.set, clear=parsed.clear)
     except OSError as e:

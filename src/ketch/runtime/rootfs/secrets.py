@@ -1,6 +1,6 @@
 """Secrets: files of the host whose content a container finds in memory, below /run/secrets.
 
-`read` is called while the host's paths exist, `place` when the container's root is `/`.  In between the content is in
+`read` and `make` are called while the host's paths exist, `attach` when the container's root is `/`.  The content is in
 the memory of the process that becomes the container's program, and nowhere else; execve(2) drops it.  The file system
 is one that is never written to swap: tmpfs with ``noswap`` (Linux 6.4), before that ramfs.
 
@@ -15,7 +15,7 @@ from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
 from ketch.linux import mount as m
-from ketch.runtime import documents
+from ketch.runtime import documents, user_namespaces
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs.mount_options import MountOptions
@@ -23,6 +23,7 @@ from ketch.runtime.rootfs.mount_options import MountOptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 ANNOTATION = "dev.ketch.secrets"  # a JSON list of [id, source, target, mode, uid, gid]
 ENVIRONMENT = "dev.ketch.secret-environment"  # a file with a JSON list of variables
@@ -92,7 +93,7 @@ def add_environment(document: OciConfig) -> None:
         document["process"]["env"] = [*(document["process"].get("env") or []), *more]
 
 
-def open_files(planned: list[mounts.Planned], bundle: str) -> None:
+def open_files(planned: list[mounts.Planned], bundle: str, user: OpenUserNamespace | None = None) -> None:
     """Open the planned mounts that are secrets, while the host's paths exist (RuntimeFailure with step ``secrets``).
 
     The kernel copies a part of a file system only where that is mounted (before Linux 6.15), so it is, for a moment, on
@@ -101,19 +102,19 @@ def open_files(planned: list[mounts.Planned], bundle: str) -> None:
     for mount in planned:
         if mount.fstype == MOUNT:
             try:
-                mount.tree_fd, mount.directory = _file(mount, bundle), False
+                mount.tree_fd, mount.directory = _file(mount, bundle, user), False
             except OSError as e:
                 raise failure("secrets", f"make secret `{mount.destination}`", e) from e
 
 
-def _file(mount: mounts.Planned, bundle: str) -> int:
+def _file(mount: mounts.Planned, bundle: str, user: OpenUserNamespace | None) -> int:
     """A detached, read-only mount of one file in memory."""
     numbers = dict(option.split("=", 1) for option in mount.options.data)
     mode, uid, gid = int(numbers["mode"], 8), int(numbers["uid"]), int(numbers["gid"])
     secret = SecretFile("secret", _content(mount.source), "", mode, uid, gid)
     tree_fd = _file_system()
     try:
-        _write(tree_fd, secret)
+        _write(tree_fd, secret, user)
         bundle_fd = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             m.move_mount(tree_fd, bundle_fd)
@@ -129,29 +130,38 @@ def _file(mount: mounts.Planned, bundle: str) -> int:
         os.close(tree_fd)
 
 
-def attach(root_fd: int, secrets: list[SecretFile]) -> None:
-    """Make the file system with the secrets, read-only, and mount it (RuntimeFailure with step ``secrets``)."""
+def make(secrets: list[SecretFile], user: OpenUserNamespace | None = None) -> int:
+    """Make the file system with the secrets, read-only and detached; -1 without any (RuntimeFailure, ``secrets``)."""
     if not secrets:
-        return
+        return -1
     try:
         tree_fd = _file_system()
-        try:
-            for secret in secrets:
-                _write(tree_fd, secret)
-            m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
-            target_fd = paths.make_dirs(root_fd, DIRECTORY)
-            try:
-                mounts.check_target(target_fd, DIRECTORY)
-                m.move_mount(tree_fd, target_fd)
-            finally:
-                os.close(target_fd)
-            for secret in secrets:
-                if os.path.dirname(secret.target) != DIRECTORY:
-                    _show(root_fd, tree_fd, secret)
-        finally:
-            os.close(tree_fd)
+        for secret in secrets:
+            _write(tree_fd, secret, user)
+        m.mount_setattr(tree_fd, set_=m.MOUNT_ATTR_RDONLY)
     except OSError as e:
         raise failure("secrets", f"make `{DIRECTORY}`", e) from e
+    return tree_fd
+
+
+def attach(root_fd: int, secrets: list[SecretFile], tree_fd: int) -> None:
+    """Mount the file system that `make` made, and close its descriptor (RuntimeFailure with step ``secrets``)."""
+    if tree_fd < 0:
+        return
+    try:
+        target_fd = paths.make_dirs(root_fd, DIRECTORY)
+        try:
+            mounts.check_target(target_fd, DIRECTORY)
+            m.move_mount(tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+        for secret in secrets:
+            if os.path.dirname(secret.target) != DIRECTORY:
+                _show(root_fd, tree_fd, secret)
+    except OSError as e:
+        raise failure("secrets", f"make `{DIRECTORY}`", e) from e
+    finally:
+        os.close(tree_fd)
 
 
 def _file_system() -> int:
@@ -161,13 +171,13 @@ def _file_system() -> int:
         return mounts.make_file_system("ramfs", "ramfs", MountOptions([*_FLAGS]))
 
 
-def _write(tree_fd: int, secret: SecretFile) -> None:
+def _write(tree_fd: int, secret: SecretFile, user: OpenUserNamespace | None) -> None:
     fd = os.open(secret.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0, dir_fd=tree_fd)
     try:
         view = memoryview(secret.content)
         while view:
             view = view[os.write(fd, view) :]
-        os.fchown(fd, secret.uid, secret.gid)
+        os.fchown(fd, *user_namespaces.owner(user, secret.uid, secret.gid))
         os.fchmod(fd, secret.mode)
     finally:
         os.close(fd)

@@ -26,7 +26,13 @@ class Labels:
         self._apparmor = "" if apparmor == "unconfined" else apparmor
         self._selinux = selinux
         self._self_fd = -1
+        self.open()
+
+    def open(self) -> None:
+        """Open the calling process's directory in the host's /proc; a forked process does it again."""
         if self._apparmor or self._selinux:
+            if self._self_fd >= 0:
+                os.close(self._self_fd)
             self._self_fd = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             if nodes.file_system(self._self_fd) != nodes.PROC:
                 raise RuntimeFailure("set security label: `/proc` is not a procfs", step="lsm")

@@ -36,10 +36,30 @@ def apply(limits: list[OciRlimit]) -> None:
         try:
             resource.setrlimit(number, (soft, hard))
         except (OSError, ValueError) as e:
-            current = resource.getrlimit(number)[1]
-            reason = e if isinstance(e, OSError) and e.errno else PermissionError(1, str(e))
-            hint = f"the hard limit here is {_show(current)} and raising it needs CAP_SYS_RESOURCE"
-            raise failure("rlimits", f"set rlimit `{name}` to {_show(soft)}:{_show(hard)}", reason, hint) from e
+            raise _refused(number, limit, e) from e
+
+
+def raise_hard(limits: list[OciRlimit]) -> None:
+    """Raise the hard limits that `apply` is going to set, while this process may, before it enters a user namespace."""
+    for limit in limits:
+        number = _RESOURCES.get(limit.get("type") or "")
+        if number is None:
+            continue  # `apply` refuses it
+        hard = _value(limit.get("hard", 0))
+        soft, present = resource.getrlimit(number)
+        if present != -1 and (hard == -1 or hard > present):
+            try:
+                resource.setrlimit(number, (soft, hard))
+            except (OSError, ValueError) as e:
+                raise _refused(number, limit, e) from e
+
+
+def _refused(number: int, limit: OciRlimit, error: Exception) -> RuntimeFailure:
+    soft, hard = _value(limit.get("soft", 0)), _value(limit.get("hard", 0))
+    current = resource.getrlimit(number)[1]
+    reason = error if isinstance(error, OSError) and error.errno else PermissionError(1, str(error))
+    hint = f"the hard limit here is {_show(current)} and raising it needs CAP_SYS_RESOURCE"
+    return failure("rlimits", f"set rlimit `{limit.get('type')}` to {_show(soft)}:{_show(hard)}", reason, hint)
 
 
 def _value(limit: int) -> int:

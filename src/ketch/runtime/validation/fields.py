@@ -217,7 +217,6 @@ CONFIG: dict[str, Any] = {
 # Fields that are refused when they have a value, and why.  Those that depend on the version of cgroups are refused by
 # `cgroups.refusals`.
 REFUSED = {
-    "linux.gidMappings": "user namespaces are not supported yet",
     "linux.intelRdt": "the runtime makes no resctrl groups",
     "linux.memoryPolicy": "the runtime sets no memory policy",
     "linux.mountLabel": "the runtime gives mounts no SELinux context",
@@ -227,7 +226,6 @@ REFUSED = {
     "linux.resources.network": "the runtime sets no network class and priorities",
     "linux.resources.rdma": "the runtime limits no RDMA devices",
     "linux.timeOffsets": "the runtime sets no clocks",
-    "linux.uidMappings": "user namespaces are not supported yet",
     "process.execCPUAffinity": "the runtime sets no CPU affinity",
     "process.ioPriority": "the runtime sets no I/O priority",
     "process.scheduler": "the runtime sets no scheduling policy",

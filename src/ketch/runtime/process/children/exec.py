@@ -13,11 +13,12 @@ from errno import EBUSY
 
 from ketch.contexts import suppress
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import documents, namespaces, spec, tty
+from ketch.runtime import documents, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
 from ketch.runtime.rootfs import root
+from ketch.runtime.security import rlimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig, OciProcess
     from ketch.runtime.process.children.parent import Parent
     from ketch.runtime.protocol import Cgroups, ChildReady
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
 _HIGHEST_FD = 1 << 30
@@ -70,7 +72,7 @@ def child_main(
         own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
         if tty and not own_root:
             master_fd, slave_fd = _open_pair_of_host()
-        _enter(init_pid, cgroups)
+        _enter(init_pid, cgroups, prepared, process)
         if not own_root:
             root.change(os.path.join(bundle, document["root"]["path"]))
         os.umask(0)
@@ -105,26 +107,36 @@ def _user(process: OciProcess, document: OciConfig) -> tuple[str | None, str]:
     return named, own_group_add or group_add
 
 
-def _enter(init_pid: int, cgroups: Cgroups | None) -> None:
-    """Join the container's cgroup, then its namespaces.
+def _enter(init_pid: int, cgroups: Cgroups | None, prepared: finalize_process.Process, process: OciProcess) -> None:
+    """Join the container's cgroup, then its namespaces, the user namespace last.
 
     Not through a pidfd in one step: this process is in the container's pid namespace already, where
     ``init_pid`` (the monitor's number for it) means nothing; the host's /proc knows it.
     """
     fds: list[tuple[int, int]] = []
+    user: OpenUserNamespace | None = None
     try:
         for flag, name in _NAMESPACES:
             fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
+        user = user_namespaces.of_process(init_pid)
         if cgroups:
             _join_cgroup(init_pid, cgroups)
+        if user is not None:
+            finalize_process.own_stdio(*user.root())
+            rlimits.raise_hard(prepared.limits)
         finalize_process.forget_imports()
         for flag, fd in fds:
             namespaces.join(fd, flag)
+        if user is not None:
+            namespaces.enter_user(user.fd)
+            prepared.regain_capabilities(process)
     except OSError as e:
         raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
     finally:
         for _, fd in fds:
             os.close(fd)
+        if user is not None:
+            user.close()
 
 
 def _join_cgroup(init_pid: int, cgroups: Cgroups) -> None:

@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from errno import EACCES, ENOENT, ENOSYS, ENOTDIR, EPERM
+from errno import EACCES, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM
 
 from ketch.errors import ProgramNotFound, RuntimeFailure
-from ketch.linux import keyring, prctl, signals
+from ketch.linux import keyring, ns, prctl, signals
 from ketch.linux import seccomp as native
 from ketch.runtime import command, tty
 from ketch.runtime.failure import failure, reason
@@ -96,6 +96,10 @@ class Process:
         self.own_cwd = False
         self.path = ""
 
+    def regain_capabilities(self, process: OciProcess) -> None:
+        """Read the capabilities anew, in a user namespace that was just entered: its root can give all of them."""
+        self.caps = caps.Sets(process.get("capabilities"))
+
     def resolve(
         self, root_fd: int, process: OciProcess, named: str | None, group_add: str, *, make_cwd: bool = True
     ) -> None:
@@ -161,7 +165,7 @@ def assume_identity(process: Process, slave_fd: int) -> None:
             tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
     _leave_keyring()
     rlimits.apply(process.limits)
-    _own_stdio(process.user.uid)
+    own_stdio(process.user.uid)
     process.labels.prepare_exec()
     caps.limit_bounding(process.caps)
     entered = _change_directory(process.cwd, may_fail=True)
@@ -199,15 +203,18 @@ def _leave_keyring() -> None:
             raise failure("keyring", "join a new session keyring", e) from e
 
 
-def _own_stdio(uid: int) -> None:
-    """Give own pipes and terminals to the user, who may reopen /dev/stdout; shared files stay as they are."""
+def own_stdio(uid: int, gid: int = -1) -> None:
+    """Give own pipes and terminals to the user, who may reopen /dev/stdout; shared files stay as they are.
+
+    A user namespace's root can do so only with what belongs to its users already, which is what ``gid`` is for.
+    """
     for fd in (0, 1, 2):
         try:
             status = os.fstat(fd)
             mode = status.st_mode
             own = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and status.st_rdev != _NULL)
             if own and status.st_uid != uid:
-                os.fchown(fd, uid, -1)
+                os.fchown(fd, uid, gid)
         except OSError:
             continue  # closed, or of a kind that has no owner: the program will see
 
@@ -215,11 +222,24 @@ def _own_stdio(uid: int) -> None:
 def _change_user(user: users.User) -> None:
     try:
         prctl.prctl(prctl.PR_SET_KEEPCAPS, 1)
-        os.setgroups(user.groups)
+        _set_groups(user)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as e:
-        raise failure("user", f"become user {user.uid}:{user.gid}", e) from e
+        hint = "the user namespace has no mapping for it" if e.errno == EINVAL else None
+        raise failure("user", f"become user {user.uid}:{user.gid}", e, hint) from e
+
+
+def _set_groups(user: users.User) -> None:
+    """Set the supplementary groups; in a user namespace that denies that, whoever asks for none keeps what there is."""
+    try:
+        os.setgroups(user.groups)
+    except OSError as e:
+        if e.errno == EINVAL:
+            text = f"set groups {', '.join(map(str, user.groups))}"
+            raise failure("user", text, e, "the user namespace has no mapping for one of them") from e
+        if e.errno != EPERM or user.groups != [user.gid] or ns.may_set_groups():
+            raise failure("user", "set groups", e, "the user namespace denies setgroups") from e
 
 
 def _change_directory(cwd: str, *, may_fail: bool = False) -> bool:

@@ -26,11 +26,12 @@ from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.failpoints import failpoint, follow, followed, passage
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty
+from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
-from ketch.runtime.process.children import finalize_process
-from ketch.runtime.rootfs import cgroup_mount, devices, docker_files, masks, mounts, secrets
+from ketch.runtime.process.children import crossing, finalize_process
+from ketch.runtime.process.children.root_parts import RootParts
+from ketch.runtime.rootfs import devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
 from ketch.runtime.security import host_guard, sysctl
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.children.parent import Parent
     from ketch.runtime.protocol import ChildReady, FirstProcess
     from ketch.runtime.title import Title
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
 _NETLINK_ROUTE = 0
@@ -114,7 +116,7 @@ class _Child:
         self.passed: list[int] = []
         self.entered = 0
         self.netns = False
-        self.master_fd = -1
+        self.master_fd = self.shm_fd = -1
         self.process: finalize_process.Process
 
     def begin(self) -> None:
@@ -189,24 +191,27 @@ class _Child:
         sysctls = linux.get("sysctl") or {}
         sysctl.check(sysctls, plan)
         host_guard.check(document, plan)
+        user_namespaces.check(document, plan)
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
         if self.process.listener is not None and self.hooks.get("startContainer"):
             raise RuntimeFailure(
                 "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
             )
-        shm_fd = _shared_memory_of(plan, document)
+        self.shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
-        namespaces.enter(plan, self.entered)
-        failpoint("init.namespaces")
-        if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
-            self._open_network()
-        self._make_cgroup(linux)
-        namespaces.unshare_cgroup(plan)
-        _set_oom_score(document["process"].get("oomScoreAdj"))
+        user = user_namespaces.of(plan, linux)
+        parts = None
+        if user is None:
+            self._enter_namespaces(plan, document)
+        else:
+            parts = self._cross(plan, user, document, mounts_of_root)
         _set_names(document)
         if plan.is_new("mount"):
-            root_fd = self._make_root(document, mounts_of_root, sysctls, terminal, shm_fd)
+            if parts is None:
+                rootfs.isolate(linux.get("rootfsPropagation"))
+                parts = self._open_parts(document, mounts_of_root)
+            root_fd = self._make_root(document, parts, sysctls, terminal)
             self._resolve(document, root_fd)
             readonly = bool(document["root"].get("readonly"))
             rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
@@ -216,6 +221,46 @@ class _Child:
         os.close(root_fd)
         finalize_process.assume_identity(self.process, self.slave_fd if terminal else -1)
         failpoint("init.identity-set")
+
+    def _enter_namespaces(self, plan: namespaces.Plan, document: OciConfig) -> None:
+        namespaces.enter(plan, self.entered)
+        failpoint("init.namespaces")
+        if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
+            self._open_network()
+        self._make_cgroup(document.get("linux") or {})
+        namespaces.unshare_cgroup(plan)
+        _set_oom_score(document["process"].get("oomScoreAdj"))
+
+    def _cross(
+        self, plan: namespaces.Plan, user: OpenUserNamespace, document: OciConfig, mounts_of_root: list[OciMount]
+    ) -> RootParts | None:
+        """Do what needs the host's rights, and go on as the first process in the user namespace."""
+        parts = None
+        self._make_cgroup(document.get("linux") or {})
+        _set_oom_score(document["process"].get("oomScoreAdj"))
+        if plan.is_new("mount"):
+            crossing.leave_host_mounts()
+            os.umask(0)
+            parts = self._open_parts(document, mounts_of_root, user)
+        crossing.cross(plan, user, self.process.limits, self.sync_fd)
+        failpoint("init.namespaces")
+        if self.start_fd < 0:
+            self.die_with_parent()
+        self.process.regain_capabilities(document["process"])
+        self.process.labels.open()
+        if plan.is_new("network"):
+            self._open_network()
+        if parts is not None:
+            rootfs.isolate((document.get("linux") or {}).get("rootfsPropagation"))
+            mounts.make_visible(parts.planned)
+        return parts
+
+    def _open_parts(
+        self, document: OciConfig, mounts_of_root: list[OciMount], user: OpenUserNamespace | None = None
+    ) -> RootParts:
+        parts = RootParts(self.bundle, document, mounts_of_root, self.shm_fd, user)
+        parts.open_cgroups(self.cgroup)
+        return parts
 
     def _make_cgroup(self, linux: OciLinux) -> None:
         path = linux.get("cgroupsPath")
@@ -239,28 +284,9 @@ class _Child:
                 os.close(self.passed.pop())
             self.netns = False
 
-    def _make_root(
-        self,
-        document: OciConfig,
-        mounts_of_root: list[OciMount],
-        sysctls: dict[str, str],
-        terminal: bool,
-        shm_fd: int,
-    ) -> int:
-        linux, root = document.get("linux") or {}, document["root"]
-        propagation = linux.get("rootfsPropagation")
-        rootfs.isolate(propagation)
-        root_path = os.path.join(self.bundle, root["path"])
-        root_fds = rootfs.open_all(mounts_of_root, root_path)
-        planned = mounts.prepare(document.get("mounts") or [])
-        secrets.open_files(planned, self.bundle)
-        if shm_fd >= 0:
-            mounts.replace(planned, "/dev/shm", shm_fd)
-        view = None
-        if any(mount.fstype in ("cgroup", "cgroup2") for mount in planned):
-            view = cgroup_mount.CgroupView(self.cgroup)
-        hidden = secrets.read(document)
-        mount_point = rootfs.attach(root_fds, root_path, self.bundle)
+    def _make_root(self, document: OciConfig, parts: RootParts, sysctls: dict[str, str], terminal: bool) -> int:
+        linux = document.get("linux") or {}
+        mount_point = parts.attach_root(self.bundle)
         failpoint("init.root-attached")
         self._run_hooks()
         finalize_process.forget_imports()
@@ -271,16 +297,11 @@ class _Child:
         if spec.ANNOTATION_ID in (document.get("annotations") or {}):
             docker_files.make(root_fd)
         anchors = Anchors(root_fd)
-        for mount in planned:
-            if view is not None and mount.fstype in ("cgroup", "cgroup2"):
-                view.attach(mount, anchors)
-            else:
-                mounts.attach(mount, anchors)
-        secrets.attach(root_fd, hidden)
-        self._make_devices(anchors, planned, linux, terminal)
-        fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in planned)
+        parts.attach(anchors, root_fd)
+        self._make_devices(anchors, parts.planned, linux, terminal)
+        fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in parts.planned)
         sysctl.apply(sysctls, anchors.find("/proc")[0] if fresh else -1)
-        mounts.seal(anchors, planned)
+        mounts.seal(anchors, parts.planned)
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
         masks.mask(anchors, linux.get("maskedPaths") or [])
         anchors.close()

@@ -1,0 +1,62 @@
+"""The way of a container's first process into a user namespace.
+
+    monitor ──fork──► passing process          the host's rights: cgroup, sources of mounts, devices, secrets, limits
+       │                  │ enters the user namespace, makes the others in it
+       │◄── "forked" ─────┤──fork──► PID 1
+       │                  └ ends     waits for that, is the monitor's child by then, and goes on
+       │◄── "ready" ──────────────────┘
+
+A pid namespace is entered by a process's children only, and belongs to the user namespace in which it is made.  So the
+process that a container begins with cannot be the one that its parent forked.  The parent is a subreaper
+(PR_SET_CHILD_SUBREAPER), to which PID 1 falls when the passing process has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from select import POLLIN, poll
+
+from ketch.linux import ns
+from ketch.runtime import namespaces
+from ketch.runtime.failure import failure
+from ketch.runtime.process import messages
+from ketch.runtime.process.children import finalize_process
+from ketch.runtime.rootfs import root as rootfs
+from ketch.runtime.security import rlimits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.namespaces import Plan
+    from ketch.runtime.oci_types import OciRlimit
+    from ketch.runtime.protocol import ChildForked
+    from ketch.runtime.user_namespaces import OpenUserNamespace
+
+
+def leave_host_mounts() -> None:
+    """Enter a mount namespace that passes: what is mounted in it is seen nowhere else, and nothing goes back."""
+    try:
+        ns.unshare(ns.CLONE_NEWNS)
+    except OSError as e:
+        raise failure("namespaces", "make a passing mount namespace", e, "CAP_SYS_ADMIN is needed") from e
+    rootfs.isolate("rslave")
+
+
+def cross(plan: Plan, user: OpenUserNamespace, limits: list[OciRlimit], sync_fd: int) -> None:
+    """Enter the namespaces, and return in the first process that is forked there; this one ends.
+
+    RuntimeFailure and OSError come from the passing process.
+    """
+    finalize_process.own_stdio(*user.root())
+    rlimits.raise_hard(limits)
+    namespaces.enter_with_user(plan, user.fd)
+    user.close()
+    passing_fd = os.pidfd_open(os.getpid())
+    pid = os.fork()
+    if pid:
+        message: ChildForked = {"ev": "forked", "pid": pid}
+        messages.send(sync_fd, message)
+        os._exit(0)
+    ended = poll()
+    ended.register(passing_fd, POLLIN)
+    ended.poll()
+    os.close(passing_fd)

@@ -1,0 +1,207 @@
+"""Containers in a user namespace: who they are, what they own, and what of the host they are kept from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ketch.runtime import defaults, user_namespaces
+from tests.support.boxes import runtime_box
+from tests.support.boxes.runtime_cli import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.boxes.runtime_box import Box, Result
+
+pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
+
+_FIRST, _SIZE = 300_000, 65_536
+_MAP = [{"containerID": 0, "hostID": _FIRST, "size": _SIZE}]
+_SETTINGS: dict[str, Any] = {
+    "linux.namespaces": [{"type": kind} for kind in (*defaults.NAMESPACES, "user")],
+    "linux.uidMappings": _MAP,
+    "linux.gidMappings": _MAP,
+}
+
+
+@pytest.fixture
+def mapped(box: Box) -> Box:
+    """A box whose layers are seen through the container's user namespace."""
+    box.idmap = True
+    return box
+
+
+def run(box: Box, script: str, changes: dict[str, Any] | None = None, **options: Any) -> Result:
+    return box.run(["sh", "-c", script], {**_SETTINGS, **(changes or {})}, **options)
+
+
+def test_root_of_the_container_is_nobody_on_the_host_and_owns_its_files(mapped: Box) -> None:
+    script = """
+        id; cat /proc/self/uid_map; ls -ldn / /bin/busybox /dev /dev/null /dev/pts /dev/shm | awk '{print $3 ":" $4}'
+        echo mine > /made; chown 1000:1000 /made; mkdir /tmp/d
+        grep CapEff /proc/self/status
+    """
+    result = run(mapped, script)
+    assert result.err == ""
+    assert result.code == 0, result.failed
+    lines = result.out.splitlines()
+    assert lines[0] == "uid=0(root) gid=0(root) groups=0(root)"
+    assert lines[1].split() == ["0", str(_FIRST), str(_SIZE)]
+    assert set(lines[2:8]) == {"0:0"}
+    assert lines[8].split() == ["CapEff:", "00000000a80425fb"]
+    # On the disk are the ids that the container sees: an image of it needs no translation.
+    upper = next(mapped.directory.glob("c*/upper"))
+    assert (upper / "made").stat().st_uid == 1000
+    assert (upper / "tmp/d").stat().st_uid == 0
+
+
+def test_all_namespaces_belong_to_the_user_namespace(mapped: Box) -> None:
+    """A namespace that the host owned could not be changed: each of these asks for a right in one of them."""
+    changes = {
+        f"process.capabilities.{kind}": list(defaults.ALL_CAPS) for kind in ("bounding", "effective", "permitted")
+    }
+    changes |= {"linux.seccomp": None, "linux.maskedPaths": [], "linux.readonlyPaths": []}
+    script = """
+        set -e
+        hostname other; mount -t tmpfs none /tmp; mount -t proc proc /tmp; ip link set lo up
+        echo 100 > /proc/sys/net/ipv4/ip_default_ttl; cat /proc/sys/net/ipv4/ip_default_ttl
+        mount -t mqueue none /tmp; hostname
+    """
+    result = run(mapped, script, changes)
+    assert (result.code, result.out.split(), result.err) == (0, ["100", "other"], "")
+
+
+def test_devices_can_be_used_and_none_can_be_made(mapped: Box) -> None:
+    given = [
+        {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o600, "uid": 7, "gid": 8},
+    ]
+    script = """
+        echo hi > /dev/null && head -c 4 /dev/zero | wc -c
+        ls -ln /dev/net/tun | awk '{print $1, $3, $4, $5 $6}'
+        ls -ldn /dev/net | awk '{print $3}'
+        mknod /tmp/null c 1 3 || echo refused
+    """
+    result = run(mapped, script, {"linux.devices": given})
+    assert result.out.splitlines() == ["4", "crw------- 7 8 10,200", "0", "refused"]
+
+
+def test_a_device_elsewhere_is_refused_by_name(mapped: Box) -> None:
+    result = run(mapped, "true", {"linux.devices": [{"path": "/null", "type": "c", "major": 1, "minor": 3}]})
+    assert result.code is None
+    assert "`/null`" in result.failed["message"]
+    assert "below `/dev` only" in result.failed["message"]
+
+
+def test_the_hosts_files_are_nobodys(mapped: Box, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "closed/data").mkdir()
+    secret = tmp_path / "closed/data/secret"
+    secret.write_text("of the host")
+    secret.chmod(0o600)
+    mount = {"destination": "/data", "type": "bind", "source": str(tmp_path / "closed/data"), "options": ["rbind"]}
+    result = run(mapped, "ls -n /data | awk 'NR>1 {print $3}'; cat /data/secret", {"+mounts": [mount]})
+    assert result.out == "65534\n"
+    assert "Permission denied" in result.err
+    assert result.code == 1
+
+
+@pytest.mark.parametrize("mappings", [{}, {"uidMappings": _MAP, "gidMappings": _MAP}])
+def test_files_of_an_id_mapped_mount_are_the_containers(mapped: Box, tmp_path: Path, mappings: dict[str, Any]) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "old").write_text("x")
+    os.chown(data / "old", 1000, 1000)
+    mount = {"destination": "/data", "type": "bind", "source": str(data), "options": ["rbind", "idmap"], **mappings}
+    result = run(mapped, "touch /data/new; ls -n /data | awk 'NR>1 {print $3}'", {"+mounts": [mount]})
+    assert result.out.split() == ["0", "1000"]
+    assert (data / "new").stat().st_uid == 0
+
+
+def test_a_user_of_the_container_can_reopen_its_output(mapped: Box) -> None:
+    result = run(mapped, "echo again > /dev/stdout; id -u", {"process.user": {"uid": 1000, "gid": 1000}})
+    assert (result.out, result.code) == ("again\n1000\n", 0)
+
+
+def test_a_user_without_a_mapping_is_refused(mapped: Box) -> None:
+    result = run(mapped, "true", {"process.user": {"uid": 70000, "gid": 0}})
+    assert result.code is None
+    assert result.failed["message"] == (
+        "become user 70000:0: invalid argument (the user namespace has no mapping for it)"
+    )
+
+
+def test_a_terminal_belongs_to_the_container(mapped: Box) -> None:
+    result = run(mapped, "tty; ls -ln /dev/console | awk '{print $3}'", tty=True)
+    assert result.out.split() == ["/dev/pts/0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"linux.uidMappings": []}, "linux.uidMappings is not given for the new user namespace"),
+        ({"linux.gidMappings": [{"containerID": 0, "size": 1}]}, "which is no range of containerID, hostID and size"),
+        (
+            {"linux.namespaces": [{"type": kind} for kind in defaults.NAMESPACES]},
+            "the container has no user namespace of its own",
+        ),
+        ({"linux.uidMappings": [{**_MAP[0], "containerID": 5}]}, f"the user namespace maps 5 {_FIRST} {_SIZE}"),
+        ({"linux.uidMappings": [*_MAP, *_MAP]}, "two ranges must not overlap"),
+    ],
+)
+def test_maps_that_make_no_sense_are_refused(mapped: Box, changes: dict[str, Any], message: str) -> None:
+    result = run(mapped, "true", changes)
+    assert result.code is None
+    assert message in result.failed["message"]
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    """The path of a user namespace that somebody else made."""
+    fd = user_namespaces.make(_MAP, _MAP)  # type: ignore[arg-type]
+    yield f"/proc/{os.getpid()}/fd/{fd}"
+    os.close(fd)
+
+
+def test_a_user_namespace_is_joined(mapped: Box, other: str) -> None:
+    entries = [{"type": kind} for kind in defaults.NAMESPACES] + [{"type": "user", "path": other}]
+    changes = {"linux.namespaces": entries, "linux.uidMappings": [], "linux.gidMappings": []}
+    result = run(mapped, "readlink /proc/self/ns/user; touch /made; ls -n /made | awk '{print $3}'", changes)
+    assert (result.out.split(), result.code) == ([os.readlink(other), "0"], 0)
+    changes["linux.uidMappings"] = [{"containerID": 0, "hostID": 5, "size": 1}]
+    refused = run(mapped, "true", changes)
+    assert f"linux.uidMappings is 0 5 1, the namespace has 0 {_FIRST} {_SIZE}" in refused.failed["message"]
+
+
+def test_the_command_line_creates_enters_and_deletes(tmp_path: Path, rootfs: Path) -> None:
+    runtime = Runtime(tmp_path, rootfs)
+    runtime.configure(["sleep", "100"], _SETTINGS)
+    runtime.create_detached("one", tmp_path / "out")
+    try:
+        pid = runtime.state("one")["pid"]
+        assert f"Uid:\t{_FIRST}\t" in (Path(f"/proc/{pid}/status")).read_text()
+        runtime("start", "one")
+        entered = runtime("exec", "one", "sh", "-c", "id -u; readlink /proc/self/ns/user; readlink /proc/1/ns/user")
+        uid, own, first = entered.stdout.split()
+        assert (uid, own) == ("0", first)
+        assert own != os.readlink("/proc/self/ns/user")
+        runtime("kill", "one", "KILL")
+    finally:
+        runtime("delete", "--force", "one")
+    assert runtime_box.orphaned_cgroups(runtime.box.parent + "/0") == []
+    runtime.box.close()
+
+
+def test_the_command_line_runs_to_the_end_and_leaves_nothing_of_a_failure(tmp_path: Path, rootfs: Path) -> None:
+    runtime = Runtime(tmp_path, rootfs)
+    runtime.configure(["sh", "-c", "id -u; exit 3"], _SETTINGS)
+    assert runtime("run", "one", code=3).stdout == "0\n"
+    runtime.configure(["no-such-program"])
+    for command, message in (("run", "no-such-program"), ("state", "does not exist")):
+        with pytest.raises(AssertionError, match=message):
+            runtime(command, "two")
+    assert runtime_box.orphaned_cgroups(runtime.box.parent + "/0") == []
+    runtime.box.close()
