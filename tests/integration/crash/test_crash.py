@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 import pytest
 
+from ketch.storage.database.mark import boot_id
 from tests.support.boxes.crash_box import monitored, pids_of, read, running
 from tests.support.rawapi import Api
 from tests.support.waiting import until
@@ -240,14 +243,43 @@ def test_a_begun_stop_is_not_undone(alone):
     alone.stop()
     alone.settings = {"KETCH_FAULT": "stop.signalled"}
     alone.start()
-    trap = "trap 'exit 0' TERM; while :; do usleep 10000; done"
+    trap = "trap 'exit 0' TERM; echo up; while :; do usleep 10000; done"
     alone.docker("run", "-d", "--name", "down", "--restart", "unless-stopped", "busybox", "sh", "-c", trap)
+    until(lambda: alone.docker("logs", "down").out == "up\n", "it does not come up")
     status, _ = Api(alone.socket)("POST", "/containers/down/stop")
     assert (status, alone.process.wait(10)) == (0, -9)
     alone.settings = {}
     alone.process = None
     alone.start()
     until(lambda: state(alone, "down")["State"]["Status"] == "exited", "it does not end")
+
+
+@pytest.mark.parametrize(("boot", "policy", "left"), [("this", "always", "created"), ("other", "no", "exited 137")])
+def test_a_start_of_which_only_the_begin_is_on_the_disk(own_engine, boot, policy, left):
+    """What a power cut leaves of an acknowledged start: the container ran.  Without one, it has not been started."""
+    own_engine.settings = {"KETCH_FAULT": "start.running"}
+    own_engine.start()
+    own_engine.add_busybox()
+    own_engine.docker("create", "--name", "begun", "--restart", policy, "busybox", "sleep", "1000")
+    assert own_engine.docker("start", "begun", check=False).code == 1
+    assert own_engine.stop() == -signal.SIGKILL
+    with contextlib.closing(sqlite3.connect(f"{own_engine.data_root}/ketch.db")) as db, db:
+        ident, record = db.execute("SELECT id, record FROM containers").fetchone()
+        document = json.loads(record)
+        assert (document["state"]["status"], document["state"]["starting"]) == ("created", boot_id())
+        if boot == "other":
+            document["state"]["starting"] = "00000000-0000-0000-0000-000000000000"
+        db.execute("UPDATE containers SET record = ?", (json.dumps(document).encode(),))
+    os.kill(int(read(f"{own_engine.exec_root}/run/{ident}/monitor.pid")), signal.SIGKILL)
+    own_engine.settings = {}
+    own_engine.start()
+    found = state(own_engine, "begun")["State"]
+    assert f"{found['Status']} {found['ExitCode'] or ''}".strip() == left
+    own_engine.docker("start", "begun")
+    own_engine.stop(signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(f"file:{own_engine.data_root}/ketch.db?mode=ro", uri=True)) as db:
+        assert json.loads(db.execute("SELECT record FROM containers").fetchone()[0])["state"]["starting"] == ""
+    own_engine.start()
 
 
 def test_directory_that_a_power_cut_took(alone):

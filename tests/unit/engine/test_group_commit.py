@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ketch.engine.aio.group_commit import GroupCommit
+from ketch.engine.model.records import Container, ContainerConfig, HostConfig
+from ketch.engine.model.store import SCHEMA, ContainerStore
+from ketch.storage.database import removals
 from ketch.storage.database.db import Database, Schema
 
 if TYPE_CHECKING:
@@ -80,3 +84,40 @@ async def test_a_database_is_synced(tmp_path: Path) -> None:
     again = Database(str(copy / "ketch.db"), [Schema("t", ("CREATE TABLE t (x)",))])
     assert [row["x"] for row in again.query("SELECT x FROM t")] == [0, 1, 2]
     again.close()
+
+
+async def test_a_begun_flush_is_waited_for_and_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA, removals.SCHEMA])
+    gate, calls = threading.Semaphore(0), []
+
+    def sync() -> None:
+        calls.append(1)
+        assert gate.acquire(timeout=10)
+        if len(calls) == 2:
+            raise OSError(5, "no disk")
+
+    monkeypatch.setattr(db, "sync", sync)
+    store = ContainerStore(db)
+    config, host = ContainerConfig(), HostConfig()
+    container = Container(
+        id="a" * 64, name="one", created=1, image_id="sha256:0", image_ref="busybox", config=config, host=host
+    )
+    store.add(container)
+    assert store.save_best_effort(container)
+    begun = store.begin_flush()
+    assert store.begin_flush() is begun
+    waiting = asyncio.create_task(store.flush_durable())
+    store.save(container, durable=False)  # nobody waits for that
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    gate.release()
+    await waiting
+    await store.flush_durable()
+    assert len(calls) == 1
+    store.save(container)
+    for wrong in True, False:  # what has failed is tried again
+        gate.release()
+        with pytest.raises(OSError, match="no disk") if wrong else contextlib.nullcontext():
+            await store.flush_durable()
+    assert len(calls) == 3
+    db.close()

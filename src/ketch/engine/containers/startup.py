@@ -14,6 +14,8 @@ from ketch.network.files import check_name_servers
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.containers.orphans import Orphans
     from ketch.engine.containers.start_message import StartMessages
@@ -46,8 +48,11 @@ class Startup(Struct, frozen=True, eq=False):
     links: Links
     orphans: Orphans
 
-    async def run(self, container: Container, live: Live) -> Started:
-        """Start the container's program, or leave nothing of it (any KetchError, OSError)."""
+    async def run(self, container: Container, live: Live, asked: Callable[[], None]) -> Started:
+        """Start the container's program, or leave nothing of it (any KetchError, OSError).
+
+        ``asked`` is called when the launcher has been asked, and there is nothing to do but to wait.
+        """
         async with AsyncUndo() as undo:
             undo.push_async_callback(self.release, container)
             undo.callback(live.close_early)
@@ -60,6 +65,7 @@ class Startup(Struct, frozen=True, eq=False):
             monitor = await self.launcher.start_container(message)
             undo.push_async_callback(self.orphans.abandon, container, monitor)
             failpoint("start.launcher-asked")
+            asked()
             created = await self.launcher.created(monitor)
             failpoint("start.created")
             await self._connect(container, live, monitor, created, undo)

@@ -433,7 +433,10 @@ class Status(StrEnum):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """The state of a container with its times and its exit code."""
+    """The state of a container with its times and its exit code.
+
+    ``starting``: the boot (boot_id of random(4)) in which a start began whose end is not recorded.
+    """
 
     status: Status = Status.CREATED
     pid: int = 0
@@ -443,6 +446,7 @@ class State(msgspec.Struct, kw_only=True):
     started_at: int = 0
     finished_at: int = 0
     health: Health | None = None
+    starting: str = ""
 
     @property
     def running(self) -> bool:

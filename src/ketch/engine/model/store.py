@@ -9,6 +9,7 @@ changed only from the event loop's thread.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class ContainerStore:
         self._unsaved: set[str] = set()
         self.removals = Removals(db, "containers/")
         self._written = self._on_disk = 0  # changes that are to be durable, and those of them that are
+        self._flush: tuple[int, asyncio.Task[None]] | None = None  # the last begun one, and up to which change
         self._unreadable: dict[str, tuple[str, bytes]] = {}  # id → name, record: left as they are
         for row in db.query("SELECT id, name, record FROM containers"):
             try:
@@ -145,12 +147,25 @@ class ContainerStore:
     async def flush_durable(self) -> None:
         """Wait until every record saved as durable is; answers to clients wait for it."""
         if self._written > self._on_disk:
-            mark = self._written
-            await self.flush()
-            self._on_disk = max(self._on_disk, mark)
+            await asyncio.shield(self.begin_flush())
 
-    def save_best_effort(self, container: Container, *, durable: bool = True) -> None:
-        """`save` a change that has already happened; if that fails, the next write includes it.
+    def begin_flush(self) -> asyncio.Task[None]:
+        """Begin to make every record durable that was saved so; `flush_durable` waits for its end."""
+        if self._flush is not None:
+            mark, task = self._flush
+            if mark == self._written and not (task.done() and self._on_disk < mark):  # else it failed
+                return task
+        task = asyncio.get_running_loop().create_task(self._flush_to(self._written))
+        task.add_done_callback(_retrieve)
+        self._flush = self._written, task
+        return task
+
+    async def _flush_to(self, mark: int) -> None:
+        await self.flush()
+        self._on_disk = max(self._on_disk, mark)
+
+    def save_best_effort(self, container: Container, *, durable: bool = True) -> bool:
+        """`save` a change that has already happened; if that fails (False), the next write includes it.
 
         Until then the monitor's or the kernel's word is what a restart of the daemon goes by.
         """
@@ -159,6 +174,8 @@ class ContainerStore:
         except (KetchError, OSError) as e:
             self._unsaved.add(container.id)
             log.error("keep the state of container %s: %s", container.id[:12], e)
+            return False
+        return True
 
     def rename(self, container: Container, name: str) -> None:
         """Give ``container`` another name (AlreadyExists when taken)."""
@@ -224,3 +241,9 @@ class ContainerStore:
     def close(self) -> None:
         """End the thread that syncs writes to the disk."""
         self._commit.close()
+
+
+def _retrieve(done: asyncio.Task[None]) -> None:
+    """Retrieve a task's exception: nobody may ever ask for it, and that is no fault."""
+    if not done.cancelled():
+        done.exception()

@@ -13,6 +13,7 @@ from ketch.engine.aio import snapshot_work
 from ketch.engine.model.records import Status
 from ketch.engine.monitors.run_directory import Exit, read_exit
 from ketch.errors import KetchError
+from ketch.storage.database.mark import boot_id
 from ketch.storage.snapshots import quota
 
 if TYPE_CHECKING:
@@ -63,7 +64,11 @@ class StateRestore(Struct, frozen=True, eq=False):
         end = read_exit(self.paths.run_dir(container.id))
         unheard = end is not None and end.at_ns > max(state.finished_at, container.created)
         await self._find_directory(container)
-        if not state.running and not unheard:
+        lost = state.starting not in ("", boot_id())  # it began before the machine did, and may have been acknowledged
+        if state.starting:
+            state.starting = ""
+            self.store.save_best_effort(container, durable=False)
+        if not state.running and not unheard and not lost:
             if container.host.auto_remove and state.status is Status.EXITED:
                 await self.removal.remove_ended(container)
             return
@@ -90,7 +95,7 @@ class StateRestore(Struct, frozen=True, eq=False):
             container.own_hosts = ""
         state.status = Status.PAUSED if self.cgroups.of(container).is_frozen() else Status.RUNNING
         state.pid = monitor.pid
-        state.started_at = monitor.started_at or state.started_at
+        state.started_at, state.starting = monitor.started_at or state.started_at, ""
         if known != (state.status, state.pid, state.started_at):  # else a write for each container would be for nothing
             self.store.save_best_effort(container, durable=unwritten)
 
