@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EINVAL
 
-from ketch.contexts import suppress
+from ketch.contexts import ExitStack
 from ketch.errors import RuntimeFailure
 from ketch.linux import signals
 from ketch.runtime.failure import failure
@@ -22,45 +23,66 @@ if TYPE_CHECKING:
     Execve = Callable[[str, list[str], dict[str, str]], NoReturn]
 
 _HIGHEST_FD = 1 << 30
+_READ = 4096
+_PIPE = 65536  # what a pipe holds
+_SHOWN = 2048  # bytes of a failed hook's output that its error shows, the last ones
 
 
-def run(hooks: list[OciHook], state: bytes, kind: str, execve: Execve = os.execve) -> None:
+class Becoming:
+    """The way in which the forked process becomes a hook: ``execve``, which raises OSError or RuntimeFailure.
+
+    ``environment`` is that of a hook without one of its own.
+    """
+
+    __slots__ = ("environment", "execve")
+
+    def __init__(self, execve: Execve, environment: dict[str, str]) -> None:
+        self.execve = execve
+        self.environment = environment
+
+
+def run(hooks: list[OciHook], state: bytes, kind: str, becoming: Becoming | None = None) -> None:
     """Run hooks of one ``kind`` in order; the first that fails ends it with RuntimeFailure (step ``hooks``).
 
-    ``execve``: how the forked process becomes the hook; it raises OSError or RuntimeFailure.
+    Their output is read, and shown only when they fail.  Without ``becoming`` they run as this process does.
     """
-    for hook in hooks:
-        _run_one(hook, state, kind, execve)
-
-
-def _run_one(hook: OciHook, state: bytes, kind: str, execve: Execve) -> None:
-    path = hook.get("path") or ""
-    env = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    try:
+    becoming = becoming or Becoming(os.execve, dict(os.environ))
+    for number, hook in enumerate(hooks):
+        what = f"error running {kind} hook #{number}: `{hook.get('path') or ''}`"
         try:
-            pid = _spawn(read_fd, lambda: execve(path, hook.get("args") or [path], env))
-        finally:
-            os.close(read_fd)
-        with suppress(BrokenPipeError):  # a hook need not care for its input
-            os.write(write_fd, state)  # smaller than a pipe's buffer
-    except OSError as e:
-        raise failure("hooks", f"run {kind} hook `{path}`", e) from e
-    finally:
-        os.close(write_fd)
-    code = _wait(pid, hook.get("timeout"))
-    if code != 0:
-        what = "timed out" if code is None else f"exit status {code}"
-        raise RuntimeFailure(f"run {kind} hook `{path}`: {what}", step="hooks")
+            code, output = _run_one(hook, state, becoming)
+        except OSError as e:
+            raise failure("hooks", what, e) from e
+        if code != 0:
+            why = "timed out" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
+            raise RuntimeFailure(f"{what}: {why}" + (f": {output}" if output else ""), step="hooks")
 
 
-def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
+def _run_one(hook: OciHook, state: bytes, becoming: Becoming) -> tuple[int | None, str]:
+    """Run a hook; its exit code (None: it ran past its time, and was killed) and the end of its output."""
+    path = hook.get("path") or ""
+    args, entries = hook.get("args") or [path], hook.get("env")
+    env = dict(entry.partition("=")[::2] for entry in entries) if entries else becoming.environment
+    with ExitStack() as ends:
+        stdin_fd, state_fd = os.pipe2(os.O_CLOEXEC)
+        ends.callback(os.close, stdin_fd)
+        attendance = _Attendance(state, state_fd)
+        ends.callback(attendance.close)
+        output_fd, stdout_fd = os.pipe2(os.O_CLOEXEC)
+        ends.callback(os.close, stdout_fd)
+        ends.callback(os.close, output_fd)
+        pid = _spawn(stdin_fd, stdout_fd, lambda: becoming.execve(path, args, env))
+        code, output = attendance.until_the_end(pid, output_fd, hook.get("timeout"))
+    return code, output.decode(errors="replace").strip()
+
+
+def _spawn(stdin_fd: int, stdout_fd: int, execve: Callable[[], NoReturn]) -> int:
     """Fork and exec with all signals as by default and no descriptors but stdio; OSError says why it did not run."""
     report_fd, error_fd = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
         if pid == 0:
-            _exec_hook(stdin_fd, error_fd, execve)
+            _exec_hook(stdin_fd, stdout_fd, error_fd, execve)
     finally:
         os.close(error_fd)
     try:
@@ -73,10 +95,12 @@ def _spawn(stdin_fd: int, execve: Callable[[], NoReturn]) -> int:
     return pid
 
 
-def _exec_hook(stdin_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
+def _exec_hook(stdin_fd: int, stdout_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
     number = EINVAL
     try:
         os.dup2(stdin_fd, 0)
+        os.dup2(stdout_fd, 1)
+        os.dup2(stdout_fd, 2)
         signals.reset()
         os.closerange(3, error_fd)
         os.closerange(error_fd + 1, _HIGHEST_FD)
@@ -88,14 +112,73 @@ def _exec_hook(stdin_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> 
         os._exit(127)
 
 
-def _wait(pid: int, timeout_s: float | None) -> int | None:
-    """The exit code; None when the hook had to be killed."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        ready, _, _ = select.select([pidfd], [], [], timeout_s)
-    finally:
-        os.close(pidfd)
-    if not ready:
-        os.kill(pid, SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if ready else None
+class _Attendance:
+    """A hook that runs: it is given the state as it reads it, and its output is taken.
+
+    Its own end counts: what it leaves running may hold its pipes for ever.
+    """
+
+    def __init__(self, state: bytes, state_fd: int) -> None:
+        self._state = state
+        self._state_fd = state_fd
+        self._output = b""
+
+    def close(self) -> None:
+        """Close the pipe to the hook, which reads the end of the state then."""
+        if self._state_fd >= 0:
+            os.close(self._state_fd)
+        self._state_fd = -1
+
+    def until_the_end(self, pid: int, output_fd: int, timeout_s: float | None) -> tuple[int | None, bytes]:
+        """The exit code, None when the hook had to be killed, and the end of its output."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for fd in (self._state_fd, output_fd):
+            os.set_blocking(fd, False)
+        pidfd = os.pidfd_open(pid)
+        try:
+            in_time = self._serve(pidfd, output_fd, deadline)
+        finally:
+            os.close(pidfd)
+        if not in_time:
+            os.kill(pid, SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        for _ in range(_PIPE // _READ):
+            if not self._take_output(output_fd):
+                break
+        return (code if in_time else None), self._output
+
+    def _serve(self, pidfd: int, output_fd: int, deadline: float | None) -> bool:
+        """Serve the pipes until the hook ends; False when it did not in time."""
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(output_fd, select.POLLIN)
+        poll.register(self._state_fd, select.POLLOUT)
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0) * 1000
+            ready = [fd for fd, _ in poll.poll(left)]
+            if not ready:
+                return False
+            if output_fd in ready and not self._take_output(output_fd):
+                poll.unregister(output_fd)
+            if self._state_fd in ready and not self._give_state():
+                poll.unregister(self._state_fd)
+                self.close()
+            if pidfd in ready:
+                return True
+
+    def _take_output(self, output_fd: int) -> bool:
+        """Read what is there; False at the end of the output."""
+        try:
+            data = os.read(output_fd, _READ)
+        except BlockingIOError:
+            return False
+        self._output = (self._output + data)[-_SHOWN:]
+        return bool(data)
+
+    def _give_state(self) -> bool:
+        """Write what there is room for; False when nothing is left, or the hook does not want it."""
+        try:
+            self._state = self._state[os.write(self._state_fd, self._state) :]
+        except BrokenPipeError:
+            return False
+        return bool(self._state)

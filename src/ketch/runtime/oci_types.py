@@ -312,14 +312,20 @@ class OciConfig(TypedDict, total=False):
     linux: OciLinux
 
 
-class OciState(TypedDict):
-    """The state of a container (runtime.md, State), with runc's ``rootfs`` and ``created``."""
+class OciHookState(TypedDict):
+    """The state of a container (runtime.md, State)."""
 
     ociVersion: str
     id: str
     status: str
     pid: int
     bundle: str
+    annotations: dict[str, str]
+
+
+class OciState(OciHookState):
+    """The same with what runc adds; ``owner`` is the name of the user whose the container's state is."""
+
     rootfs: str
     created: str
-    annotations: dict[str, str]
+    owner: str

@@ -123,7 +123,7 @@ def test_ketch(planted):
 def test_ketchd_and_runtime(planted):
     assert run("ketchd", "--version").returncode == 0
     assert "no such file" in run("ketchd", "--config-file", "/none").stderr
-    for command in runtime_cli._COMMANDS:
+    for command in runtime_cli.COMMANDS:
         for arguments in [], ["none"]:
             done = run("ketch-runtime", "--root", "state", command, *arguments)
             assert done.returncode not in (66, 127), (command, done.stderr)

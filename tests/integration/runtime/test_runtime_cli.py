@@ -60,7 +60,7 @@ def test_create_start_kill_delete(runtime: Runtime, tmp_path: Path) -> None:
     assert runtime.state("two")["status"] == "running"
     assert "running" in runtime("list").stdout
     assert runtime("list", "-q").stdout == "two\n"
-    assert "is running, not created" in runtime("start", "two", code=1).stderr
+    assert "it is running, not created" in runtime("start", "two", code=1).stderr
     assert "it is running" in runtime("delete", "two", code=1).stderr
     assert created["pid"] in json.loads(runtime("ps", "-f", "json", "two").stdout)
 
@@ -96,7 +96,8 @@ def test_names(runtime: Runtime, tmp_path: Path) -> None:
 def test_exec(runtime: Runtime, tmp_path: Path) -> None:
     runtime.configure(["sleep", "60"])
     runtime.create_detached("five", tmp_path / "out")
-    assert "it is created, not running" in runtime("exec", "five", "true", code=1).stderr
+    before = runtime("exec", "five", "sh", "-c", "echo $PPID; readlink /proc/self/ns/net", code=0).stdout.split()
+    assert before == ["0", os.readlink(f"/proc/{runtime.state('five')['pid']}/ns/net")]  # before its program runs
     runtime("start", "five")
     changed = ["--env", "A=b", "--cwd", "/tmp", "--user", "alice"]
     done = runtime("exec", *changed, "five", "sh", "-c", "echo $A; pwd; id -un; exit 3", code=3)
@@ -106,7 +107,7 @@ def test_exec(runtime: Runtime, tmp_path: Path) -> None:
     status = runtime("exec", "five", "grep", "-E", "Seccomp:|CapEff", "/proc/self/status").stdout
     assert "Seccomp:\t2" in status
     assert "00000000a80425fb" in status
-    missing = runtime("exec", "five", "nosuch", code=1)
+    missing = runtime("exec", "five", "nosuch", code=255)
     assert 'exec: "nosuch": executable file not found in $PATH' in missing.stderr
 
 
@@ -136,6 +137,11 @@ def test_exec_with_a_process_file_and_pid_file(runtime: Runtime, tmp_path: Path)
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         assert file.read() == b"sleep\x0050\x00"
     assert sorted(json.loads(runtime("ps", "-f", "json", "six").stdout)) == sorted([runtime.state("six")["pid"], pid])
+    heading, *rows = runtime("ps", "six", "-eo", "pid,args").stdout.splitlines()
+    assert heading.split() == ["PID", "COMMAND"]
+    assert sorted(row.split() for row in rows) == sorted(
+        [[str(runtime.state("six")["pid"]), "sleep", "60"], [str(pid), "sleep", "50"]]
+    )
     runtime("kill", "--all", "six", "KILL")
     wait_for_end(pid)
 
@@ -216,7 +222,7 @@ def test_pause_resume_and_update(runtime: Runtime, tmp_path: Path) -> None:
         "update", "--resources", "-", "eleven", input=json.dumps({"memory": {"limit": 99 << 20}, "pids": {"limit": 55}})
     )
     stats = json.loads(runtime("events", "--stats", "eleven").stdout)["data"]
-    assert (stats["memory"]["limit"], stats["pids"]["limit"]) == (99 << 20, 55)
+    assert (stats["memory"]["usage"]["limit"], stats["pids"]["limit"]) == (99 << 20, 55)
     runtime("delete", "--force", "eleven")
 
 
@@ -227,26 +233,41 @@ def test_hooks_run_where_they_should(runtime: Runtime, tmp_path: Path) -> None:
         script = f"cat > {log}.{kind}; echo {kind} $(readlink /proc/self/ns/net) >> {log}"
         return [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]
 
-    inside = [{"path": "/bin/sh", "args": ["sh", "-c", "echo startContainer"], "env": ["PATH=/bin"]}]
+    inside = [{"path": "/bin/sh", "args": ["sh", "-c", "cat; echo $ONE >&2; [ $ONE = two ]"]}]
     kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
-    runtime.configure(
-        ["echo", "program"], {"hooks": {**{kind: hook(kind) for kind in kinds}, "startContainer": inside}}
-    )
-    assert runtime("run", "twelve").stdout == "startContainer\nprogram\n"
+    changes = {
+        "hooks": {**{kind: hook(kind) for kind in kinds}, "startContainer": inside},
+        "annotations": {"who": "x"},
+        "process.env": ["PATH=/bin", "ONE=two"],
+    }
+    runtime.configure(["echo", "program"], changes)
+    assert runtime("run", "twelve").stdout == "program\n"
     seen = dict(line.split() for line in log.read_text().splitlines())
     assert list(seen) == list(kinds)
     host = os.readlink("/proc/self/ns/net")
     assert {kind for kind, net in seen.items() if net == host} == {"prestart", "createRuntime", "poststart", "poststop"}
     for kind, status in (("createRuntime", "creating"), ("createContainer", "creating"), ("poststop", "stopped")):
         state = json.loads((tmp_path / f"hooks.{kind}").read_text())
-        assert (state["id"], state["status"]) == ("twelve", status)
+        assert (state["id"], state["status"], state["annotations"]) == ("twelve", status, {"who": "x"})
 
 
-def test_a_failing_hook_undoes_the_create(runtime: Runtime) -> None:
-    hooks = [{"path": "/bin/sh", "args": ["sh", "-c", "exit 4"]}]
-    runtime.configure(["true"], {"hooks": {"createRuntime": hooks}})
-    assert "run createRuntime hook `/bin/sh`: exit status 4" in runtime("create", "thirteen", code=1).stderr
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"])
+def test_a_failing_hook_ends_the_run(runtime: Runtime, kind: str) -> None:
+    second = {"path": "/bin/sh", "args": ["sh", "-c", "echo why; echo so >&2; exit 4"]}
+    runtime.configure(["sleep", "60"], {"hooks": {kind: [{"path": "/bin/true"}, second]}})
+    failed = runtime("run", "thirteen", code=1)
+    assert f"error running {kind} hook #1: `/bin/sh`: exit status 4: why\nso\n" in failed.stderr
     assert not (runtime.root / "thirteen").exists()
+
+
+def test_failing_hooks_at_the_end_are_warned_of(runtime: Runtime, tmp_path: Path) -> None:
+    late = {"path": "/bin/sh", "args": ["sh", "-c", "exec sleep 60"], "timeout": 1}
+    last = {"path": "/usr/bin/touch", "args": ["touch", str(tmp_path / "last")]}
+    runtime.configure(["true"], {"hooks": {"poststop": [{"path": "/nosuch"}, late, last]}})
+    warned = runtime("run", "x").stderr
+    assert "warning: error running poststop hook #0: `/nosuch`: no such file or directory" in warned
+    assert "hook #0: `/bin/sh`: timed out" in warned
+    assert (tmp_path / "last").exists()
 
 
 def test_preserved_descriptors(runtime: Runtime) -> None:
@@ -286,6 +307,11 @@ def test_usage_errors(runtime: Runtime) -> None:
     assert "usage:" in runtime("--help").stdout
     assert "spec: 1.2.0" in runtime("--version").stdout
     assert "unknown signal `BLAH`" in runtime("kill", "x", "BLAH", code=1).stderr
+    assert "`state` takes exactly 1 argument" in runtime("state", code=1).stderr
+    assert "usage: ketch-runtime state [OPTIONS] ID" in runtime("state", "-h").stdout
+    assert "neither text nor json" in runtime("--log-format", "xml", "list", code=1).stderr
+    assert "cannot be kept in `/`" in runtime("--root", "/", "list", code=1).stderr
+    assert "checkpoints are not supported" in runtime("checkpoint", "--image-path", "i", "x", code=1).stderr
 
 
 def test_features_and_spec(runtime: Runtime) -> None:

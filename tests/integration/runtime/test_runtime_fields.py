@@ -40,6 +40,6 @@ def test_an_exec_is_checked_as_well(runtime: Runtime, tmp_path_factory: pytest.T
     runtime("start", "checked")
     process = tmp_path_factory.mktemp("process") / "process.json"
     process.write_text('{"args": ["true"], "cwd": "/", "rlimits": [{"type": "RLIMIT_CORE"}]}')
-    failed = runtime("exec", "--process", str(process), "checked", code=1)
+    failed = runtime("exec", "--process", str(process), "checked", code=255)
     assert "process.rlimits[0].soft is missing" in failed.stderr
     runtime("delete", "--force", "checked")

@@ -11,7 +11,7 @@ from ketch.linux import caps
 from ketch.linux import mount as m
 from ketch.runtime import defaults, spec
 from ketch.runtime.failure import failure, from_message, to_message
-from ketch.runtime.oci_cli import main
+from ketch.runtime.oci_cli import arguments, main
 from ketch.runtime.process.children import finalize_process
 from ketch.runtime.rootfs import mount_options, overlay
 from ketch.runtime.rootfs.mount_options import MountOptions
@@ -182,16 +182,34 @@ def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
 
 
 def test_command_lines() -> None:
-    flags = {"d": "bool:detach", "detach": "bool:detach", "pid-file": "value:pid-file", "env": "list:env"}
-    options, rest = main.parse(
-        ["-d", "--pid-file", "p", "--env=a=b", "id", "--env", "c", "--", "-x"], flags, interspersed=True
-    )
-    assert options == {"detach": True, "pid-file": "p", "env": ["a=b", "c"]}
+    words = ["-d", "--pid-file", "p", "--env=a=b", "id", "-e", "c", "--preserve-fds", "2", "--", "-x"]
+    options, rest = arguments.parse(words, arguments.EXEC, interspersed=True)
+    assert (options.flag("detach"), options.text("pid-file"), options.texts("env")) == (True, "p", ["a=b", "c"])
+    assert (options.count("preserve-fds"), options.given("tty"), options.text("cwd", "/")) == (2, False, "/")
     assert rest == ["id", "-x"]
-    options, rest = main.parse(["--detach=false", "id", "-d"], flags, interspersed=False)
-    assert (options, rest) == ({"detach": False}, ["id", "-d"])
-    with pytest.raises(InvalidArgument, match="needs a value"):
-        main.parse(["--pid-file"], flags, interspersed=True)
+    options, rest = arguments.parse(["--detach=false", "id", "-d"], arguments.EXEC, interspersed=False)
+    assert (options.given("detach"), options.flag("detach"), rest) == (True, False, ["id", "-d"])
+    for wrong in ["--pid-file"], ["--detach=maybe"], ["--wings"], ["--preserve-fds=-1"], ["--preserve-fds", "²"]:
+        with pytest.raises(InvalidArgument):
+            arguments.parse(wrong, arguments.EXEC, interspersed=True)[0].count("preserve-fds")
+
+
+@pytest.mark.parametrize(("least", "most", "wrong"), [(1, 1, (0, 2)), (0, 0, (1,)), (1, None, (0,)), (1, 2, (0, 3))])
+def test_numbers_of_operands(least: int, most: int | None, wrong: tuple[int, ...]) -> None:
+    for count in range(4):
+        if count in wrong:
+            with pytest.raises(InvalidArgument, match="`kill` takes"):
+                arguments.check_operands("kill", ["x"] * count, least, most)
+        elif least <= count and (most is None or count <= most):
+            arguments.check_operands("kill", ["x"] * count, least, most)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_shows_every_option(name: str) -> None:
+    command = main.COMMANDS[name]
+    text = arguments.explain(name, command.words, command.summary, command.table)
+    for _, names, _, summary in command.table:
+        assert f"--{names.split()[0]}" in text or not summary
 
 
 @given(st.sets(st.sampled_from(caps.NAMES)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
+from ketch.errors import AlreadyExists, Unimplemented
 from ketch.linux import caps
 from ketch.runtime import defaults, namespaces
 from ketch.runtime.cgroups import common
@@ -12,6 +15,7 @@ from ketch.runtime.rootfs import mount_options
 from ketch.runtime.security import seccomp, seccomp_default
 
 if TYPE_CHECKING:
+    from ketch.runtime.oci_cli.arguments import GivenOptions
     from ketch.runtime.oci_types import OciConfig
 
 
@@ -69,3 +73,16 @@ def example() -> OciConfig:
             "seccomp": seccomp_default.profile(names),
         },
     }
+
+
+def write_example(options: GivenOptions) -> None:
+    """Write the example as config.json of a bundle."""
+    if options.flag("rootless"):
+        raise Unimplemented("write an example of config.json: containers of users without privileges are not supported")
+    path = os.path.join(options.text("bundle", "."), "config.json")
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(example(), file, indent=2)
+            file.write("\n")
+    except FileExistsError as e:
+        raise AlreadyExists(f"write `{path}`: file exists", hint="remove it first") from e

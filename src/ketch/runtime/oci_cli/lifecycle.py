@@ -1,4 +1,4 @@
-"""The life of a container that was created by the OCI command line: start, signal, remove."""
+"""The life of a container that was created by the OCI command line: start, signal, pause, remove."""
 
 from __future__ import annotations
 
@@ -8,19 +8,31 @@ import select
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 
 from ketch import pidfd
-from ketch.errors import Conflict, NotFound, RuntimeFailure
+from ketch.contexts import suppress
+from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass
-from ketch.runtime import documents, hooks, spec
+from ketch.runtime import documents, hooks, namespaces, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import started
 from ketch.runtime.oci_cli import state as states
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.cgroups.common import Cgroup
+    from ketch.runtime.oci_cli.diagnostics import Diagnostics
+    from ketch.runtime.oci_types import OciConfig
+
+_PATIENCE_S = 10  # for a process that has got SIGKILL
+
 
 def start(state: states.RuntimeState) -> None:
-    """Let a created container exec its program; raises the error of its start."""
+    """Let a created container exec its program; raises the error of its start.
+
+    A poststart hook that fails ends the container, as runc and crun have it.
+    """
     status = state.status()
     if status != "created":
-        raise Conflict(f"start container `{state.id}`: it is {status}, not created")
+        raise Conflict(f"cannot start container `{state.id}`: it is {status}, not created")
     connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     try:
         states.with_short_path(state.start_socket, connection.connect)
@@ -31,63 +43,110 @@ def start(state: states.RuntimeState) -> None:
         raise failure("start", f"start container `{state.id}`", e) from e
     finally:
         connection.close()
-    document = spec.load(state.bundle)
-    hooks.run(spec.member(document, "hooks", "poststart") or [], _oci_bytes(state), "poststart")
+    wanted = spec.member(state.configuration(), "hooks", "poststart")
+    if wanted:
+        try:
+            hooks.run(wanted, _hook_state(state, "running"), "poststart")
+        except RuntimeFailure:
+            _kill_and_wait(state.pid)
+            raise
 
 
 def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> None:
-    """Send a signal to PID 1, or to every process of the container."""
+    """Send a signal to PID 1, or to every process of the container.
+
+    SIGKILL to a container without a pid namespace of its own means all of them: nobody else ends them.
+    """
     status = state.status()
     cgroup = state.cgroup()
-    if everyone and cgroup is not None:
-        for pid in cgroup.pids():
+    fatal = number == _signal.SIGKILL
+    if cgroup is not None and (everyone or (fatal and not _has_pid_namespace(state.configuration()))):
+        found = cgroup.pids()
+        if not found and not everyone:
+            raise _not_running("kill", state)
+        for pid in found:
             _send(pid, number)
-        return
-    if status in ("stopped", "creating"):
-        raise Conflict(f"kill container `{state.id}`: container not running")
-    _send(state.pid, number)
-    if number == _signal.SIGKILL and status == "paused" and cgroup is not None:
+    elif status in ("stopped", "creating"):
+        raise _not_running("kill", state)
+    else:
+        _send(state.pid, number)
+    if fatal and status == "paused" and cgroup is not None:
         cgroup.freeze(False)  # v1 delivers no signal to what is frozen
 
 
-def delete(state: states.RuntimeState, *, force: bool = False) -> None:
-    """Remove a container; a running one only with ``force``."""
+def pause(state: states.RuntimeState) -> None:
+    """Stop all processes of a container."""
     status = state.status()
-    if status not in ("stopped", "created", "creating") and not force:
-        raise Conflict(f"delete container `{state.id}`: it is {status}", hint="stop it first, or use --force")
+    if status not in ("running", "created"):
+        raise _not_running("pause", state) if status != "paused" else Conflict(f"container `{state.id}` already paused")
+    _cgroup_of(state, "pause").freeze(True)
+
+
+def resume(state: states.RuntimeState) -> None:
+    """Let the processes of a paused container go on."""
+    if state.status() != "paused":
+        raise Conflict(f"resume container `{state.id}`: container not paused")
+    _cgroup_of(state, "resume").freeze(False)
+
+
+def delete(state: states.RuntimeState, diagnostics: Diagnostics, *, force: bool = False) -> None:
+    """Remove a container; one that runs only with ``force``.
+
+    Its processes end, whatever pid namespace they are in.  A poststop hook that fails is warned of, and does not keep
+    the others from running.
+    """
+    status = state.status()
     cgroup = state.cgroup()
+    if status not in ("stopped", "created") and not force:
+        raise Conflict(
+            f"cannot delete container `{state.id}` that is not stopped: it is {status}",
+            hint="stop it first, or use --force",
+        )
     if status != "stopped" and state.pid:
-        _kill_and_wait(state.pid)
+        _kill_and_wait(state.pid, cgroup if status == "paused" else None)
     if cgroup is not None:
         cgroup.kill()
         cgroup.remove()
     try:
-        document = spec.load(state.bundle)
+        document = state.configuration()
     except RuntimeFailure:
-        document = {}  # the bundle may be gone already
-    data = _oci_bytes(state)
+        document = {}  # an older version's container whose bundle is gone
+    data = _hook_state(state, "stopped")
     state.forget()
-    hooks.run(spec.member(document, "hooks", "poststop") or [], data, "poststop")
+    for hook in spec.member(document, "hooks", "poststop") or []:
+        try:
+            hooks.run([hook], data, "poststop")
+        except RuntimeFailure as e:
+            diagnostics.warn(e.message)
 
 
-def find(root: str, container_id: str) -> states.RuntimeState | None:
-    """The container's state, or None."""
-    try:
-        return states.load(root, container_id)
-    except NotFound:
-        return None
+def _cgroup_of(state: states.RuntimeState, what: str) -> Cgroup:
+    cgroup = state.cgroup()
+    if cgroup is None:
+        raise Conflict(f"{what} container `{state.id}`: it has no cgroup of its own")
+    return cgroup
 
 
-def _kill_and_wait(pid: int) -> None:
+def _not_running(what: str, state: states.RuntimeState) -> Conflict:
+    return Conflict(f"{what} container `{state.id}`: container not running")
+
+
+def _has_pid_namespace(document: OciConfig) -> bool:
+    return namespaces.Plan(spec.member(document, "linux", "namespaces") or []).pid_mode() != "host"
+
+
+def _kill_and_wait(pid: int, frozen: Cgroup | None = None) -> None:
+    """Kill a process, whose cgroup may be ``frozen``: there, v1 delivers no signal."""
     try:
         fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return
     try:
-        _signal.pidfd_send_signal(fd, _signal.SIGKILL)
-        select.select([fd], [], [], 10)
-    except ProcessLookupError:
-        return
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            _signal.pidfd_send_signal(fd, _signal.SIGKILL)
+        if frozen is not None:
+            frozen.freeze(False)
+        select.select([fd], [], [], _PATIENCE_S)
     finally:
         os.close(fd)
 
@@ -99,5 +158,5 @@ def _send(pid: int, number: int) -> None:
         return
 
 
-def _oci_bytes(state: states.RuntimeState) -> bytes:
-    return documents.dumps(state.oci()).encode()
+def _hook_state(state: states.RuntimeState, status: str) -> bytes:
+    return documents.dumps(state.of_hooks(status, 0 if status == "stopped" else state.pid)).encode()

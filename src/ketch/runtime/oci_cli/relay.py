@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import select
 from _signal import (  # type: ignore[import-not-found]
+    SIGALRM,
+    SIGCONT,
     SIGHUP,
     SIGINT,
     SIGQUIT,
+    SIGRTMAX,
+    SIGRTMIN,
     SIGTERM,
     SIGUSR1,
     SIGUSR2,
@@ -15,13 +19,31 @@ from _signal import (  # type: ignore[import-not-found]
     signal,
 )
 
+from ketch.linux import prctl
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def relay(master_fd: int, pid: int) -> int:
-    """Copy until the container's side closes, then wait for ``pid``; returns its exit code (128+n by signal).
+def adopt_orphans() -> None:
+    """Become the parent of processes whose parents have ended, which a container without a pid namespace leaves."""
+    prctl.set_child_subreaper()
+
+
+def attend(master_fd: int, pid: int) -> int:
+    """Stay with a child until its end, with signals and (``master_fd`` not -1) the terminal; returns its exit code.
+
+    A signal that ended it is 128+n.
+    """
+    _forward_signals(pid)
+    if master_fd >= 0:
+        _show(master_fd)
+    return _wait(pid)
+
+
+def _show(master_fd: int) -> None:
+    """Copy between stdio and the terminal until the container's side closes.
 
     stdin's terminal mode is put back in any case; its size follows to the container.
     """
@@ -41,16 +63,18 @@ def relay(master_fd: int, pid: int) -> int:
             import termios
 
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
-    return wait(pid)
 
 
-def wait(pid: int) -> int:
-    """Wait for a child; 128+n when a signal ended it."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return 128 - code if code < 0 else code
+def _wait(pid: int) -> int:
+    """Reap children until ``pid`` is among them, and return its exit code."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return 128 - code if code < 0 else code
 
 
-def forward_signals(pid: int) -> None:
+def _forward_signals(pid: int) -> None:
     """Forward this process's signals to ``pid`` while it is a child of ours."""
 
     def forward(number: int, _frame: object) -> None:
@@ -59,7 +83,17 @@ def forward_signals(pid: int) -> None:
         except ProcessLookupError:
             return
 
-    for number in (SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2):
+    for number in (
+        SIGTERM,
+        SIGINT,
+        SIGHUP,
+        SIGQUIT,
+        SIGUSR1,
+        SIGUSR2,
+        SIGALRM,
+        SIGCONT,
+        *range(SIGRTMIN, SIGRTMAX + 1),
+    ):
         signal(number, forward)
 
 

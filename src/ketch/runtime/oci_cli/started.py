@@ -27,4 +27,4 @@ def wait(connection: socket, pid: int, state: RuntimeState, status: str) -> None
             raise from_message(message)
         from ketch.runtime.security import seccomp_listener  # few need it
 
-        seccomp_listener.hand_over(pid, message["metadata"], fds, {**state.oci(), "status": status})
+        seccomp_listener.hand_over(pid, message["metadata"], fds, state.of_hooks(status, state.pid))

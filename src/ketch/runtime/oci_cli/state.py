@@ -1,6 +1,7 @@
 """A container's state between two calls of ``ketch-runtime``: ``ROOT/ID/state.json``.
 
-    ROOT/ID/state.json    written once, when the container has been created
+    ROOT/ID/config.json   the configuration as it was when the container was created
+    ROOT/ID/state.json    written when the container has been created; before, it says only which cgroup it may have
     ROOT/ID/start.sock    the created container waits here for ``start``; gone once it runs
     ROOT/@seccomp/        compiled filters (`filters`)
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
-from ketch.runtime import documents
+from ketch.runtime import documents, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.spec import OCI_VERSION as OCI_VERSION
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NotRequired, TypedDict
 
-    from ketch.runtime.oci_types import OciState
+    from ketch.runtime.oci_types import OciConfig, OciHookState, OciState
     from ketch.runtime.protocol import Cgroups
 
     class StateFile(TypedDict):
-        """The content of ``state.json``; before the container has been made it has no more than id and bundle."""
+        """The content of ``state.json``; what is made later is missing before, ``created`` the last of all."""
 
         id: str
         bundle: str
@@ -67,6 +68,31 @@ class RuntimeState:
     def start_socket(self) -> str:
         return f"{self.directory}/start.sock"
 
+    def configuration(self) -> OciConfig:
+        """The configuration that the container was made of."""
+        try:
+            with open(f"{self.directory}/config.json", encoding="utf-8") as file:
+                document: OciConfig = documents.loads(file.read())
+        except FileNotFoundError:  # made by a version that did not keep it
+            return spec.load(self.bundle)
+        return document
+
+    def keep(self, document: OciConfig, cgroup: common.Cgroup) -> None:
+        """Keep a new container's configuration, and where its cgroup is going to be, for whoever has to clean up."""
+        _write(f"{self.directory}/config.json", documents.dumps(document))
+        self.document["cgroups"] = cgroup.describe()
+        self.document["annotations"] = document.get("annotations") or {}
+        self.document["rootfs"] = os.path.normpath(os.path.join(self.bundle, document["root"]["path"]))
+        self.save()
+
+    def made(self, pid: int, cgroups: Cgroups | None, created: str) -> None:
+        """Note what has been made, and save it: from now on the container is created."""
+        self.document["pid"] = pid
+        self.document["start_time"] = start_time(pid)
+        self.document["cgroups"] = cgroups
+        self.document["created"] = created
+        self.save()
+
     def cgroup(self) -> common.Cgroup | None:
         """The container's cgroup, if it has one of its own."""
         described = self.document.get("cgroups")
@@ -74,34 +100,40 @@ class RuntimeState:
 
     def status(self) -> str:
         """``creating``, ``created``, ``running``, ``paused`` or ``stopped``."""
-        if not self.pid:
+        if "created" not in self.document:
             return "creating"
         if start_time(self.pid) != self.document.get("start_time"):
             return "stopped"
-        if os.path.exists(self.start_socket):
-            return "created"
         cgroup = self.cgroup()
-        return "paused" if cgroup is not None and cgroup.is_frozen() else "running"
+        if cgroup is not None and cgroup.is_frozen():
+            return "paused"
+        return "created" if os.path.exists(self.start_socket) else "running"
 
     def oci(self) -> OciState:
-        """The state object of the OCI runtime specification (§ runtime.md, State)."""
+        """The state object of the OCI runtime specification (§ runtime.md, State), with what runc adds."""
         status = self.status()
+        return {
+            **self.of_hooks(status, 0 if status == "stopped" else self.pid),
+            "rootfs": self.document.get("rootfs", ""),
+            "created": self.document.get("created", ""),
+            "owner": _owner(self.directory),
+        }
+
+    def of_hooks(self, status: str, pid: int) -> OciHookState:
+        """The state object that hooks read on their stdin, in the moment of ``status``."""
         return {
             "ociVersion": OCI_VERSION,
             "id": self.id,
             "status": status,
-            "pid": 0 if status == "stopped" else self.pid,
+            "pid": pid,
             "bundle": self.bundle,
-            "rootfs": self.document.get("rootfs", ""),
-            "created": self.document.get("created", ""),
             "annotations": self.document.get("annotations") or {},
         }
 
     def save(self) -> None:
         """Write state.json, all or nothing."""
         temporary = f"{self.directory}/state.json.new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(documents.dumps(self.document))
+        _write(temporary, documents.dumps(self.document))
         os.rename(temporary, f"{self.directory}/state.json")
 
     def forget(self) -> None:
@@ -137,6 +169,14 @@ def load(root: str, container_id: str) -> RuntimeState:
         raise NotFound(f"find container `{container_id}`: container does not exist") from e
 
 
+def find(root: str, container_id: str) -> RuntimeState | None:
+    """The container's state, or None."""
+    try:
+        return load(root, container_id)
+    except NotFound:
+        return None
+
+
 def load_all(root: str) -> list[RuntimeState]:
     """Every container of the root, by id."""
     found = []
@@ -167,6 +207,22 @@ def with_short_path(path: str, call: Callable[[str], object]) -> None:
         call(f"/proc/self/fd/{directory_fd}/{os.path.basename(path)}")
     finally:
         os.close(directory_fd)
+
+
+def _owner(path: str) -> str:
+    """The name of a file's owner, or the number after `#`."""
+    import pwd
+
+    uid = os.stat(path).st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _check_id(container_id: str) -> None:

@@ -159,12 +159,10 @@ class Execs:
         _share_oom_score(monitor.pid)
         exec_.streams.dup_to_stdio()
         child.child_main(
-            monitor.pid,
+            child.Target(monitor.pid, monitor.cgroups, monitor.bundle),
             message["process"],
             Parent(sync_fd),
             tty=message["tty"],
-            cgroups=monitor.cgroups,
-            bundle=monitor.bundle,
         )
 
     def _receive(self, exec_: ExecChild, request: ExecRequest) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 
+from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
@@ -82,8 +83,14 @@ def attach_trees(fds: list[int], mount_point: str) -> None:
         raise failure("rootfs", f"attach root file system on `{mount_point}`", e) from e
 
 
-def enter(mount_point: str) -> None:
-    """Make the mount at ``mount_point`` the root of this process and drop the old root from the namespace."""
+def enter(mount_point: str, *, pivot: bool = True) -> None:
+    """Make the mount at ``mount_point`` the root of this process and drop the old root from the namespace.
+
+    Without ``pivot`` the old root is only covered.
+    """
+    if not pivot:
+        _cover(mount_point)
+        return
     try:
         old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -99,6 +106,41 @@ def enter(mount_point: str) -> None:
         os.chdir("/")
     except OSError as e:
         raise failure("rootfs", f"pivot into `{mount_point}`", e) from e
+
+
+def _cover(mount_point: str) -> None:
+    """Move the mount at ``mount_point`` over the old root, and change the root to it.
+
+    For a host whose root is its initial RAM disk, which pivot_root(2) refuses to move.  The old root stays below, out
+    of sight; who may unmount in the namespace could uncover it, so all that can be unmounted of it is.
+    """
+    try:
+        os.chdir(mount_point)
+        _unmount_others(os.getcwd())
+        m.mount(".", "/", None, m.MS_MOVE)
+        os.chroot(".")
+        os.chdir("/")
+    except OSError as e:
+        raise failure("rootfs", f"move `{mount_point}` over the root", e) from e
+
+
+def _unmount_others(kept: str) -> None:
+    """Unmount what of the host's mounts is not the root, nor at ``kept``, below it or above it."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [line.split()[4] for line in file]
+    for point in reversed(points):
+        path = _unescaped(point)
+        if path == "/" or f"{path}/".startswith(f"{kept}/") or f"{kept}/".startswith(f"{path}/"):
+            continue
+        with suppress(OSError):  # below one that has gone, or locked together with another
+            m.umount2(path, m.MNT_DETACH)
+
+
+def _unescaped(text: str) -> str:
+    """A path of mountinfo, where blanks are octal numbers (proc_pid_mountinfo(5))."""
+    for number in ("040", "011", "012", "134"):
+        text = text.replace(f"\\{number}", chr(int(number, 8)))
+    return text
 
 
 def change(path: str) -> None:

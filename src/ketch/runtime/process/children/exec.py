@@ -40,22 +40,36 @@ _NAMESPACES = (
 )
 
 
-def child_main(
-    init_pid: int,
-    process: OciProcess,
-    parent: Parent,
-    *,
-    tty: bool,
-    cgroups: Cgroups | None,
-    bundle: str = "",
-) -> NoReturn:
+class Target:
+    """The container: its first process, what `ready` reported of its cgroup, its bundle.
+
+    ``document``: its configuration, where the parent has it; without it, ``bundle``/config.json, if there is one.
+    """
+
+    __slots__ = ("bundle", "cgroups", "document", "init_pid")
+
+    def __init__(
+        self, init_pid: int, cgroups: Cgroups | None, bundle: str = "", document: OciConfig | None = None
+    ) -> None:
+        self.init_pid = init_pid
+        self.cgroups = cgroups
+        self.bundle = bundle
+        self.document = document
+
+    def configuration(self) -> OciConfig:
+        """The configuration; an empty one without a bundle."""
+        if self.document is not None:
+            return self.document
+        return spec.load(self.bundle) if self.bundle else {}
+
+
+def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: bool) -> NoReturn:
     """Run in the freshly forked child and never return.
 
     ``process`` is an OCI process object; its ``annotations`` may name a user as the container's can, and so
     may ``user.username`` ("name|uid[:group|gid]"): names win over the numbers.  The seccomp filter is
-    ``process["seccomp"]`` if that key is there (None: no filter), else the one in ``bundle``/config.json.
-    ``cgroups`` is what `ready` reported for PID 1.  ``ready`` carries "tty" and, if so, the terminal's master
-    as the only descriptor.
+    ``process["seccomp"]`` if that key is there (None: no filter), else the one in the container's configuration.
+    ``ready`` carries "tty" and, if so, the terminal's master as the only descriptor.
     """
     sync_fd, preserve_fds = parent.sync_fd, parent.preserve_fds
     master_fd = slave_fd = -1
@@ -65,16 +79,16 @@ def child_main(
         os.closerange(sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         spec.check_process(process)
-        document = spec.load(bundle) if bundle else {}
+        document = container.configuration()
         profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
         named, group_add = _user(process, document)
         prepared = finalize_process.Process(process, profile)
         own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
         if tty and not own_root:
             master_fd, slave_fd = _open_pair_of_host()
-        _enter(init_pid, cgroups, prepared, process)
+        _enter(container.init_pid, container.cgroups, prepared, process)
         if not own_root:
-            root.change(os.path.join(bundle, document["root"]["path"]))
+            root.change(os.path.join(container.bundle, document["root"]["path"]))
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         prepared.resolve(root_fd, process, named, group_add, make_cwd=False)

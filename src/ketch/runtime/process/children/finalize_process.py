@@ -153,8 +153,10 @@ def environment(entries: list[str]) -> dict[str, str]:
     return env
 
 
-def assume_identity(process: Process, slave_fd: int) -> None:
+def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True) -> None:
     """Take on the identity; ``slave_fd`` (-1: none) becomes stdin, stdout, stderr and controlling terminal.
+
+    Without ``own_keyring`` the session keyring stays the caller's.
 
     Afterwards only stdio, and what the caller still has open, remind of the host.
     """
@@ -163,7 +165,8 @@ def assume_identity(process: Process, slave_fd: int) -> None:
         tty.take(slave_fd)
         if process.console_size:
             tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
-    _leave_keyring()
+    if own_keyring:
+        _leave_keyring()
     rlimits.apply(process.limits)
     own_stdio(process.user.uid)
     process.labels.prepare_exec()

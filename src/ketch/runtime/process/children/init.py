@@ -64,9 +64,11 @@ def child_main(
     parent: Parent,
     *,
     tty: bool,
+    document: OciConfig | None = None,
 ) -> NoReturn:
     """Run in the freshly forked child and never return; see the module's text for the protocol.
 
+    ``document``: the configuration, where the parent has read it; without it, ``bundle``/config.json.
     Descriptors 0, 1, 2 are already the container's stdio (with ``tty``: anything; they are replaced).  ``ready``
     carries "netns" (whether the first two descriptors are the network namespace and a NETLINK_ROUTE socket in
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
@@ -74,7 +76,7 @@ def child_main(
     "netns" false.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait
     for the state, as JSON, to give them.
     """
-    child = _Child(bundle, parent)
+    child = _Child(bundle, parent, document)
     try:
         child.begin()
         child.finish(mounts_of_root, tty)
@@ -104,12 +106,15 @@ def spare_main(parent: Parent, flags: int, title: Title) -> NoReturn:
 class _Child:
     """The state shared by the steps of a child, until execve."""
 
-    def __init__(self, bundle: str, parent: Parent) -> None:
+    def __init__(self, bundle: str, parent: Parent, document: OciConfig | None = None) -> None:
         self.bundle = bundle
+        self.document = document
         self.sync_fd = parent.sync_fd
         self.start_fd = parent.start_fd
         self.preserve_fds = parent.preserve_fds
         self.early = parent.early
+        self.no_pivot = parent.no_pivot
+        self.no_new_keyring = parent.no_new_keyring
         self.hooks: OciHooks = {}
         self.state = b""
         self.cgroup: common.Cgroup | None = None
@@ -182,7 +187,7 @@ class _Child:
         return told
 
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
-        document = spec.load(self.bundle)
+        document = spec.load(self.bundle) if self.document is None else self.document
         if "process" not in document:
             raise RuntimeFailure("read config.json: no process", step="config")
         secrets.add_environment(document)
@@ -219,7 +224,9 @@ class _Child:
             root_fd = self._change_root(document, sysctls, terminal)
             self._resolve(document, root_fd)
         os.close(root_fd)
-        finalize_process.assume_identity(self.process, self.slave_fd if terminal else -1)
+        finalize_process.assume_identity(
+            self.process, self.slave_fd if terminal else -1, own_keyring=not self.no_new_keyring
+        )
         failpoint("init.identity-set")
 
     def _enter_namespaces(self, plan: namespaces.Plan, document: OciConfig) -> None:
@@ -290,7 +297,7 @@ class _Child:
         failpoint("init.root-attached")
         self._run_hooks()
         finalize_process.forget_imports()
-        rootfs.enter(mount_point)
+        rootfs.enter(mount_point, pivot=not self.no_pivot)
         failpoint("init.root-entered")
         os.umask(0)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -373,7 +380,10 @@ class _Child:
 
     def run(self) -> NoReturn:
         """Run the last hooks (in the container, with the program's identity), then execute the program."""
-        hooks.run(self.hooks.get("startContainer") or [], self.state, "startContainer", self.process.execve)
+        wanted = self.hooks.get("startContainer")
+        if wanted:
+            becoming = hooks.Becoming(self.process.execve, self.process.env)
+            hooks.run(wanted, self.state, "startContainer", becoming)
         failpoint("init.go-received")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
 

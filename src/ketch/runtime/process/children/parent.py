@@ -1,4 +1,4 @@
-"""A forked child's connection to the process that forked it."""
+"""A forked child's connection to the process that forked it, with what only the OCI command line asks for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ class Parent:
 
     ``preserve_fds``: so many descriptors from 3 on are left to the program.  ``start_fd``: a listening socket on which
     to wait for ``go`` instead, for a parent that does not stay.  ``early``: tell of the network namespace as soon as it
-    is there, so that it can be wired while the rest is done.
+    is there, so that it can be wired while the rest is done.  ``no_pivot``: the root is entered without pivot_root(2),
+    which the kernel refuses while the host's root is its initial RAM disk.  ``no_new_keyring``: the session keyring is
+    the caller's.
     """
 
-    __slots__ = ("early", "preserve_fds", "start_fd", "sync_fd")
+    __slots__ = ("early", "no_new_keyring", "no_pivot", "preserve_fds", "start_fd", "sync_fd")
 
     def __init__(
         self,
@@ -20,8 +22,12 @@ class Parent:
         preserve_fds: int = 0,
         start_fd: int = -1,
         early: bool = False,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
     ) -> None:
         self.sync_fd = sync_fd
         self.preserve_fds = preserve_fds
         self.start_fd = start_fd
         self.early = early
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring

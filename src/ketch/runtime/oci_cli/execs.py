@@ -1,0 +1,163 @@
+"""Processes added to a container: ``exec`` of the OCI command line."""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
+
+from ketch.contexts import ExitStack
+from ketch.errors import Conflict, InvalidArgument
+from ketch.linux import fdpass
+from ketch.runtime import namespaces, spec
+from ketch.runtime.oci_cli import arguments, creation, filters, started
+from ketch.runtime.oci_cli.handover import Handover
+from ketch.runtime.process.children import exec as exec_process
+from ketch.runtime.process.children.parent import Parent
+from ketch.runtime.validation import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.runtime.oci_cli.arguments import GivenOptions, Invocation
+    from ketch.runtime.oci_types import OciConfig, OciProcess
+    from ketch.runtime.protocol import Cgroups
+
+
+def enter(call: Invocation) -> tuple[int, int]:
+    """Start another process in a container; (its pid, a child of the caller; the terminal's master or -1)."""
+    state, options = call.state(), call.options
+    status = state.status()
+    if status in ("creating", "stopped"):
+        raise Conflict(f"cannot exec in a {status} container: `{state.id}`")
+    if status == "paused" and not options.flag("ignore-paused"):
+        raise Conflict(f"cannot exec in a paused container (use --ignore-paused to override): `{state.id}`")
+    document = state.configuration()
+    process = _process(options, call.operands[1:], document)
+    for warning in check.warnings(process):
+        call.diagnostics.warn(warning)
+    handover = Handover(options, process, foreground=not options.flag("detach"))
+    cgroups = _below(state.document.get("cgroups"), options.texts("cgroup"))
+    profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
+    filters.prepare(state.root, profile)
+    near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    namespaces.enter_pid(f"/proc/{state.pid}/ns/pid")
+    pid = os.fork()
+    if pid == 0:
+        exec_process.child_main(
+            exec_process.Target(state.pid, cgroups, state.bundle, document),
+            process,
+            Parent(far.fileno(), preserve_fds=handover.preserved),
+            tty=handover.terminal,
+        )
+    far.close()
+    with ExitStack() as undo:
+        undo.callback(creation.kill_child, pid)
+        message, fds = creation.answer(near)
+        master_fd = fds.pop() if creation.ready(message)["tty"] else -1
+        master_fd = handover.give(pid, master_fd)
+        fdpass.send(near, b"go")
+        started.wait(near, pid, state, "running")
+        handover.write_pid(pid)
+        undo.pop_all()
+    near.close()
+    return pid, master_fd
+
+
+def _process(options: GivenOptions, args: list[str], document: OciConfig) -> OciProcess:
+    """The process object: from --process, else the container's own with the command line's changes."""
+    path = options.text("process")
+    if path:
+        process: OciProcess = arguments.read_json(path)
+        check.check_process(process)
+        own = document["process"]  # no less confined than the container
+        process["apparmorProfile"] = process.get("apparmorProfile") or own.get("apparmorProfile") or ""
+        process["selinuxLabel"] = process.get("selinuxLabel") or own.get("selinuxLabel") or ""
+    elif not args:
+        raise InvalidArgument("exec args cannot be empty", hint="name a program, or give --process")
+    else:
+        process = document["process"]
+        process["args"] = args
+        _change(process, options)
+    spec.check_process(process)
+    return process
+
+
+def _change(process: OciProcess, options: GivenOptions) -> None:
+    """Apply the options to the container's own process object."""
+    process["terminal"] = options.flag("tty")
+    process.pop("consoleSize", None)
+    process["env"] = [*(process.get("env") or []), *options.texts("env")]
+    if options.text("cwd"):
+        process["cwd"] = options.text("cwd")
+    if options.text("apparmor"):
+        process["apparmorProfile"] = options.text("apparmor")
+    if options.text("process-label"):
+        process["selinuxLabel"] = options.text("process-label")
+    if options.given("no-new-privs"):
+        process["noNewPrivileges"] = options.flag("no-new-privs")
+    _change_user(process, options)
+    _add_capabilities(process, options.texts("cap"))
+
+
+def _change_user(process: OciProcess, options: GivenOptions) -> None:
+    """Numbers take the place of the container's user or of both numbers; a name is looked up in the container."""
+    user = process.setdefault("user", {})
+    uid, colon, gid = options.text("user").partition(":")
+    if uid.isdecimal() and (not colon or gid.isdecimal()):
+        user["uid"] = int(uid)
+        if colon:
+            user["gid"] = int(gid)
+    elif uid or colon:
+        user["username"] = options.text("user")
+    for text in options.texts("additional-gids"):
+        if not text.isdecimal():
+            raise InvalidArgument(f"option `--additional-gids`: `{text}` is not a number")
+        user["additionalGids"] = [*(user.get("additionalGids") or []), int(text)]
+
+
+def _add_capabilities(process: OciProcess, names: list[str]) -> None:
+    """Add capabilities to the sets of a process.
+
+    The ambient set needs the inheritable one, so it gets them when the configuration has that.
+    """
+    if not names:
+        return
+    sets = process.setdefault("capabilities", {})
+    sets["bounding"] = [*(sets.get("bounding") or []), *names]
+    sets["effective"] = [*(sets.get("effective") or []), *names]
+    sets["permitted"] = [*(sets.get("permitted") or []), *names]
+    if sets.get("inheritable") is not None:
+        sets["ambient"] = [*(sets.get("ambient") or []), *names]
+
+
+def _below(cgroups: Cgroups | None, paths: list[str]) -> Cgroups | None:
+    """The container's cgroup, with the parts of it that ``[CONTROLLER,…:]PATH`` name further down."""
+    if not paths:
+        return cgroups
+    if cgroups is None:
+        raise InvalidArgument("option `--cgroup`: the container has no cgroup of its own")
+    if cgroups["version"] == 2:
+        if len(paths) > 1 or ":" in paths[0]:
+            raise InvalidArgument(
+                f"option `--cgroup`: `{paths[0]}`: on cgroup v2 there is one path, without controllers"
+            )
+        return {"version": 2, "dir": cgroups["dir"] + _inside(paths[0])}
+    dirs = dict(cgroups["dirs"])
+    named = set()
+    for text in paths:
+        controllers, colon, path = text.partition(":")
+        if not colon:
+            raise InvalidArgument(f"option `--cgroup`: `{text}` names no controllers, as cgroup v1 needs")
+        for name in controllers.split(","):
+            key = name if name in dirs else f"name={name}"
+            if key not in dirs:
+                raise InvalidArgument(f"option `--cgroup`: `{text}`: unknown controller `{name}`")
+            if key in named:
+                raise InvalidArgument(f"option `--cgroup`: controller `{name}` is named twice")
+            named.add(key)
+            dirs[key] += _inside(path)
+    return {"version": 1, "dirs": dirs}
+
+
+def _inside(path: str) -> str:
+    """The path of a cgroup seen from the container's, from which no `..` leads out."""
+    return os.path.normpath(f"/{path}").rstrip("/")
