@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from ketch.daemon.settings.config import Config
+from ketch.daemon.settings.cgroups import DEFAULT_DIRECTORY
 from ketch.runtime.cgroups import common, monitors
+from ketch.runtime.cgroups.systemd import units
 from ketch.storage.database.mark import boot_id
 
 _NAME = "cgroup-parent"  # one a line, below the id of the boot in which they were made: cgroups end with it
@@ -17,14 +18,17 @@ _NAME = "cgroup-parent"  # one a line, below the id of the boot in which they we
 def made_here(data_root: str, parent: str) -> bool:
     """Whether the parent cgroup is made by daemons of this data root; called before anything is put into it.
 
-    Those of former settings go now, where nothing is in them any more.
+    Those of former settings go now, where nothing is in them any more.  Slices are systemd's.
     """
     marker = os.path.join(data_root, _NAME)
     before = known = _read(marker)
     for other in [path for path in known if path != parent]:
         monitors.remove(other)
     known = [path for path in known if path == parent or common.exists(path)]
-    ours = parent == Config.cgroup_parent or parent in known or not common.exists(parent)
+    if units.is_slice(parent):
+        ours = False
+    else:
+        ours = parent == DEFAULT_DIRECTORY or parent in known or not common.exists(parent)
     if ours and parent not in known:
         known = [*known, parent]
     if known != before:

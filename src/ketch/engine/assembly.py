@@ -129,6 +129,7 @@ def assemble(p: Parts) -> Engine:
             events=p.events,
             registries=p.registries,
             log_default=p.log_default,
+            cgroup_driver=p.cgroups.driver,
         ),
         commits=CommitService(
             store=p.store,
@@ -266,6 +267,7 @@ def _containers(p: Parts, base: _Foundation, life: Lifecycle) -> ContainerServic
         links=base.links,
         events=p.events,
         log_default=p.log_default,
+        cgroups=p.cgroups,
     )
     return ContainerService(
         store=p.store,

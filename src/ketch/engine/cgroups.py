@@ -1,4 +1,4 @@
-"""Cgroups of containers: that of a container's last start, and the choice for its next one."""
+"""Cgroups of containers and commands: that of a container's last start, and the choice for the next one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from ketch.engine.model import bundle_file
 from ketch.errors import InvalidArgument
 from ketch.runtime.cgroups import common
+from ketch.runtime.cgroups.systemd import units
 
 if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.cgroups.common import Cgroup
+
+_PREFIX = "ketch"  # of the names of scopes
 
 
 def default_namespace() -> str:
@@ -21,8 +24,9 @@ def default_namespace() -> str:
 
 
 class ContainerCgroups:
-    """The cgroup of each container; paths are relative to each hierarchy's root.
+    """The cgroup of each container, as a spec's ``cgroupsPath`` has it.
 
+    That is a path relative to each hierarchy's root, or ``slice:prefix:name`` of systemd when ``parent`` is a slice.
     The bundle of the last start says which one it is: ``parent``, where the daemon puts those of containers that ask
     for nothing else, may be another one since.  What was read is remembered until `forget`.
     """
@@ -37,13 +41,14 @@ class ContainerCgroups:
         if (known := self._known.get(container.id)) is not None:
             return known
         path = bundle_file.cgroups_path(self._paths.directory(container.id)) or self._wanted(container)
-        if "\0" in path:  # earlier versions took any parent: a cgroup of such a name has never been
-            path = self.default_path(container.id)
+        if "\0" in path or (units.is_unit_path(path) and common.layout().version != 2):
+            path = self.default_path(container.id)  # earlier versions took any parent; or there are no units any more
         self._known[container.id] = path
         return path
 
     def choose(self, container: Container) -> str:
         """Choose the cgroup for the start under way, and record it (InvalidArgument: an impossible parent)."""
+        self.check_parent(container.host.cgroup_parent)
         path = self._wanted(container)
         if "\0" in path:
             raise InvalidArgument(f"start container `{container.name}`: its cgroup parent has a NUL byte")
@@ -62,11 +67,35 @@ class ContainerCgroups:
 
     def default_path(self, container_id: str) -> str:
         """The path of the cgroup of a container without a parent of its own."""
-        return os.path.join("/", self.parent, container_id)
+        return self.place("", container_id)
+
+    def place(self, parent: str, name: str) -> str:
+        """The path of the cgroup ``name`` below a parent, or the daemon's without a possible one (`check_parent`)."""
+        if self.driver == "cgroupfs":
+            return os.path.join("/", parent or self.parent, name)
+        return f"{parent if units.is_slice(parent) else self.parent}:{_PREFIX}:{name}"
+
+    def named(self, directory: str) -> str:
+        """The name in `place` of a cgroup by that of its directory."""
+        return directory if self.driver == "cgroupfs" else directory.removeprefix(f"{_PREFIX}-").removesuffix(".scope")
+
+    def parent_directory(self) -> str:
+        """The path of the daemon's parent cgroup, below each hierarchy's root."""
+        return os.path.normpath(f"/{self.parent}") if self.driver == "cgroupfs" else units.slice_path(self.parent)
+
+    def check_parent(self, parent: str) -> None:
+        """Raise InvalidArgument unless ``parent``, which may be empty, can be that of a container."""
+        if parent and self.driver == "systemd" and not units.is_slice(parent):
+            raise InvalidArgument('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+
+    @property
+    def driver(self) -> str:
+        """``systemd`` or ``cgroupfs``."""
+        return "systemd" if units.is_slice(self.parent) else "cgroupfs"
 
     def forget(self, container_id: str) -> None:
         """Drop the path of a removed container."""
         self._known.pop(container_id, None)
 
     def _wanted(self, container: Container) -> str:
-        return os.path.join("/", container.host.cgroup_parent or self.parent, container.id)
+        return self.place(container.host.cgroup_parent, container.id)

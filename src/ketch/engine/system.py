@@ -98,6 +98,7 @@ class SystemService(Struct, frozen=True, eq=False):
     events: EventBus
     registries: Registries
     log_default: LogConfig
+    cgroup_driver: str
 
     def version(self) -> ApiObject:
         """The body of ``GET /version``."""
@@ -151,7 +152,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": times.fixed(time.time_ns()),
             "LoggingDriver": self.log_default.type or "json-file",
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": self.cgroup_driver,
             "CgroupVersion": str(common.layout().version),
             "NEventsListener": self.events.listeners,
             **_machine(),

@@ -41,7 +41,8 @@ class Config:
     dns_opts: list[str] = field(default_factory=list)
     host_gateway_ip: str = ""
     host_firewall: str = "respect"
-    cgroup_parent: str = "/ketch"
+    exec_opts: list[str] = field(default_factory=list)
+    cgroup_parent: str = ""  # see `ketch.daemon.settings.cgroups`
     group: str = "docker"
     log_level: str = "info"
     log_driver: str = ""

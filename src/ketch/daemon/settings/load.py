@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
 from ketch.daemon.settings import builder as builder_settings
+from ketch.daemon.settings import cgroups as cgroup_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
     _network_flags(parser)
-    add("--cgroup-parent", metavar="PATH", help="cgroup under which containers live (default /ketch)")
+    cgroup_settings.add_flags(parser)
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
     add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(log_options.DRIVERS)}")
     add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
@@ -152,6 +153,7 @@ def load(argv: list[str]) -> Config:
     config.data_root = os.path.abspath(config.data_root)
     config.exec_root = os.path.abspath(config.exec_root)
     config.hosts = config.hosts or [DEFAULT_HOST]
+    cgroup_settings.resolve(config)
     _check(config)
     return config
 

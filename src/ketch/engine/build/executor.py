@@ -51,7 +51,7 @@ class _Prepared(NamedTuple):
     """The parts that a container is started from."""
 
     files: CommandFiles
-    parent: str
+    cgroup: str
     network: CommandNetwork
 
 
@@ -71,6 +71,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     async def run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         """Run a command to its end (see `Executor.run`; KetchError)."""
         _check(command)
+        self.cgroups.check_parent(command.cgroup_parent)
         task = asyncio.create_task(self._run(command, lease, output))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -88,9 +89,10 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         Nothing that it writes is kept (KetchError; RuntimeFailure: it cannot be executed).
         """
         _check(command)
+        self.cgroups.check_parent(command.cgroup_parent)
         async with AsyncUndo() as undo:
-            files, parent, network = await self._prepared(command, undo)
-            message = files.message(parent)
+            files, cgroup, network = await self._prepared(command, undo)
+            message = files.message(cgroup)
             message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
 
             async def attach(monitor: MonitorClient) -> InteractiveContainer:
@@ -112,10 +114,10 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     async def _run(self, command: BuildCommand, lease: Lease, output: Output) -> Written:
         words = " ".join(command.args)
         async with AsyncUndo() as undo:
-            files, parent, network = await self._prepared(command, undo)
+            files, cgroup, network = await self._prepared(command, undo)
             failpoint("build.prepared")
             try:
-                end = await self.containers.run(files.message(parent), network, output)
+                end = await self.containers.run(files.message(cgroup), network, output)
             except RuntimeFailure as e:
                 raise _not_begun(words, e, output) from e
             failed = end.code not in (command.valid_exit_codes or (0,))
@@ -129,7 +131,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
 
     async def _prepared(self, command: BuildCommand, undo: AsyncUndo) -> _Prepared:
         """All that a start needs; ``undo`` removes it (KetchError)."""
-        parent, words = command.cgroup_parent or self.cgroups.parent, " ".join(command.args)
+        words = " ".join(command.args)
         network = self.containers.networks.find(command)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]
         shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
@@ -140,8 +142,9 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         if any(mount.kind == "ssh" for mount in command.mounts):
             await threads.run_to_end(files.begin)
             agents = await self._agents(command, files, undo)
-        await threads.run_to_end(files.prepare, files.cgroup(parent), network, shown, agents)
-        return _Prepared(files, parent, network)
+        cgroup = self.cgroups.place(command.cgroup_parent, files.name)
+        await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
+        return _Prepared(files, cgroup, network)
 
     def _remove_later(self, files: CommandFiles) -> None:
         """Have files removed in a moment: most commands are followed by others, and nobody waits for this."""

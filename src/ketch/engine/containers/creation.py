@@ -28,6 +28,7 @@ from ketch.threads import in_own_thread, run_to_end
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
+    from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.directories import ContainerDirectories
     from ketch.engine.model.records import HostConfig
@@ -55,6 +56,7 @@ class Creation(Struct, frozen=True, eq=False):
     links: Links
     events: EventBus
     log_default: LogConfig
+    cgroups: ContainerCgroups
 
     async def create(self, wanted: NewContainer) -> tuple[Container, list[str]]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
@@ -65,6 +67,7 @@ class Creation(Struct, frozen=True, eq=False):
         log_options.apply_defaults(host.log_config, self.log_default)
         warnings = validate.check(config, host)
         secrets.check(host)
+        self.cgroups.check_parent(host.cgroup_parent)
         limits.normalize(host)
         networking = wanted.networking
         if config.network_disabled:

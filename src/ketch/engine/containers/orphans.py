@@ -121,10 +121,12 @@ class Orphans(Struct, frozen=True, eq=False):
         """Short names of the cgroups under our parent whose containers neither store nor directories know."""
         here, found = common.layout(), set()
         for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
-            parent = root + os.path.normpath("/" + self.cgroups.parent)
-            found |= {name for name in (os.listdir(parent) if os.path.isdir(parent) else ()) if len(name) == 64}
+            parent = root + self.cgroups.parent_directory()
+            found |= set(map(self.cgroups.named, os.listdir(parent) if os.path.isdir(parent) else ()))
         mine = set(self.unknown())
-        return sorted(name[:12] for name in found if name not in mine and not self.store.knows(name))
+        return sorted(
+            name[:12] for name in found if len(name) == 64 and name not in mine and not self.store.knows(name)
+        )
 
 
 def exists(described: Cgroups) -> bool:

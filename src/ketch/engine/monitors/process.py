@@ -45,7 +45,8 @@ def lives(pid: int, container_id: str) -> bool:
     """
     if not _titled(pid, container_id):
         return False
-    return container_id.encode() not in re.split(rb"[/\n]", _read(pid, "cgroup"))
+    name = re.escape(container_id.encode())
+    return re.search(rb"/([^/\n]*-)?" + name + rb"(\.scope)?(/|$)", _read(pid, "cgroup"), re.MULTILINE) is None
 
 
 def _titled(pid: int, container_id: str) -> bool:

@@ -1,5 +1,7 @@
 """The cgroup of the launcher and of all monitors, beside the containers': ``<parent>/monitors`` in every hierarchy.
 
+Where the parent is a slice of systemd's it is a scope, which daemons with the same parent share.
+
 Without it they would stay where ketchd is.  A service manager that ends ketchd's cgroup (systemd does, unless a unit
 says ``KillMode=process``) would kill every monitor, and every container with it; and their memory would be counted as
 ketchd's.  It has no limits, and no container is below it.  The launcher enters it first of all, so that what monitors
@@ -13,6 +15,7 @@ import time
 
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common, files, tree
+from ketch.runtime.cgroups.systemd import units
 
 NAME = "monitors"
 _EMPTY_S = 3.0  # a monitor leaves a client that has everything 2 s to end its connection
@@ -20,6 +23,8 @@ _EMPTY_S = 3.0  # a monitor leaves a client that has everything 2 s to end its c
 
 def enter(parent: str) -> str:
     """Move the calling process, which has one thread, in; returns the reason of a failure, else an empty text."""
+    if units.is_slice(parent):
+        return _enter_scope(parent)
     path = _path(parent)
     try:
         cgroup = common.at(path)
@@ -38,8 +43,10 @@ def enter(parent: str) -> str:
 def remove(parent: str, *, with_parent: bool = True) -> None:
     """Remove the monitors' cgroup, and ``parent`` if asked, where they are empty.
 
-    A monitor that is about to end is waited for, for a limited time.
+    A monitor that is about to end is waited for, for a limited time.  A scope goes by itself.
     """
+    if units.is_slice(parent):
+        return
     here, deadline = common.layout(), time.monotonic() + _EMPTY_S
     for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
         base = root + os.path.normpath("/" + parent)
@@ -50,6 +57,17 @@ def remove(parent: str, *, with_parent: bool = True) -> None:
             continue  # in use
     if with_parent:
         common.prune(parent)
+
+
+def _enter_scope(parent: str) -> str:
+    from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
+
+    try:
+        unit = f"{parent}:ketch-{NAME}:{parent.removesuffix('.slice')}"
+        SystemdCgroup.at(unit, common.layout().unified or "").share(f"Ketch monitors of {parent}")
+    except KetchError as e:
+        return e.message
+    return ""
 
 
 def _path(parent: str) -> str:

@@ -441,6 +441,7 @@ class Monitor:
     def _init_ended(self) -> None:
         """Handle the end of PID 1: kill the container's other processes, and finish reading its outputs."""
         assert self.streams is not None
+        self._oom.look()
         failpoint("monitor.pid1-ended")
         ending.kill(self.cgroups)
         self.streams.stop_backpressure()
@@ -462,7 +463,7 @@ class Monitor:
         self.loop.deadline = None
         self.execs.close_outputs()
         self._oom.end()
-        oom = ending.out_of_memory(self.cgroups)
+        oom = self._oom.kills > 0 or ending.out_of_memory(self.cgroups)
         record: ExitRecord = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         failpoint("monitor.outputs-read")
         self._keep_record(record)

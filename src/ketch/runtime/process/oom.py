@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 
 class OomWatch:
-    """A watch that calls ``notify`` each time (``count``); `end` it before the cgroup is removed."""
+    """A watch that calls ``notify`` each time (``count``); `end` it before the cgroup is removed.
+
+    ``kills``: how many processes the kernel had killed at the last look.
+    """
 
     def __init__(self, loop: Loop, notify: Callable[[], object]) -> None:
         self.count = 0
         self._loop = loop
         self._notify = notify
         self._cgroup: Cgroup | None = None
-        self._kills = 0
+        self.kills = 0
         self._fd = -1
 
     def begin(self, cgroup: Cgroup) -> None:
@@ -42,8 +45,8 @@ class OomWatch:
             self._fd = cgroup.watch_oom()
             if self._fd >= 0:
                 self._loop.add(self._fd, READ if cgroup.version == 1 else EPOLLPRI, self._happened)
-                self._kills = cgroup.oom_kills()
-        if self._kills:
+                self.kills = cgroup.oom_kills()
+        if self.kills:
             if cgroup.version == 1:
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._fd)  # of the same moment, perhaps
@@ -57,9 +60,15 @@ class OomWatch:
         else:
             os.pread(self._fd, 4096, 0)  # heard: the next change is announced again, also that of another counter
             kills = self._cgroup.oom_kills()
-            happened, self._kills = kills > self._kills, kills
+            happened, self.kills = kills > self.kills, max(kills, self.kills)
         if happened:
             self._tell()
+
+    def look(self) -> None:
+        """Take note of the kills until now: systemd removes the cgroup when its last process has ended."""
+        if self._cgroup is not None:
+            with suppress(OSError):
+                self.kills = max(self.kills, self._cgroup.oom_kills())
 
     def _tell(self) -> None:
         self.count += 1

@@ -68,11 +68,7 @@ class CommandFiles:
         for path, mode in ((self.directory, 0o710), (self.bundle, 0o700), (self.run_dir, 0o700)):
             os.makedirs(path, mode=mode, exist_ok=True)
 
-    def cgroup(self, parent: str) -> str:
-        """The path of its cgroup."""
-        return os.path.join("/", parent, self.name)
-
-    def message(self, parent: str) -> StartContainer:
+    def message(self, cgroup: str) -> StartContainer:
         """The launcher's message, when all is prepared."""
         return {
             "op": "start",
@@ -85,7 +81,7 @@ class CommandFiles:
             "stdin_once": False,
             "pidns": "new",
             "namespaces": self._namespaces,
-            "cgroup": self.cgroup(parent),
+            "cgroup": cgroup,
             "log": {"driver": "none", "dir": self.bundle, "max_size": _NO_LOG, "max_files": 1},
         }
 

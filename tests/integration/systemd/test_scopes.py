@@ -10,23 +10,16 @@ import pytest
 
 from ketch.runtime.cgroups import common
 from tests.support.boxes import runtime_box
-from tests.support.boxes.systemd_box import SystemdBox
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.boxes.systemd_box import SystemdBox
+
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 needs_limits = pytest.mark.skipif(common.layout().version != 2, reason="needs all controllers on cgroup v2")
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdBox]:
-    """A machine that systemd manages."""
-    machine = SystemdBox(tmp_path_factory.mktemp("machine"))
-    yield machine
-    machine.close()
 
 
 class Runtime:
@@ -65,6 +58,12 @@ class Runtime:
             print(path.read_text())
             raise
         self("start", name)
+
+
+@pytest.fixture(scope="module")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with busybox."""
+    return runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture
