@@ -49,6 +49,8 @@ def engine(request: pytest.FixtureRequest):
     one = Engine(request.config.getoption("--engine"))
     if driver := request.config.getoption("--storage-driver"):
         one.extra += ["--storage-driver", driver]
+    if request.config.getoption("--userns"):
+        one.user_namespaces("--userns-default", request.config.getoption("--userns"))
     try:
         one.start()
         one.add_busybox()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 
+from ketch.storage import file_lock
 from tests.support import peers
 from tests.support.programs import need
 from tests.support.rawapi import Api
@@ -28,8 +29,11 @@ from tests.support.waiting import patient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ketch.storage.file_lock import FileLock
+
 _NUMBERS = itertools.count(1)
 BIN = os.path.dirname(sys.executable)
+_FIRST_IDS, _IDS = 1 << 31, 1 << 22  # for 64 containers
 API = peers.DOCKERD_API  # what docker-py asks for
 # Registries elsewhere than on this machine answer at once that they do not: nothing of a test leaves it.
 _DEAD = "http://127.0.0.1:1"
@@ -113,6 +117,7 @@ class Engine:
         self.own_network = False  # a dockerd makes docker0 and sets policies
         self._namespaces: peers.Namespaces | None = None
         self.settings: dict[str, str] = {}
+        self._ids: FileLock | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.docker = Client(self, "docker")
         self.ketch = Client(self, "ketch")
@@ -120,6 +125,16 @@ class Engine:
         self.client = self.ketch if peers.MISSING else self.docker
         if not peers.MISSING:
             os.symlink(peers.plugins(), os.path.join(self.root, "cli-plugins"))
+
+    def user_namespaces(self, *flags: str) -> None:
+        """Start it with these flags, and with ids for user namespaces that no other test's daemon has."""
+        first = _FIRST_IDS
+        while self._ids is None:
+            with contextlib.suppress(file_lock.Held):
+                self._ids = file_lock.take_named(f"tests-ids-{first}")
+                break
+            first += _IDS
+        self.extra += ["--userns-pool", f"{first}:{_IDS}", *flags]
 
     @property
     def host(self) -> str:
@@ -257,6 +272,8 @@ class Engine:
         if self._namespaces is not None:
             self._namespaces.close()
             self._namespaces = None
+        if self._ids is not None:
+            self._ids.close()
         subprocess.run(["rm", "-rf", self.root], check=False)  # of any depth
 
 

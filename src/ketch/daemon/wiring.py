@@ -24,6 +24,7 @@ from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
+from ketch.daemon.settings import userns as userns_settings
 from ketch.engine.aio.background import BackgroundTasks
 from ketch.engine.aio.serial_thread import SerialThread
 from ketch.engine.assembly import assemble
@@ -126,6 +127,7 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         builds=builds.parts(EngineBuildSnapshots(images, snapshots), remover),
         remover=remover,
         interruption=interruption,
+        user_namespaces=userns_settings.user_namespaces(config, containers, stack),
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
         journald_socket=config.journald_socket,
         dns_defaults=network_settings.dns_defaults(config),

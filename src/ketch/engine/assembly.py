@@ -130,6 +130,7 @@ def assemble(p: Parts) -> Engine:
             registries=p.registries,
             log_default=p.log_default,
             cgroup_driver=p.cgroups.driver,
+            user_namespaces=p.user_namespaces,
         ),
         commits=CommitService(
             store=p.store,
@@ -184,6 +185,7 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         layers=p.builds.layers,
         containers=containers,
         caches=p.builds.mounts,
+        user_namespaces=p.user_namespaces,
         later=p.remover.later,
     )
 
@@ -265,6 +267,7 @@ def _containers(p: Parts, base: _Foundation, life: Lifecycle) -> ContainerServic
         directories=base.directories,
         network=p.network,
         links=base.links,
+        user_namespaces=p.user_namespaces,
         events=p.events,
         log_default=p.log_default,
         cgroups=p.cgroups,

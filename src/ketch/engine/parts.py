@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitors.launcher import Launcher
     from ketch.engine.paths import ContainerPaths
     from ketch.engine.spec.etc_files import DnsDefaults
+    from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.network.manager import NetworkManager
@@ -68,6 +69,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     builds: BuildParts
     remover: Remover
     interruption: Interruption  # of copies out of images, which the daemon's end does not wait for
+    user_namespaces: UserNamespaces
     log_default: LogConfig  # of containers that ask for no driver
     journald_socket: str
     dns_defaults: DnsDefaults

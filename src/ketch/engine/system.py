@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.images.registries import Registries
     from ketch.engine.model.records import LogConfig
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
     from ketch.notation.api_objects import ApiObject
@@ -58,10 +59,11 @@ def architecture() -> str:
     return architectures.goarch(platform.machine())
 
 
-def _security_options() -> list[str]:
+def _security_options(user_namespaces: UserNamespaces) -> list[str]:
     """The security options of a container that asks for none."""
+    users = ["name=userns"] if user_namespaces.usual else []
     own = ["name=cgroupns"] if cgroups.default_namespace() == "private" else []
-    return ["name=seccomp,profile=builtin", *own]
+    return ["name=seccomp,profile=builtin", *users, *own]
 
 
 def _limits() -> ApiObject:
@@ -99,6 +101,7 @@ class SystemService(Struct, frozen=True, eq=False):
     registries: Registries
     log_default: LogConfig
     cgroup_driver: str
+    user_namespaces: UserNamespaces
 
     def version(self) -> ApiObject:
         """The body of ``GET /version``."""
@@ -176,7 +179,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": _security_options(),
+            "SecurityOptions": _security_options(self.user_namespaces),
             "CDISpecDirs": [],
             "FirewallBackend": {"Driver": "nftables"},
             "Warnings": [

@@ -95,6 +95,7 @@ class BuildBox:
             layers=self.layers,
             containers=containers,
             caches=self.caches,
+            user_namespaces=parts.user_namespaces,
             later=parts.remover.later,
         )
         self._stack.push_async_callback(self.executor.close)

@@ -87,12 +87,3 @@ def test_in_a_user_namespace_ids_on_disk_are_those_of_the_machine(one: int, othe
     inside = {one: other, other: one}.get(disk, disk)
     assert seen(uids, disk) == ([WITHIN.outside(inside, 0)[0]] if inside < 1500 else [])
     assert seen(gids, disk) == ([200000 + inside] if inside < 10 else [])
-
-
-def test_what_the_machine_has_is_seen_as_in_the_user_namespace() -> None:
-    uids, gids = idmaps.from_outside(WITHIN)
-    assert uids == [
-        {"containerID": 100000, "hostID": 0, "size": 1000},
-        {"containerID": 500000, "hostID": 1000, "size": 500},
-    ]
-    assert gids == [{"containerID": 200000, "hostID": 0, "size": 10}]

@@ -44,7 +44,7 @@ _SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     )
 )
-_MODES = {"pid": ("", "host"), "uts": ("", "host"), "userns": ("", "host"), "cgroupns": ("", "private", "host")}
+_MODES = {"pid": ("", "host"), "uts": ("", "host"), "cgroupns": ("", "private", "host")}
 _PULL = ("always", "missing", "never")
 
 

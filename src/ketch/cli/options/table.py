@@ -121,7 +121,7 @@ OPTIONS = (
     Option("ipc", TEXT, "HostConfig.IpcMode", "ipc", "IPC namespace: none, private, shareable, host, container:NAME"),
     Option("pid", TEXT, "HostConfig.PidMode", "pid", "PID namespace: host, container:NAME"),
     Option("uts", TEXT, "HostConfig.UTSMode", "uts", "UTS namespace: host"),
-    Option("userns", TEXT, "HostConfig.UsernsMode", "userns_mode", "user namespace: host"),
+    Option("userns", TEXT, "HostConfig.UsernsMode", "userns_mode", "user namespace: host, auto, auto:size=COUNT"),
     Option("cgroup-parent", TEXT, "HostConfig.CgroupParent", "cgroup_parent", "parent of its cgroup"),
     Option("isolation", TEXT, "HostConfig.Isolation", "isolation", "no effect: default"),
     Option("runtime", TEXT, "HostConfig.Runtime", "runtime", "the runtime that starts it"),

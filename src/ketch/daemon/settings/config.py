@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from ketch.engine.userns import pool
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 from ketch.runtime.logs import journald
@@ -43,6 +44,9 @@ class Config:
     host_firewall: str = "respect"
     exec_opts: list[str] = field(default_factory=list)
     cgroup_parent: str = ""  # see `ketch.daemon.settings.cgroups`
+    userns_remap: str = ""
+    userns_default: str = ""
+    userns_pool: str = pool.DEFAULT_USER
     group: str = "docker"
     log_level: str = "info"
     log_driver: str = ""

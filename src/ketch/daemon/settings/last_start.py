@@ -38,6 +38,8 @@ _OF_CONTAINERS = (
     "dns_opts",
     "host_gateway_ip",
     "cgroup_parent",
+    "userns_remap",
+    "userns_default",
     "log_driver",
     "log_opts",
     "journald_socket",

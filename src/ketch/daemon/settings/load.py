@@ -13,6 +13,7 @@ from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import cgroups as cgroup_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import storage as storage_settings
+from ketch.daemon.settings import userns as userns_settings
 from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import LogConfig
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
     _network_flags(parser)
     cgroup_settings.add_flags(parser)
+    userns_settings.add_flags(parser)
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
     add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(log_options.DRIVERS)}")
     add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
@@ -237,6 +239,7 @@ def _check(config: Config) -> None:
     registry_settings.check(config)
     storage_settings.check(config)
     builder_settings.check(config)
+    userns_settings.check(config)
 
 
 def _check_address(host: str, *, secured: bool, flag: str) -> None:

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from ketch.engine.build.command.container import CommandContainers
     from ketch.engine.build.command.networks import CommandNetwork
     from ketch.engine.cgroups import ContainerCgroups
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.paths import ContainerPaths
+    from ketch.engine.userns.service import UserNamespaces
     from ketch.storage.content.leases import Lease
     from ketch.storage.snapshots.overlay import Snapshots
 
@@ -64,6 +66,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     layers: BuildSnapshots
     containers: CommandContainers
     caches: CacheMounts
+    user_namespaces: UserNamespaces
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
     _needless: list[CommandFiles] = field(default_factory=list)  # to be removed when the next commands have begun
@@ -133,15 +136,19 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         """All that a start needs; ``undo`` removes it (KetchError)."""
         words = " ".join(command.args)
         network = self.containers.networks.find(command)
+        users = network.user_namespace
+        if not network.namespace:
+            wanted = self.user_namespaces.of_command(insecure=command.insecure, host_network=command.network == "host")
+            users = undo.enter_context(wanted)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]
         shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-        files = CommandFiles(command, self.paths, self.snapshots, self.layers)
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers, users)
         undo.callback(self._remove_later, files)
         undo.callback(files.forget)
         agents: dict[str, str] = {}
         if any(mount.kind == "ssh" for mount in command.mounts):
             await threads.run_to_end(files.begin)
-            agents = await self._agents(command, files, undo)
+            agents = await self._agents(command, files, undo, users)
         cgroup = self.cgroups.place(command.cgroup_parent, files.name)
         await threads.run_to_end(files.prepare, cgroup, network, shown, agents)
         return _Prepared(files, cgroup, network)
@@ -157,12 +164,15 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             self.later(self._needless.pop().remove)
 
     @staticmethod
-    async def _agents(command: BuildCommand, files: CommandFiles, undo: AsyncUndo) -> dict[str, str]:
+    async def _agents(
+        command: BuildCommand, files: CommandFiles, undo: AsyncUndo, users: UserNamespace | None
+    ) -> dict[str, str]:
         """The paths of sockets behind which are clients' agents, by the places of their mounts."""
         found = {}
         for number, mount in enumerate(command.mounts):
             if mount.kind == "ssh":
-                agent = AgentSocket(files.run_dir, f"agent.{number}", mount)
+                owner = users.outside(mount.uid, mount.gid) if users is not None else (mount.uid, mount.gid)
+                agent = AgentSocket(files.run_dir, f"agent.{number}", mount, owner)
                 undo.push_async_callback(agent.close)
                 await agent.listen()
                 found[mount.dest] = agent.path

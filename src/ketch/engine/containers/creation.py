@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.directories import ContainerDirectories
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.model.records import HostConfig
     from ketch.engine.model.requests import NewContainer
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.container_volumes import ContainerVolumes
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.model import Image
@@ -54,6 +56,7 @@ class Creation(Struct, frozen=True, eq=False):
     directories: ContainerDirectories
     network: NetworkManager
     links: Links
+    user_namespaces: UserNamespaces
     events: EventBus
     log_default: LogConfig
     cgroups: ContainerCgroups
@@ -69,13 +72,23 @@ class Creation(Struct, frozen=True, eq=False):
         secrets.check(host)
         self.cgroups.check_parent(host.cgroup_parent)
         limits.normalize(host)
-        networking = wanted.networking
         if config.network_disabled:
-            host.network_mode, networking = "none", {}
+            host.network_mode = "none"
         shared_namespaces.resolve(host, self.store)
         if not host.cgroupns_mode:
             host.cgroupns_mode = default_cgroup_namespace()
         shared_namespaces.without_label(host)
+        with self.user_namespaces.of_container(host) as user_namespace:
+            container = await self._created(wanted, name, user_namespace)
+        self.container_volumes.announce(container)
+        self.events.of_container(container, "create")
+        await self.store.flush()
+        return container, warnings
+
+    async def _created(self, wanted: NewContainer, name: str, user_namespace: UserNamespace | None) -> Container:
+        """The container, whose row is written."""
+        config, host = wanted.config, wanted.host
+        networking = {} if config.network_disabled else wanted.networking
         image = self.images.resolve(config.image, wanted.platform or "")
         merged = merge.merge(config, image.config.config or RunConfig())
         path, args = merge.command_of(merged)
@@ -89,6 +102,7 @@ class Creation(Struct, frozen=True, eq=False):
             host=host,
             path=path,
             args=args,
+            user_namespace=user_namespace,
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
@@ -103,10 +117,7 @@ class Creation(Struct, frozen=True, eq=False):
         with self.images.pinned(image):
             await self._make(container, image, size, wanted)
         failpoint("create.row-written")
-        self.container_volumes.announce(container)
-        self.events.of_container(container, "create")
-        await self.store.flush()
-        return container, warnings
+        return container
 
     async def _make(self, container: Container, image: Image, size: int, wanted: NewContainer) -> None:
         """Make the volumes, files and row, or nothing of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.namespaces.mode import ModeKind
-from ketch.errors import Conflict, InvalidArgument, NotFound, UnclassifiedArgument
+from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation.namespace_modes import of_container
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def other(store: ContainerStore, ref: str, kind: str) -> Container:
 
 
 def path(store: ContainerStore, ref: str, kind: str) -> str:
-    """The path of the namespace of another, running container: ``network``, ``pid`` or ``ipc`` (KetchError)."""
+    """The path of a namespace of another, running container: ``network``, ``pid``, ``ipc``, ``user`` (KetchError)."""
     found = other(store, ref, kind)
     if not found.state.running:
         if kind == "network":
@@ -64,3 +64,15 @@ def path(store: ContainerStore, ref: str, kind: str) -> str:
             "(hint: use IpcMode:shareable for the donor container)"
         )
     return f"/proc/{found.state.pid}/ns/{'net' if kind == 'network' else kind}"
+
+
+def check_users(store: ContainerStore, container: Container) -> None:
+    """Refuse to share what belongs to another user namespace than the container was made for (FailedPrecondition)."""
+    for ref in container.host.joined:
+        found = other(store, ref, "user")
+        if found.user_namespace != container.user_namespace:
+            raise FailedPrecondition(
+                f"share the namespaces of container {found.name}: it is in another user namespace than "
+                f"{container.name} was made for",
+                hint=f"remove {container.name} and make it again",
+            )

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from ketch.engine.containers import shared_namespaces
+from ketch.engine.model.namespaces.user import through
 from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.failpoints import followed
@@ -52,18 +53,20 @@ class StartMessages(Struct, frozen=True, eq=False):
         cgroup = self.cgroups.choose(container)
         bundle_dir, spec = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
+        rootfs = through(container.user_namespace, self.snapshots.mounts(container.id, image.chain_ids))
         return {
             "op": "start",
             "id": container.id,
             "bundle": bundle_dir,
             "run_dir": self.paths.run_dir(container.id),
-            "rootfs": cast("list[OciMount]", self.snapshots.mounts(container.id, image.chain_ids)),
+            "rootfs": cast("list[OciMount]", rootfs),
             "tty": container.config.tty,
             "stdin": container.config.open_stdin,
             "stdin_once": container.config.stdin_once,
             "pidns": self._pid_namespace(container.host.pid),
             "namespaces": bundle.new_namespaces(spec),
             "timing": followed() is not None,
+            "userns": container.user_namespace is not None,
             "cgroup": cgroup,
             "log": log,
         }
@@ -84,6 +87,7 @@ class StartMessages(Struct, frozen=True, eq=False):
             raise
         if (other := container.host.network.container) is not None:
             self._take_names(container, shared_namespaces.other(self.store, other, "network"))
+        shared_namespaces.check_users(self.store, container)
         spec = bundle.build(container, directory, cgroup, partial(shared_namespaces.path, self.store))
         bundle.add_environment(spec["process"], self.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):

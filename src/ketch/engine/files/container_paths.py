@@ -20,6 +20,8 @@ from ketch.storage.archive.write import write_directory, write_entry
 if TYPE_CHECKING:
     from typing import IO
 
+    from ketch.engine.model.namespaces.user import UserNamespace
+
 _MAX_LINKS = 255
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -59,7 +61,8 @@ class Located:
     A directory that was asked for as such has no entry and is ``parent_fd`` itself.
     """
 
-    def __init__(self, root_fd: int, path: str, who: str) -> None:
+    def __init__(self, root_fd: int, path: str, who: str, owners: UserNamespace | None = None) -> None:
+        self._owners = owners
         self.path = path
         self.entry = "" if wants_directory(path) else base(path)
         parent = path if wants_directory(path) else posixpath.dirname(path)
@@ -90,11 +93,11 @@ class Located:
         """Write the file as a tar stream under the path's last name; entries of the root begin with ``/``."""
         name = base(self.path)
         if self.entry and not stat.S_ISDIR(self.status.st_mode):
-            write_entry(self.parent_fd, self.entry, name, target)
+            write_entry(self.parent_fd, self.entry, name, target, self._owners)
             return
         fd = os.open(self.entry or ".", _READ | os.O_NOFOLLOW, dir_fd=self.parent_fd)
         try:
-            write_directory(fd, "" if name == "/" else name, target)
+            write_directory(fd, "" if name == "/" else name, target, self._owners)
         finally:
             os.close(fd)
 

@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import os
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
+from ketch.engine.model.namespaces.user import through
 from ketch.engine.spec import bundle
 from ketch.engine.volumes import mount_plan
 from ketch.errors import Conflict, DataLoss, NotFound, Unavailable
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.live.containers import LiveContainers
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.paths import ContainerPaths
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
-    from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.storage.snapshots.overlay import Snapshots
 
 _PATIENCE_S = 1.0
@@ -39,10 +42,14 @@ _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
 
 class Files:
-    """``root_fd`` leads to the container's files until `close`, which may be called in any thread, once."""
+    """``root_fd`` leads to the container's files until `close`, which may be called in any thread, once.
 
-    def __init__(self, root_fd: int, *closers: Callable[[], object]) -> None:
+    ``owners`` is the user namespace through whose mapping they are seen.
+    """
+
+    def __init__(self, root_fd: int, *closers: Callable[[], object], owners: UserNamespace | None = None) -> None:
         self.root_fd = root_fd
+        self.owners = owners
         self._closers = closers
 
     def close(self) -> None:
@@ -84,11 +91,12 @@ class ContainerViews(Struct, frozen=True, eq=False):
 
         def running() -> Files:
             fd = view.root_of_process(container.state.pid, container.id)
-            return Files(fd, lambda: os.close(fd))
+            return Files(fd, lambda: os.close(fd), owners=container.user_namespace)
 
         def stopped() -> Found:
-            found = view.of_snapshot(self._root(container, readonly=True), [], self.paths.directory(container.id))
-            return Files(found.root_fd, found.close), found.missing
+            root = self._root(container, readonly=True)
+            found = view.of_snapshot(root, [], self.paths.directory(container.id), _maps(container))
+            return Files(found.root_fd, found.close, owners=container.user_namespace), found.missing
 
         return await self._patiently(container, running, stopped)
 
@@ -109,7 +117,8 @@ class ContainerViews(Struct, frozen=True, eq=False):
                 self.check(container)
                 if not container.state.running:
                     files = (await asyncio.to_thread(self._of_snapshot, container, readonly=False))[0]
-                    return Files(files.root_fd, lambda: loop.call_soon_threadsafe(lock.release), files.close)
+                    release = partial(loop.call_soon_threadsafe, lock.release)
+                    return Files(files.root_fd, release, files.close, owners=container.user_namespace)
             except BaseException:
                 lock.release()
                 raise
@@ -175,11 +184,12 @@ class ContainerViews(Struct, frozen=True, eq=False):
             self.paths.directory(container.id),
             container.id,
         )
-        return Files(found.root_fd, found.close)
+        return Files(found.root_fd, found.close, owners=container.user_namespace)
 
     def _root(self, container: Container, *, readonly: bool) -> list[OciMount]:
         image = self.images.resolve(container.image_id)
-        return cast("list[OciMount]", self.snapshots.mounts(container.id, image.chain_ids, readonly=readonly))
+        mounts = self.snapshots.mounts(container.id, image.chain_ids, readonly=readonly)
+        return cast("list[OciMount]", through(container.user_namespace, mounts))
 
     def _of_snapshot(self, container: Container, *, readonly: bool) -> Found:
         user = f"files-{secrets.token_hex(8)}"
@@ -190,15 +200,21 @@ class ContainerViews(Struct, frozen=True, eq=False):
             undo.callback(self.volumes.detach, names, user)
             if not readonly:  # what is written there belongs into the source, which the start would make
                 mount_plan.make_sources([point for point in container.mounts if point.spec is None])
-            entries: list[Any] = mount_plan.oci_mounts(container.mounts, container.host)
-            entries += bundle.file_mounts(directory, container)
+            within = container.user_namespace
+            entries: list[Any] = mount_plan.oci_mounts(container.mounts, container.host, within)
+            entries += bundle.file_mounts(directory, container, within)
             # A tmpfs is empty until the start; a source that is gone is the start's to complain about.
             entries = [
                 e for e in entries if e["type"] == "overlay" or (e["type"] == "bind" and os.path.exists(e["source"]))
             ]
-            found = view.of_snapshot(self._root(container, readonly=readonly), entries, directory)
+            found = view.of_snapshot(self._root(container, readonly=readonly), entries, directory, _maps(container))
             undo.pop_all()
-        return Files(found.root_fd, lambda: self.volumes.detach(names, user), found.close), found.missing
+        detach = partial(self.volumes.detach, names, user)
+        return Files(found.root_fd, detach, found.close, owners=within), found.missing
+
+
+def _maps(container: Container) -> tuple[list[OciIdMapping], list[OciIdMapping]] | None:
+    return container.user_namespace.oci() if container.user_namespace is not None else None
 
 
 def _restless(container: Container) -> Unavailable:

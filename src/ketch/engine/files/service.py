@@ -22,7 +22,7 @@ from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, Unclas
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
 from ketch.storage.archive import compression
-from ketch.storage.archive.into import extract_into
+from ketch.storage.archive.into import Ownership, extract_into
 from ketch.storage.archive.write import write_directory
 from ketch.threads import in_own_thread
 
@@ -70,7 +70,7 @@ class FileService(Struct, frozen=True, eq=False):
         container = self.store.get(ref)
         files = await self.views.open_files(container)
         try:
-            found = await in_own_thread(lambda: container_paths.Located(files.root_fd, path, ref))
+            found = await in_own_thread(lambda: container_paths.Located(files.root_fd, path, ref, files.owners))
         except BaseException:
             files.close()
             raise
@@ -85,7 +85,7 @@ class FileService(Struct, frozen=True, eq=False):
         def write(target: IO[bytes]) -> None:
             root_fd = paths.open_in(files.root_fd, "/", os.O_RDONLY | os.O_DIRECTORY)
             try:
-                write_directory(root_fd, None, target)
+                write_directory(root_fd, None, target, files.owners)
             finally:
                 os.close(root_fd)
 
@@ -126,7 +126,7 @@ class FileService(Struct, frozen=True, eq=False):
 
         def unpack() -> None:
             with files:
-                _extract(target, files.root_fd, reader, replace=replace, as_user=as_user)
+                _extract(target, files, reader, replace=replace, as_user=as_user)
 
         work = self.tasks.start(in_own_thread(unpack))
         try:
@@ -167,8 +167,8 @@ class _Destination(Struct, frozen=True):
     path: str
 
 
-def _extract(target: _Destination, root_fd: int, reader: BodyReader, *, replace: bool, as_user: bool) -> None:
-    container = target.container
+def _extract(target: _Destination, files: Files, reader: BodyReader, *, replace: bool, as_user: bool) -> None:
+    container, root_fd = target.container, files.root_fd
     try:
         target_fd = paths.open_in(root_fd, target.path, paths.O_PATH)
     except OSError as e:
@@ -186,7 +186,8 @@ def _extract(target: _Destination, root_fd: int, reader: BodyReader, *, replace:
             return  # nothing is an archive of nothing, for Docker
         try:
             with compression.reader(source, "archive") as plain:
-                extract_into(plain, root_fd, target.path, target_fd, replace=replace, owner=owner)
+                whose = Ownership(owner, files.owners)
+                extract_into(plain, root_fd, target.path, target_fd, replace=replace, whose=whose)
                 while plain.read(_DRAIN):
                     pass
         except InvalidArgument as e:

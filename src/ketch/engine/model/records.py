@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from ketch.engine.model.namespaces.mode import NamespaceMode
+from ketch.engine.model.namespaces.user import UserNamespace  # noqa: TC001 - msgspec reads the annotation at run time
 from ketch.oci.config import StringSet  # noqa: TC001 - msgspec reads the annotation at run time
 
 _SPECIAL = {
@@ -510,5 +511,6 @@ class Container(msgspec.Struct, kw_only=True):
     desired_macs: dict[str, str] = msgspec.field(default_factory=dict)  # by network: as asked for
     own_hosts: str = ""  # our lines in its /etc/hosts
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
+    user_namespace: UserNamespace | None = None  # None: the host's
     name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
     pending: Pending | None = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.engine.model.execs import ExecConfig
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.model.records import Container, DeviceMapping, HostConfig
     from ketch.runtime.oci_types import (
         OciCapabilities,
@@ -305,6 +306,9 @@ def _namespaces(container: Container, namespace_of: Callable[[str, str], str]) -
             result.append({"type": kind, "path": namespace_of(mode.container, kind)})
         elif not mode.is_host:
             result.append({"type": kind})
+    if container.user_namespace is not None:
+        shared = host.joined[:1]  # what is shared belongs to that container's user namespace
+        result.append({"type": "user", "path": namespace_of(shared[0], "user")} if shared else {"type": "user"})
     return result
 
 
@@ -314,12 +318,14 @@ def new_namespaces(spec: OciConfig) -> list[str]:
     return [entry["type"] for entry in entries if "path" not in entry and entry["type"] not in ("mount", "cgroup")]
 
 
-def file_mounts(directory: str, container: Container) -> list[OciMount]:
+def file_mounts(directory: str, container: Container, within: UserNamespace | None = None) -> list[OciMount]:
     """The mounts of hostname, hosts and resolv.conf, without those that the user replaces.
 
-    ``--read-only`` makes them read-only, too.
+    ``--read-only`` makes them read-only, too; ``within`` a user namespace they belong to its root.
     """
     options = ["rbind", "rprivate", *(["ro"] if container.host.readonly_rootfs else [])]
+    if within is not None:
+        options.append("idmap")
     taken = {point.destination for point in container.mounts}
     return [
         {
@@ -359,7 +365,8 @@ def build(
         for mount in mount_list:
             if mount["type"] == "cgroup":
                 mount["options"] = [word for word in mount["options"] if word != "ro"]
-    user_mounts = mount_plan.oci_mounts(container.mounts, host)
+    within = container.user_namespace
+    user_mounts = mount_plan.oci_mounts(container.mounts, host, within)
     replaced = {m["destination"] for m in user_mounts}
     # A /dev of the user's has its own pts and shm, as Docker sees it.
     below = ("/dev/",) if "/dev" in replaced else ()
@@ -368,14 +375,14 @@ def build(
         "ociVersion": "1.2.0",
         "process": process(container, caps, no_new_privs),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "mounts": mount_list + _outer_first([*file_mounts(directory, container), *user_mounts]),
+        "mounts": mount_list + _outer_first([*file_mounts(directory, container, within), *user_mounts]),
         "annotations": _annotations(container),
         "linux": {
             "cgroupsPath": cgroups_path,
             "namespaces": namespaces,
             "resources": limited,
             "devices": nodes,
-            "sysctl": interface_settings.others(host),
+            "sysctl": interface_settings.others(host, within),
             "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, unconfined_paths),
             "readonlyPaths": _paths(host.readonly_paths, defaults.READONLY_PATHS, unconfined_paths),
         },
@@ -384,6 +391,8 @@ def build(
         spec["hostname"] = hostname(container)
         if container.config.domainname:
             spec["domainname"] = container.config.domainname
+    if within is not None:
+        spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = within.oci()
     if seccomp is not None:
         spec["linux"]["seccomp"] = seccomp
     if of_root := propagation.of_root(container.mounts):

@@ -14,17 +14,18 @@ from ketch.network.model.record import ENDPOINT_SYSCTLS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.model.records import Container, EndpointSettings, HostConfig
     from ketch.network.links.interface_sysctls import Setting
     from ketch.network.model.record import Endpoint
 
 
-def others(host: HostConfig) -> dict[str, str]:
-    """The sysctls of no interface, which the container's first process sets."""
+def others(host: HostConfig, within: UserNamespace | None = None) -> dict[str, str]:
+    """The sysctls of no interface, which the container's first process sets, ``within`` a user namespace perhaps."""
     sysctls = host.sysctls or {}
     if host.network.is_another:
         return sysctls
-    sysctls = {**_defaults(), **sysctls}
+    sysctls = {**(_defaults_within(within) if within else _defaults()), **sysctls}
     if host.network.kind is not ModeKind.NETWORK:
         return sysctls
     of_interfaces = interface_sysctls.named(sysctls)
@@ -42,6 +43,12 @@ def _defaults() -> dict[str, str]:
         if f.read().split() != ["0", "0", "4294967295"]:
             del defaults["net.ipv4.ping_group_range"]
     return {name: value for name, value in defaults.items() if os.path.exists("/proc/sys/" + name.replace(".", "/"))}
+
+
+def _defaults_within(namespace: UserNamespace) -> dict[str, str]:
+    """The defaults in a user namespace, whose groups alone can be named there."""
+    ping = {"net.ipv4.ping_group_range": f"0 {sum(part.size for part in namespace.gids) - 1}"}
+    return {name: ping.get(name, value) for name, value in _defaults().items()}
 
 
 def wanted(container: Container, settings: EndpointSettings) -> list[Setting]:

@@ -158,12 +158,3 @@ def _entries(ranges: Ranges, within: Sequence[IdRange]) -> list[OciIdMapping]:
                 outside = part.outside + first - part.inside
                 found.append({"containerID": r.disk + first - r.inside, "hostID": outside, "size": size})
     return found
-
-
-def from_outside(within: UserNamespace) -> tuple[list[OciIdMapping], list[OciIdMapping]]:
-    """The mappings of a mount that shows the machine's ids as those which they are in a user namespace."""
-
-    def entries(ranges: Sequence[IdRange]) -> list[OciIdMapping]:
-        return [{"containerID": part.outside, "hostID": part.inside, "size": part.size} for part in ranges]
-
-    return entries(within.uids), entries(within.gids)

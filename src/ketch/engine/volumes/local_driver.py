@@ -46,6 +46,11 @@ def is_needed(options: Mapping) -> bool:
     return bool(options.get("device"))
 
 
+def is_elsewhere(options: Mapping) -> bool:
+    """Whether they mount what others may see, too: a directory of the host, a share, a disk; no memory of its own."""
+    return is_needed(options) and options["type"] != "tmpfs"
+
+
 def mount(name: str, mountpoint: str, options: Mapping) -> None:
     """Mount at ``mountpoint``, unless it is mounted (KetchError with the kernel's reason)."""
     if host_mount.is_mounted(mountpoint):

@@ -22,7 +22,7 @@ from ketch.engine.model.records import (
     MountPoint,
     VolumeOptions,
 )
-from ketch.engine.volumes import idmaps, propagation
+from ketch.engine.volumes import idmaps, local_driver, propagation
 from ketch.engine.volumes.mount_spec import (
     check_target,
     of_mount,
@@ -36,6 +36,7 @@ from ketch.errors import FailedPrecondition, InvalidArgument, MountMismatch, Not
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.volumes.store import VolumeStore
     from ketch.runtime.oci_types import OciMount
 
@@ -113,6 +114,8 @@ def _make(
             point.name, driver=driver, labels=options.labels, options=config.options, made_for=made_for
         )
         point.name, point.source = volume.name, volume.mountpoint
+        if not point.idmap and local_driver.is_elsewhere(volume.options):
+            point.idmap = idmaps.NONE
     elif point.type == "bind" and point.idmap == idmaps.OWNER and not os.path.lexists(point.source):
         trees.make_path(point.source)  # its owner is wanted now; other sources are made by the start
     elif point.type == "image" and image_view is not None:
@@ -187,10 +190,13 @@ def make_sources(points: Sequence[MountPoint]) -> None:
             ) from e
 
 
-def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
-    """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children."""
+def oci_mounts(points: list[MountPoint], host: HostConfig, within: UserNamespace | None = None) -> list[OciMount]:
+    """The ``mounts`` entries of an OCI bundle for these mount points and ``--tmpfs``, parents before children.
+
+    ``within`` is the container's user namespace.
+    """
     covered = {posixpath.normpath(target) for target in host.tmpfs or {}}
-    result = [_oci_mount(point) for point in points if point.destination not in covered]
+    result = [_oci_mount(point, within) for point in points if point.destination not in covered]
     for target, words in (host.tmpfs or {}).items():
         options = without_opposites(_PRIVATE, tmpfs_option_words(words))
         result.append(
@@ -199,7 +205,12 @@ def oci_mounts(points: list[MountPoint], host: HostConfig) -> list[OciMount]:
     return sorted(result, key=lambda m: m["destination"].count("/"))
 
 
-def _oci_mount(point: MountPoint) -> OciMount:
+def _idmap(point: MountPoint) -> str:
+    """The mapping of a bind or a volume: as asked for, else a volume's ids are the container's own."""
+    return point.idmap or (idmaps.CONTAINER if point.type == "volume" else idmaps.NONE)
+
+
+def _oci_mount(point: MountPoint, within: UserNamespace | None) -> OciMount:
     entry: OciMount = {"destination": point.destination, "type": point.type, "source": point.source}
     if point.type == "tmpfs":
         words = tmpfs_words(point.spec) if point.spec is not None else _PRIVATE
@@ -210,9 +221,13 @@ def _oci_mount(point: MountPoint) -> OciMount:
     if subpath := _subpath(point):
         options.append(f"X-mount.subdir={subpath}")
     if point.type == "image":
-        return {**entry, "type": "overlay", "source": "overlay", "options": options}
-    if point.idmap and point.idmap != idmaps.OWNER:
-        entry["uidMappings"], entry["gidMappings"] = idmaps.oci(point.idmap)
+        mapped = ["idmap"] if within else []
+        return {**entry, "type": "overlay", "source": "overlay", "options": [*options, *mapped]}
+    idmap = _idmap(point)
+    if idmap == idmaps.CONTAINER and within is not None:
+        options.append("idmap")
+    elif idmap not in (idmaps.CONTAINER, idmaps.NONE, idmaps.OWNER):
+        entry["uidMappings"], entry["gidMappings"] = idmaps.oci(idmap, within)
         options.append("idmap")
     return {**entry, "type": "bind", "options": options}
 

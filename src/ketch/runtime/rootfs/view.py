@@ -20,15 +20,19 @@ from errno import ENOENT, ENOTDIR, EROFS
 
 from ketch.linux import mount as m
 from ketch.linux import ns
+from ketch.linux.caps import owner_of_files
+from ketch.runtime import user_namespaces
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs import root as rootfs
+from ketch.runtime.user_namespaces import OpenUserNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ketch.runtime.oci_types import OciMount
+    from ketch.runtime.oci_types import OciIdMapping, OciMount
 
+    Maps = tuple[list[OciIdMapping], list[OciIdMapping]]
     Trees = Callable[[], tuple[int, list[tuple[str, int]]]]
 
 
@@ -100,24 +104,30 @@ def of_directory(path: str) -> int:
     return tree_fd
 
 
-def of_snapshot(root: list[OciMount], entries: list[OciMount], mount_point: str) -> View:
+def of_snapshot(root: list[OciMount], entries: list[OciMount], mount_point: str, maps: Maps | None = None) -> View:
     """The root that these mounts make (see `root.attach`), with the ``bind`` and image mounts of a bundle in it.
 
+    ``maps``: those of users and of groups of the container's user namespace, for mounts with the option ``idmap``.
     Raises OSError and RuntimeFailure.  Places that are missing are made, unless the root is read-only.
     """
+    user = OpenUserNamespace(user_namespaces.make(*maps), *maps) if maps is not None else None
 
     def trees() -> tuple[int, list[tuple[str, int]]]:
-        root_fd = rootfs.open_root(root[0])
+        root_fd = rootfs.open_root(root[0], user)
         parts: list[tuple[str, int]] = []
         try:
             for entry in entries:
-                parts.extend((mount.destination, mount.tree_fd) for mount in mounts.prepare([entry]))
+                parts.extend((mount.destination, mount.tree_fd) for mount in mounts.prepare([entry], user))
         except BaseException:
             _close(root_fd, parts)
             raise
         return root_fd, parts
 
-    return _assemble(trees, mount_point)
+    try:
+        return _assemble(trees, mount_point, user.root() if user is not None else (0, 0))
+    finally:
+        if user is not None:
+            user.close()
 
 
 def mount_of(fd: int) -> tuple[int, bool]:
@@ -127,7 +137,8 @@ def mount_of(fd: int) -> tuple[int, bool]:
     return int(identity.split()[1]), bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
 
 
-def _assemble(trees: Trees, mount_point: str) -> View:
+def _assemble(trees: Trees, mount_point: str, owner: tuple[int, int] = (0, 0)) -> View:
+    """The view of these trees; ``owner`` is whose the places are that have to be made for them."""
     found: list[View] = []
 
     def work() -> None:
@@ -142,7 +153,9 @@ def _assemble(trees: Trees, mount_point: str) -> View:
                     m.mount_setattr(fd, set_=_GUARD, propagation=m.MS_PRIVATE, recursive=True)
                 rootfs.attach_trees([root_fd], mount_point)
                 rootfs.enter(mount_point)
-                found.append(View(os.open("/", paths.O_PATH | os.O_DIRECTORY), ns_fd, _attach(root_fd, parts)))
+                with owner_of_files(*owner):
+                    missing = _attach(root_fd, parts)
+                found.append(View(os.open("/", paths.O_PATH | os.O_DIRECTORY), ns_fd, missing))
             finally:
                 _close(root_fd, parts)
         except BaseException:

@@ -12,38 +12,54 @@ import os
 import posixpath
 import stat
 from errno import EDQUOT, ENOSPC, EROFS, EXDEV
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgument, ResourceExhausted
+from ketch.linux.caps import owner_of_files
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_beneath, openat2
 from ketch.storage.archive import tar
 from ketch.storage.archive.extract import Extractor, relative
+from ketch.storage.archive.owners import on_files
 
 if TYPE_CHECKING:
+    from ketch.storage.archive.owners import Owners
     from ketch.storage.archive.tar import Member, Source
 
 
-def extract_into(
-    source: Source, root_fd: int, path: str, directory_fd: int, *, replace: bool, owner: tuple[int, int] | None
-) -> int:
+def extract_into(source: Source, root_fd: int, path: str, directory_fd: int, *, replace: bool, whose: Ownership) -> int:
     """Unpack a plain tar into the directory ``path`` of the root, open as ``directory_fd``; returns bytes of files.
 
     Descriptors stay the caller's.  Without ``replace`` a directory and something else never take each other's place
-    (InvalidArgument, in Docker's words).  ``owner`` is who gets everything, None: whom the archive says.
+    (InvalidArgument, in Docker's words).
     Raises InvalidArgument for a broken archive; what was written by then stays.
     """
-    return _Into(root_fd, path, directory_fd, replace, owner).run(tar.TarReader(source))
+    into = _Into(root_fd, path, directory_fd, replace, whose)
+    if whose.owners is None:
+        return into.run(tar.TarReader(source))
+    # What is made on a mapped mount has to be one of the mapped users'.
+    with owner_of_files(*whose.owners.outside(0, 0)):
+        return into.run(tar.TarReader(source))
+
+
+class Ownership(NamedTuple):
+    """The rule by which files get owners: ``all_to`` one, or as the archive says; by the ids inside of ``owners``."""
+
+    all_to: tuple[int, int] | None = None
+    owners: Owners | None = None
+
+    def of(self, uid: int, gid: int) -> tuple[int, int]:
+        """The owner of a file, for which the archive says so (InvalidArgument)."""
+        inside = self.all_to or (uid, gid)
+        return self.owners.outside(*inside) if self.owners is not None else inside
 
 
 class _Into(Extractor):
-    def __init__(
-        self, root_fd: int, path: str, directory_fd: int, replace: bool, owner: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, root_fd: int, path: str, directory_fd: int, replace: bool, whose: Ownership) -> None:
         super().__init__(directory_fd, layer=False)
         self._container_fd = root_fd
         self._path = path
         self._replace = replace
-        self._all_owner = owner
+        self._whose = whose
 
     def _open(self, path: str, flags: int) -> int:
         try:
@@ -66,6 +82,8 @@ class _Into(Extractor):
         """Skip the archive's root: the target's own metadata stays."""
 
     def _member(self, archive: tar.TarReader, member: Member) -> None:
+        if self._whose.owners is not None and member.xattrs:
+            member.xattrs = on_files(member.xattrs, self._whose.owners)
         try:
             super()._member(archive, member)
         except OSError as e:
@@ -77,8 +95,8 @@ class _Into(Extractor):
 
     def _make_parent(self, dir_fd: int, name: str) -> None:
         super()._make_parent(dir_fd, name)
-        if self._all_owner is not None:
-            os.chown(name, *self._all_owner, dir_fd=dir_fd, follow_symlinks=False)
+        if self._whose.all_to is not None:
+            os.chown(name, *self._whose.of(0, 0), dir_fd=dir_fd, follow_symlinks=False)
 
     def _clear(self, dir_fd: int, name: str) -> None:
         if not self._replace and _is_directory(dir_fd, name):
@@ -94,7 +112,7 @@ class _Into(Extractor):
         return posixpath.join(self._parent if self._parent not in ("", "\0", ".") else "", name)
 
     def _owner(self, member: Member) -> tuple[int, int]:
-        return (member.uid, member.gid) if self._all_owner is None else self._all_owner
+        return self._whose.of(member.uid, member.gid)
 
 
 def _is_directory(dir_fd: int, name: str) -> bool | None:

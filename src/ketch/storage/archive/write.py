@@ -14,9 +14,12 @@ from typing import IO, TYPE_CHECKING
 from ketch import trees
 from ketch.errors import InvalidArgument, Unavailable
 from ketch.storage.archive import pax
+from ketch.storage.archive.owners import archived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ketch.storage.archive.owners import Owners
 
     Xattrs = list[tuple[bytes, bytes]]
 
@@ -46,9 +49,12 @@ def write_tree(root: str, target: IO[bytes]) -> None:
         os.close(root_fd)
 
 
-def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
-    """Write an open directory as ``name``, or, for None, only its content; ``fd`` stays the caller's."""
-    writer = TreeWriter(target.write)
+def write_directory(fd: int, name: str | None, target: IO[bytes], owners: Owners | None = None) -> None:
+    """Write an open directory as ``name``, or, for None, only its content; ``fd`` stays the caller's.
+
+    ``owners``: the user namespace through whose mapping the tree is seen.
+    """
+    writer = _writer(target, owners)
     if name is None:
         writer.content(fd, "")
     else:
@@ -56,9 +62,9 @@ def write_directory(fd: int, name: str | None, target: IO[bytes]) -> None:
     writer.end()
 
 
-def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes]) -> None:
+def write_entry(dir_fd: int, entry: str, name: str, target: IO[bytes], owners: Owners | None = None) -> None:
     """Write the entry ``entry`` of an open directory under another name (FileNotFoundError)."""
-    writer = TreeWriter(target.write)
+    writer = _writer(target, owners)
     writer.entry(dir_fd, entry, name)
     writer.end()
 
@@ -148,14 +154,24 @@ class TreeWriter:
         xattrs: Xattrs | None = None,
     ) -> None:
         """Add a member's header (InvalidArgument)."""
-        numbers = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, size, status.st_mtime_ns)
+        numbers = (stat.S_IMODE(status.st_mode), *self.owner(status), size, status.st_mtime_ns)
         device = None
         if kind in (pax.CHAR, pax.BLOCK_DEVICE):
             device = os.major(status.st_rdev), os.minor(status.st_rdev)
         try:
-            self._out.add(pax.header(kind, _bytes(path), numbers, link, device=device, xattrs=xattrs or ()))
+            self._out.add(
+                pax.header(kind, _bytes(path), numbers, link, device=device, xattrs=self.attributes(xattrs or []))
+            )
         except ValueError as e:
             raise InvalidArgument(f"archive `{path}`: {e}") from e
+
+    def owner(self, status: os.stat_result) -> tuple[int, int]:
+        """The owner that a member has for its file's."""
+        return status.st_uid, status.st_gid
+
+    def attributes(self, xattrs: Xattrs) -> Xattrs:
+        """The extended attributes that a member has for its file's."""
+        return xattrs
 
     def marker(self, path: str) -> None:
         """Add an empty file without owner and time, whose name alone says something."""
@@ -293,6 +309,24 @@ class TreeWriter:
         xattrs = _xattrs(fd)
         self.member(pax.FILE, path, status, size=status.st_size, xattrs=xattrs)
         self.file(fd, path, status, xattrs)
+
+
+class _MappedWriter(TreeWriter):
+    """A writer of trees that are seen through a user namespace's mapping."""
+
+    def __init__(self, write: Callable[[bytes | memoryview], object], owners: Owners) -> None:
+        super().__init__(write)
+        self._owners = owners
+
+    def owner(self, status: os.stat_result) -> tuple[int, int]:
+        return self._owners.inside(status.st_uid, status.st_gid)
+
+    def attributes(self, xattrs: Xattrs) -> Xattrs:
+        return archived(xattrs, self._owners)
+
+
+def _writer(target: IO[bytes], owners: Owners | None) -> TreeWriter:
+    return TreeWriter(target.write) if owners is None else _MappedWriter(target.write, owners)
 
 
 def _bytes(path: str) -> bytes:

@@ -22,11 +22,11 @@ _ROOM = 16  # connections that wait
 
 
 class AgentSocket:
-    """A listening socket; `close` ends it and its connections."""
+    """A listening socket, of ``owner`` by the machine's ids; `close` ends it and its connections."""
 
-    def __init__(self, directory: str, name: str, mount: CommandMount) -> None:
+    def __init__(self, directory: str, name: str, mount: CommandMount, owner: tuple[int, int]) -> None:
         self.path = os.path.join(directory, name)
-        self._mount = mount
+        self._mount, self._owner = mount, owner
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
         self._directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -38,7 +38,7 @@ class AgentSocket:
 
     async def listen(self) -> None:
         """Begin to accept connections (OSError)."""
-        os.chown(self.path, self._mount.uid, self._mount.gid)
+        os.chown(self.path, *self._owner)
         os.chmod(self.path, self._mount.mode & 0o777)
         self._server = await asyncio.start_unix_server(self._accepted, sock=self._socket, backlog=_ROOM)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand
     from ketch.engine.build.command.networks import CommandNetwork
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.runtime.oci_types import OciConfig, OciMount, OciNamespace, OciProcess
 
 _RESOURCES = {
@@ -43,10 +44,11 @@ _INFINITY = 2**64 - 1
 class Surroundings(Struct, frozen=True, kw_only=True):
     """The surroundings of a command: network, cgroup, the directory that has hosts and resolv.conf.
 
-    ``secret_env`` is a file with variables.
+    ``secret_env`` is a file with variables; ``users`` the user namespace, None for the host's.
     """
 
     network: CommandNetwork
+    users: UserNamespace | None = None
     directory: str
     cgroup: str
     secret_env: str = ""
@@ -68,17 +70,19 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
         "process": {**_process(command), "oomScoreAdj": 0},
         "root": {"path": "rootfs", "readonly": command.root_readonly},
         "hostname": around.network.hostname,
-        "mounts": _mounts(command, around.directory, mounts),
+        "mounts": _mounts(command, around, mounts),
         "annotations": {ANNOTATION_USER: command.user, ANNOTATION_OWN_CWD: ""},
         "linux": {
             "cgroupsPath": around.cgroup,
-            "namespaces": _namespaces(command, around.network.namespace),
+            "namespaces": _namespaces(command, around),
             "resources": limited,
             "devices": nodes,
             "maskedPaths": [] if command.insecure else list(defaults.MASKED_PATHS),
             "readonlyPaths": [] if command.insecure else list(defaults.READONLY_PATHS),
         },
     }
+    if around.users is not None:
+        spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = around.users.oci()
     if not command.insecure:
         spec["linux"]["seccomp"] = seccomp_default.profile(caps)
     if around.secret_env:
@@ -129,8 +133,9 @@ def _host(command: BuildCommand) -> HostConfig:
     return host
 
 
-def _namespaces(command: BuildCommand, network: str) -> list[OciNamespace]:
-    """Namespaces of its own, and perhaps another container's ``network``."""
+def _namespaces(command: BuildCommand, around: Surroundings) -> list[OciNamespace]:
+    """Namespaces of its own, and perhaps another container's network with the users whose it is."""
+    network, users = around.network.namespace, around.network.users
     found: list[OciNamespace] = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts")]
     if network:
         found.append({"type": "network", "path": network})
@@ -138,10 +143,12 @@ def _namespaces(command: BuildCommand, network: str) -> list[OciNamespace]:
         found.append({"type": "network"})
     if cgroups.default_namespace() == "private":
         found.append({"type": "cgroup"})
+    if around.users is not None:
+        found.append({"type": "user", "path": users} if users else {"type": "user"})
     return found
 
 
-def _mounts(command: BuildCommand, directory: str, mounts: Sequence[OciMount]) -> list[OciMount]:
+def _mounts(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount]) -> list[OciMount]:
     """All mounts, parents before children; a command's own take the place of those that every container has."""
     replaced = {mount["destination"] for mount in mounts}
     below = ("/dev/",) if "/dev" in replaced else ()
@@ -149,8 +156,8 @@ def _mounts(command: BuildCommand, directory: str, mounts: Sequence[OciMount]) -
         {
             "destination": f"/etc/{name}",
             "type": "bind",
-            "source": f"{directory}/{name}",
-            "options": ["rbind", "ro", "nosuid", "nodev", "noexec"],
+            "source": f"{around.directory}/{name}",
+            "options": ["rbind", "ro", "nosuid", "nodev", "noexec", *(["idmap"] if around.users else [])],
         }
         for name in ("resolv.conf", "hosts")
     ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, CommandMount
     from ketch.engine.build.command.networks import CommandNetwork
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.oci_types import OciMount
     from ketch.runtime.protocol import StartContainer
@@ -47,10 +48,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CommandFiles:
-    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made."""
+    """The files of one command.  Blocking; `forget`, then `remove`, take back whatever was made.
+
+    ``users``: the user namespace that it runs in, through whose mapping it sees them.
+    """
 
     def __init__(
-        self, command: BuildCommand, paths: ContainerPaths, snapshots: Snapshots, layers: BuildSnapshots
+        self,
+        command: BuildCommand,
+        paths: ContainerPaths,
+        snapshots: Snapshots,
+        layers: BuildSnapshots,
+        users: UserNamespace | None = None,
     ) -> None:
         self.name = OF_A_BUILD + secrets.token_hex(16)
         self.directory = paths.directory(self.name)
@@ -58,7 +67,8 @@ class CommandFiles:
         self.run_dir = paths.run_dir(self.name)
         self._rootfs: list[OciMount] = []
         self._namespaces: list[str] = []
-        self._command = command
+        self._command, self._users = command, users
+        self._mapped = ["idmap"] if users is not None else []
         self._paths, self._snapshots, self._layers = paths, snapshots, layers
         self._changes: dict[str, str] = {}  # places → snapshots
         self._secrets: list[int] = []
@@ -81,6 +91,7 @@ class CommandFiles:
             "stdin_once": False,
             "pidns": "new",
             "namespaces": self._namespaces,
+            "userns": self._users is not None,
             "cgroup": cgroup,
             "log": {"driver": "none", "dir": self.bundle, "max_size": _NO_LOG, "max_files": 1},
         }
@@ -109,7 +120,9 @@ class CommandFiles:
             with open(path, "w", encoding="utf-8") as f:
                 os.fchmod(f.fileno(), 0o644)  # for every user of the root, whatever ketchd's umask is or was
                 f.write(text)
-        around = bundle.Surroundings(network=network, directory=self.directory, cgroup=cgroup, secret_env=source)
+        around = bundle.Surroundings(
+            network=network, users=self._users, directory=self.directory, cgroup=cgroup, secret_env=source
+        )
         spec = bundle.build(command, around, mounts)
         self._namespaces = new_namespaces(spec)
         with open(os.path.join(self.bundle, "config.json"), "wb") as f:
@@ -126,6 +139,7 @@ class CommandFiles:
         for mount in mounts:
             if mount["type"] == "overlay" and "volatile" not in mount["options"]:
                 mount["options"].append("volatile")
+            mount["options"] += self._mapped
         return cast("list[dict[str, object]]", mounts)
 
     def _mount(self, number: int, mount: CommandMount, directory: str, socket: str) -> OciMount:
@@ -134,7 +148,7 @@ class CommandFiles:
         if mount.kind == "bind":
             found |= self._bind(number, mount)  # type: ignore[typeddict-item]
         elif mount.kind == "cache":
-            found |= {"type": "bind", "source": directory, "options": ["bind", *access]}
+            found |= {"type": "bind", "source": directory, "options": ["bind", *access, *self._mapped]}
         elif mount.kind == "tmpfs":
             size = [f"size={mount.size}"] if mount.size else []
             found |= {"type": "tmpfs", "source": "tmpfs", "options": ["nosuid", *access, *size]}
@@ -150,7 +164,7 @@ class CommandFiles:
     def _bind(self, number: int, mount: CommandMount) -> dict[str, object]:
         if mount.readonly and mount.tree.layers:
             found: dict[str, object] = {"type": "overlay", "source": "overlay"}
-            options = list(self._snapshots.view(mount.tree.layers))
+            options = [*self._snapshots.view(mount.tree.layers), *self._mapped]
         else:
             [found] = self._writable(mount.dest, mount.tree, f"{self.name}.{number}")
             options = [*cast("list[str]", found["options"]), *(["ro"] if mount.readonly else [])]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ketch.build.providers import BuildCommand
     from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.monitors.monitor_client import Created
@@ -43,11 +44,14 @@ _LABEL = "of a build"
 class CommandNetwork(Struct, frozen=True, kw_only=True):
     """The network of a command: ``record``, or nothing; ``namespace`` is the path of another container's.
 
+    That one's ``user_namespace``, by its path ``users``, is the command's as well: the network belongs to it.
     ``etc``: the texts of files in /etc that a command sees in the place of its root's own.
     """
 
     record: NetworkRecord | None = None
     namespace: str = ""
+    user_namespace: UserNamespace | None = None
+    users: str = ""
     hostname: str = HOSTNAME
     etc: Mapping[str, str] = {}
 
@@ -78,6 +82,8 @@ class CommandNetworks(Struct, frozen=True, kw_only=True, eq=False):
         texts = etc_files.read(self.paths.directory(other.id))
         return CommandNetwork(
             namespace=shared_namespaces.path(self.store, other.id, "network"),
+            user_namespace=other.user_namespace,
+            users=shared_namespaces.path(self.store, other.id, "user") if other.user_namespace is not None else "",
             hostname=container_bundle.hostname(other),
             etc={name: texts[name] for name in ("hosts", "resolv.conf")},
         )

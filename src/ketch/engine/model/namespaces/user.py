@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ketch.runtime.oci_types import OciIdMapping
+    from ketch.storage.snapshots.overlay import SnapshotMount
 
 DEFAULT_SIZE = 65536
 _LAST_ID = 2**32 - 2  # (uid_t)-1 is none
@@ -87,6 +88,13 @@ def _inside(ranges: Sequence[IdRange], ident: int) -> int:
 
 def _oci(ranges: Sequence[IdRange]) -> list[OciIdMapping]:
     return [{"containerID": part.inside, "hostID": part.outside, "size": part.size} for part in ranges]
+
+
+def through(namespace: UserNamespace | None, mounts: list[SnapshotMount]) -> list[SnapshotMount]:
+    """The mounts of a root, seen through a user namespace's mapping."""
+    if namespace is None:
+        return mounts
+    return [{**mount, "options": [*mount["options"], "idmap"]} for mount in mounts]
 
 
 class UsernsKind(StrEnum):
