@@ -110,11 +110,19 @@ async def test_a_set_up_that_fails(yard):
     for args, changes, why in (
         (["no-such-program"], {}, "no-such-program"),
         (["true"], {"annotations": {"dev.ketch.user": "nobody-here"}}, "nobody-here"),
+        (
+            ["true"],
+            {"mounts": [{"destination": "/a", "type": "bind", "options": ["no-such-option"]}]},
+            "no-such-option",
+        ),
+        (["true"], {"hostname": "no json"}, ""),
         (["true"], {"root.path": "nowhere", "mounts": []}, ""),
-    ):
+    ):  # the spare after each one has read its bundle, if that is there
         pid, first = await spare(yard)
         message = yard.message(args, changes)
-        if not why:
+        if "hostname" in changes:
+            os.truncate(f"{message['bundle']}/config.json", 100)
+        elif not why:
             os.unlink(f"{message['bundle']}/config.json")
         monitor = await yard.launcher.start_container(message)
         with pytest.raises(RuntimeFailure, match=why or r"config\.json"):

@@ -69,10 +69,11 @@ def _serve(sock: socket, title: Title) -> NoReturn:
     waiting = poll()
     waiting.register(sock, POLLIN)
     spare: spares.Spare | None = None
+    example = ""  # the bundle of the last start: the next may be like it
     wanted = not armed()  # a test's fault is for a container that it starts
     while True:
         if not waiting.poll(_MOMENT_MS if wanted else None):
-            spare, wanted = spares.make(sock, title), False
+            spare, wanted = spares.make(sock, title, example), False
             continue
         try:
             payload, fds = fdpass.recv(sock)
@@ -86,6 +87,7 @@ def _serve(sock: socket, title: Title) -> NoReturn:
         failpoint("launcher.asked")
         if spare is None or not spare.take(message, payload, fds):
             _fork(sock, message, fds, title, spare)
+        example = message["bundle"]
         for fd in fds:
             os.close(fd)
         follow_no_more()

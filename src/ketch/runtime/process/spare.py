@@ -76,8 +76,11 @@ class Spare:
             self.gone = True
 
 
-def make(launcher: socket, title: Title) -> Spare | None:
-    """Fork a spare; None: there is no memory, or too many processes."""
+def make(launcher: socket, title: Title, example: str) -> Spare | None:
+    """Fork a spare; None: there is no memory, or too many processes.
+
+    ``example`` is the bundle of an earlier container, which may be gone by now, or empty.
+    """
     near, far = messages.pair()
     try:
         pid = os.fork()
@@ -86,7 +89,7 @@ def make(launcher: socket, title: Title) -> Spare | None:
     if pid == 0:
         launcher.close()
         os.close(near)
-        _serve(far, title)
+        _serve(far, title, example)
     os.close(far)
     if pid < 0:
         os.close(near)
@@ -94,12 +97,12 @@ def make(launcher: socket, title: Title) -> Spare | None:
     return Spare(near)
 
 
-def _serve(launcher_fd: int, title: Title) -> NoReturn:
+def _serve(launcher_fd: int, title: Title, example: str) -> NoReturn:
     """Run in the forked process: prepare, wait, become a monitor."""
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         title.set("ketch-spare")
-        prepared = _prepare(launcher_fd, title)
+        prepared = _prepare(launcher_fd, title, example)
         fdpass.send(launcher_fd, b"ready")
         messages.write_file("/proc/self/comm", b"ketch-spare")
         _wait(launcher_fd, prepared.sync_fd)
@@ -112,13 +115,13 @@ def _serve(launcher_fd: int, title: Title) -> NoReturn:
     monitor.begin(title, documents.loads(payload), fds[0], prepared)
 
 
-def _prepare(launcher_fd: int, title: Title) -> monitor.Prepared:
+def _prepare(launcher_fd: int, title: Title, example: str) -> monitor.Prepared:
     """Fork the first process, and wait until it has its namespaces."""
     sync_fd, child_end = messages.pair()
     pid = init.fork_child("new")
     if pid == 0:
         os.close(launcher_fd)
-        init.spare_main(Parent(child_end, early=True), sum(_KINDS.values()), title)
+        init.spare_main(Parent(child_end, early=True), sum(_KINDS.values()), title, example)
     os.close(child_end)
     message, fds = messages.receive_from_child(sync_fd)
     if message is None or message["ev"] != "netns":

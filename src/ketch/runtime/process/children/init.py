@@ -23,7 +23,7 @@ from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, 
 from errno import EACCES
 
 from ketch.contexts import suppress
-from ketch.errors import RuntimeFailure
+from ketch.errors import KetchError, RuntimeFailure
 from ketch.failpoints import failpoint, follow, followed, passage
 from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
@@ -85,13 +85,14 @@ def child_main(
     os._exit(1)
 
 
-def spare_main(parent: Parent, flags: int, title: Title) -> NoReturn:
+def spare_main(parent: Parent, flags: int, title: Title, example: str) -> NoReturn:
     """The same for a container that is not known yet (see `process.spare`).
 
-    It makes new namespaces, CLONE_* ``flags``, says {"ev":"netns"}, and waits for what `child_main` is called with
-    (FirstProcess) and stdio.  Its environment is not the container's business: the bundle has everything.
+    It makes new namespaces, CLONE_* ``flags``, says {"ev":"netns"}, reads the bundle ``example`` (if not empty) to be
+    ready to read another, and waits for what `child_main` is called with (FirstProcess) and stdio.  Its environment is
+    not the container's business: the bundle has everything.
     """
-    child = _Child("", parent)
+    child = _Child(example, parent)
     try:
         child.begin()
         told = child.begin_spare(flags)
@@ -174,6 +175,8 @@ class _Child:
         ns.unshare(flags)
         self.entered = flags
         self._open_network()
+        if self.bundle:
+            self._rehearse()
         payload, fds = fdpass.recv(self.sync_fd, 3)
         if not payload:
             os._exit(1)
@@ -186,23 +189,25 @@ class _Child:
         passage("init.told")
         return told
 
+    def _rehearse(self) -> None:
+        """Read the bundle of another container, which changes nothing but this process's memory.
+
+        The memory is the launcher's until something is written to it, if only a count of references; then the kernel
+        copies the page, which would take half of the time that reading the container's own bundle takes.
+        """
+        with suppress(KetchError, OSError):  # it is gone, or was refused then, too
+            document = spec.load(self.bundle)
+            self._check(document)
+            for entry in document.get("mounts") or []:
+                mounts.Planned(entry).describe()
+            if path := (document.get("linux") or {}).get("cgroupsPath"):
+                common.at(path).describe()
+
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
         document = spec.load(self.bundle) if self.document is None else self.document
-        if "process" not in document:
-            raise RuntimeFailure("read config.json: no process", step="config")
-        secrets.add_environment(document)
-        linux = document.get("linux") or {}
-        plan = namespaces.Plan(linux.get("namespaces") or [])
-        sysctls = linux.get("sysctl") or {}
-        sysctl.check(sysctls, plan)
-        host_guard.check(document, plan)
-        user_namespaces.check(document, plan)
-        self.hooks = document.get("hooks") or {}
-        self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
-        if self.process.listener is not None and self.hooks.get("startContainer"):
-            raise RuntimeFailure(
-                "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
-            )
+        if "process" in document:
+            secrets.add_environment(document)
+        plan, linux = self._check(document), document.get("linux") or {}
         self.shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
         user = user_namespaces.of(plan, linux)
@@ -216,18 +221,35 @@ class _Child:
             if parts is None:
                 rootfs.isolate(linux.get("rootfsPropagation"))
                 parts = self._open_parts(document, mounts_of_root)
-            root_fd = self._make_root(document, parts, sysctls, terminal)
+            root_fd = self._make_root(document, parts, terminal)
             self._resolve(document, root_fd)
             readonly = bool(document["root"].get("readonly"))
             rootfs.finish(root_fd, readonly=readonly, propagation=linux.get("rootfsPropagation"))
         else:
-            root_fd = self._change_root(document, sysctls, terminal)
+            root_fd = self._change_root(document, terminal)
             self._resolve(document, root_fd)
         os.close(root_fd)
         finalize_process.assume_identity(
             self.process, self.slave_fd if terminal else -1, own_keyring=not self.no_new_keyring
         )
         failpoint("init.identity-set")
+
+    def _check(self, document: OciConfig) -> namespaces.Plan:
+        """Check what can be checked before anything is made."""
+        if "process" not in document:
+            raise RuntimeFailure("read config.json: no process", step="config")
+        linux = document.get("linux") or {}
+        plan = namespaces.Plan(linux.get("namespaces") or [])
+        sysctl.check(linux.get("sysctl") or {}, plan)
+        host_guard.check(document, plan)
+        user_namespaces.check(document, plan)
+        self.hooks = document.get("hooks") or {}
+        self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
+        if self.process.listener is not None and self.hooks.get("startContainer"):
+            raise RuntimeFailure(
+                "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
+            )
+        return plan
 
     def _enter_namespaces(self, plan: namespaces.Plan, document: OciConfig) -> None:
         namespaces.enter(plan, self.entered)
@@ -291,7 +313,7 @@ class _Child:
                 os.close(self.passed.pop())
             self.netns = False
 
-    def _make_root(self, document: OciConfig, parts: RootParts, sysctls: dict[str, str], terminal: bool) -> int:
+    def _make_root(self, document: OciConfig, parts: RootParts, terminal: bool) -> int:
         linux = document.get("linux") or {}
         mount_point = parts.attach_root(self.bundle)
         failpoint("init.root-attached")
@@ -307,7 +329,7 @@ class _Child:
         parts.attach(anchors, root_fd)
         self._make_devices(anchors, parts.planned, linux, terminal)
         fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in parts.planned)
-        sysctl.apply(sysctls, anchors.find("/proc")[0] if fresh else -1)
+        sysctl.apply(linux.get("sysctl") or {}, anchors.find("/proc")[0] if fresh else -1)
         mounts.seal(anchors, parts.planned)
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
         masks.mask(anchors, linux.get("maskedPaths") or [])
@@ -334,12 +356,12 @@ class _Child:
             if fresh:
                 devices.bind_console(anchors, self.slave_fd)
 
-    def _change_root(self, document: OciConfig, sysctls: dict[str, str], terminal: bool) -> int:
+    def _change_root(self, document: OciConfig, terminal: bool) -> int:
         """Change the root of a container without a mount namespace to a directory, without mounts (`host_guard`)."""
         self._run_hooks()
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair_of_host()
-        sysctl.apply(sysctls)
+        sysctl.apply((document.get("linux") or {}).get("sysctl") or {})
         finalize_process.forget_imports()
         rootfs.change(os.path.join(self.bundle, document["root"]["path"]))
         os.umask(0)
