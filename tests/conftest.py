@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storage-driver", default="", help="the shared daemon's storage driver")
     parser.addoption("--userns", default="", help="auto: containers of the shared daemon in user namespaces")
     parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
+    parser.addoption("--runtime", default="", help="the shared daemon's default OCI runtime: runc, crun or a path")
     parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")
     parser.addoption("--tmp-on-disk", action="store_true", help="leave /tmp as it is")
 

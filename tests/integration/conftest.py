@@ -14,7 +14,7 @@ import pytest
 from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
-from tests.support.run import session
+from tests.support.run import runtimes, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,10 @@ def engine(request: pytest.FixtureRequest):
         one.extra += ["--storage-driver", driver]
     if request.config.getoption("--userns"):
         one.user_namespaces("--userns-default", request.config.getoption("--userns"))
+    undo = contextlib.ExitStack()
+    if runtime := request.config.getoption("--runtime"):
+        undo.enter_context(runtimes.usable(runtime))
+        one.extra += ["--default-runtime", runtime]
     try:
         one.start()
         one.add_busybox()
@@ -58,6 +62,7 @@ def engine(request: pytest.FixtureRequest):
         one.remove_all()
     finally:
         left = _end(one, before)
+        undo.close()
     assert left == []
 
 

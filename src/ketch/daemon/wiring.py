@@ -23,6 +23,7 @@ from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
+from ketch.daemon.settings import runtimes as runtime_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings import userns as userns_settings
 from ketch.engine.aio.background import BackgroundTasks
@@ -124,6 +125,7 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         network_thread=SerialThread("network"),
         tasks=BackgroundTasks(),
         registries=registry_settings.build(config),
+        runtimes=runtime_settings.build(config),
         builds=builds.parts(EngineBuildSnapshots(images, snapshots), remover),
         remover=remover,
         interruption=interruption,

@@ -49,6 +49,7 @@ from ketch.engine.restore.reconnection import Reconnection
 from ketch.engine.restore.service import Restore
 from ketch.engine.restore.state import StateRestore
 from ketch.engine.restore.sweep import Sweep
+from ketch.engine.runtimes.control import RuntimeControl
 from ketch.engine.stats.samples import Samples
 from ketch.engine.system import SystemService
 from ketch.engine.volumes.backup import VolumeBackups
@@ -96,7 +97,8 @@ class _Foundation:
             directories=self.directories,
         )
         changes = PendingChanges(p.images, p.snapshots, p.volumes, self.container_volumes)
-        self.updates = Updates(p.store, self.live, p.events, p.cgroups, changes)
+        self.control = RuntimeControl(p.paths, p.cgroups)
+        self.updates = Updates(p.store, self.live, p.events, self.control, changes)
         self.execs = ExecService(p.store, self.live, p.paths, p.events, self.links, self.views)
 
 
@@ -128,6 +130,7 @@ def assemble(p: Parts) -> Engine:
             volumes=p.volumes,
             events=p.events,
             registries=p.registries,
+            runtimes=p.runtimes,
             log_default=p.log_default,
             cgroup_driver=p.cgroups.driver,
             user_namespaces=p.user_namespaces,
@@ -240,6 +243,7 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         log_drivers=base.log_drivers,
         sandboxes=base.sandboxes,
         links=base.links,
+        runtimes=p.runtimes,
     )
     health = HealthChecks(p.store, p.events, p.tasks, base.execs)
     return Lifecycle(
@@ -271,6 +275,7 @@ def _containers(p: Parts, base: _Foundation, life: Lifecycle) -> ContainerServic
         events=p.events,
         log_default=p.log_default,
         cgroups=p.cgroups,
+        runtimes=p.runtimes,
     )
     return ContainerService(
         store=p.store,
@@ -286,6 +291,7 @@ def _containers(p: Parts, base: _Foundation, life: Lifecycle) -> ContainerServic
         life=life,
         stopping=life.stopping,
         updates=base.updates,
+        control=base.control,
         log_service=LogService(base.live, p.paths, base.views, base.log_drivers),
         samples=Samples(p.store, p.cgroups, p.network, p.network_thread),
         details=Details(p.paths, base.links, base.log_drivers, p.images, p.snapshots),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.monitors.launcher import Launcher
     from ketch.engine.paths import ContainerPaths
+    from ketch.engine.runtimes.catalog import Runtimes
     from ketch.engine.spec.etc_files import DnsDefaults
     from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.store import VolumeStore
@@ -66,6 +67,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     network_thread: SerialThread  # all of the network's blocking calls are made on it
     tasks: BackgroundTasks
     registries: Registries
+    runtimes: Runtimes
     builds: BuildParts
     remover: Remover
     interruption: Interruption  # of copies out of images, which the daemon's end does not wait for

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.images.registries import Registries
     from ketch.engine.model.records import LogConfig
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.runtimes.catalog import Runtimes
     from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.store import VolumeStore
     from ketch.images.store import ImageStore
@@ -99,6 +100,7 @@ class SystemService(Struct, frozen=True, eq=False):
     volumes: VolumeStore
     events: EventBus
     registries: Registries
+    runtimes: Runtimes
     log_default: LogConfig
     cgroup_driver: str
     user_namespaces: UserNamespaces
@@ -169,9 +171,8 @@ class SystemService(Struct, frozen=True, eq=False):
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            # The second name is that by which clients know a runtime like ours.
-            "Runtimes": {"ketch": {"path": "ketch-runtime"}, "runc": {"path": "ketch-runtime"}},
-            "DefaultRuntime": "ketch",
+            "Runtimes": self.runtimes.listing(),
+            "DefaultRuntime": self.runtimes.default,
             "Swarm": _NO_SWARM,
             "LiveRestoreEnabled": True,
             "Isolation": "",

@@ -70,12 +70,14 @@ class ChildHooks(TypedDict):
 class ChildReady(TypedDict):
     """The child has done everything but execve; it waits for ``go``.
 
-    Descriptors: with ``netns`` those of ChildNetwork, with ``tty`` the terminal's master as the last one.
+    Descriptors: with ``netns`` those of ChildNetwork, with ``tty`` the terminal's master as the last one.  ``pid``: the
+    process's, when the child is a driver of another runtime (`runtime.process.foreign`) and not the process itself.
     """
 
     ev: Literal["ready"]
     netns: bool
     tty: bool
+    pid: NotRequired[int]
     cgroups: NotRequired[Cgroups | None]
     passages: NotRequired[list[Passage]]
 
@@ -194,12 +196,20 @@ class GelfLog(RemoteLog):
 LogSettings = FramedLog | JsonFileLog | JournaldLog | SyslogLog | FluentdLog | GelfLog
 
 
+class ForeignRuntime(TypedDict):
+    """Another OCI runtime: its program and arguments, and the directory in which it keeps its containers' state."""
+
+    command: list[str]
+    root: str
+
+
 class StartContainer(TypedDict):
     """Fork a monitor; ``pidns``: new, host or a namespace's path; ``rootfs``: mounts, for `rootfs.root.attach`.
 
     ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``userns``: the
     bundle has a user namespace, new or joined; an entry of ``rootfs`` with the option ``idmap`` is seen through it.
     ``timing``: the answer to the start shall have ``passages``.
+    ``runtime``: another one than the built-in; `foreign.remains` has recorded it.
     """
 
     op: Literal["start"]
@@ -215,6 +225,7 @@ class StartContainer(TypedDict):
     namespaces: NotRequired[list[str]]
     timing: NotRequired[bool]
     userns: NotRequired[bool]
+    runtime: NotRequired[ForeignRuntime]
     log: LogSettings
 
 

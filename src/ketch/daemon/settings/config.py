@@ -73,6 +73,8 @@ class Config:
     storage_opts: list[str] = field(default_factory=list)
     storage_driver: str = ""
     builder: dict[str, object] = field(default_factory=dict)  # of the file alone (`ketch.daemon.settings.builder`)
+    runtimes: dict[str, object] = field(default_factory=dict)  # see `ketch.daemon.settings.runtimes`
+    default_runtime: str = "ketch"
     repair: bool = False
     prune_lost: bool = False
 

@@ -12,6 +12,7 @@ from ketch import __version__
 from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import cgroups as cgroup_settings
 from ketch.daemon.settings import registries as registry_settings
+from ketch.daemon.settings import runtimes as runtime_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings import userns as userns_settings
 from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _tls_flags(parser)
     registry_settings.add_flags(parser)
     storage_settings.add_flags(parser)
+    runtime_settings.add_flags(parser)
     add(
         "--prune-lost",
         action="store_true",
@@ -150,6 +152,8 @@ def load(argv: list[str]) -> Config:
         values["log_level"] = "debug"
     if options := flags.pop("log_opt", None):
         values["log_opts"] = {**values.get("log_opts", {}), **dict(_pair(o) for o in options)}
+    if added := flags.pop("add_runtime", None):
+        values["runtimes"] = {**values.get("runtimes", {}), **runtime_settings.of_flags(added)}
     values.update(flags)
     config = Config(**values)
     config.data_root = os.path.abspath(config.data_root)
@@ -209,7 +213,7 @@ def _check_type(path: str, key: str, value: object, default: object) -> None:
     """Raise InvalidArgument for a value of the file that has not its setting's type."""
     kind = type(default)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    free = key in ("default-address-pools", "builder")
+    free = key in ("default-address-pools", "builder", "runtimes")
     fits = type(value) is kind and (free or all(isinstance(item, str) for item in items))
     if not fits:
         words = {str: "a text", bool: "true or false", int: "a number", list: "a list of texts", dict: "texts by name"}
@@ -240,6 +244,7 @@ def _check(config: Config) -> None:
     storage_settings.check(config)
     builder_settings.check(config)
     userns_settings.check(config)
+    runtime_settings.check(config)
 
 
 def _check_address(host: str, *, secured: bool, flag: str) -> None:

@@ -18,6 +18,7 @@ from ketch.engine.model import merge, names
 from ketch.engine.model.namespaces.mode import ModeKind
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
+from ketch.engine.runtimes.catalog import BUILT_IN
 from ketch.engine.spec import bundle, limits, secrets
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan, mount_spec
 from ketch.errors import InvalidArgument
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.requests import NewContainer
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links
+    from ketch.engine.runtimes.catalog import Runtimes
     from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.container_volumes import ContainerVolumes
     from ketch.engine.volumes.store import VolumeStore
@@ -60,6 +62,7 @@ class Creation(Struct, frozen=True, eq=False):
     events: EventBus
     log_default: LogConfig
     cgroups: ContainerCgroups
+    runtimes: Runtimes
 
     async def create(self, wanted: NewContainer) -> tuple[Container, list[str]]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
@@ -69,6 +72,10 @@ class Creation(Struct, frozen=True, eq=False):
             self.store.check_free(name)
         log_options.apply_defaults(host.log_config, self.log_default)
         warnings = validate.check(config, host)
+        if not host.runtime and self.runtimes.default != BUILT_IN:
+            host.runtime = self.runtimes.default  # it keeps that, whatever later settings say
+        if host.runtime:
+            warnings += self.runtimes.check(host.runtime)
         secrets.check(host)
         self.cgroups.check_parent(host.cgroup_parent)
         limits.normalize(host)

@@ -15,6 +15,7 @@ from ketch.engine.monitors.run_directory import written_pid
 from ketch.errors import KetchError
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages
+from ketch.runtime.process.foreign import remains
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -48,6 +49,7 @@ class Orphans(Struct, frozen=True, eq=False):
         the container must be told in any case, and the next start looks again.
         """
         try:
+            remains.delete(self.paths.run_dir(container.id), container.id)
             cgroup = self.cgroups.of(container)
             if exists(cgroup.describe()):
                 cgroup.kill()
@@ -55,7 +57,7 @@ class Orphans(Struct, frozen=True, eq=False):
             for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self.paths.run_dir(container.id), name))
-        except (KetchError, OSError) as e:
+        except (KetchError, OSError, ValueError) as e:
             log.error("end what is left of container %s: %s", container.id[:12], e)
 
     async def abandon(self, container: Container, monitor: MonitorClient) -> None:
@@ -107,12 +109,13 @@ class Orphans(Struct, frozen=True, eq=False):
         False, with a line in the log, when something of it stays: its directory must stay then, too.
         """
         try:
+            remains.delete(self.paths.run_dir(container_id), container_id)
             cgroup = self.cgroups.without_record(container_id)
             if exists(cgroup.describe()):
                 log.info("remove the cgroup of container %s, which is no more", container_id[:12])
                 cgroup.kill()
                 cgroup.remove()
-        except (KetchError, OSError) as e:
+        except (KetchError, OSError, ValueError) as e:
             log.error("remove the cgroup of container %s: %s", container_id[:12], e)
             return False
         return True

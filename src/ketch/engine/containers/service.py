@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.usage import Sample
     from ketch.engine.networks.link_changes import LinkChanges
     from ketch.engine.networks.sandbox import Sandboxes
+    from ketch.engine.runtimes.control import RuntimeControl
     from ketch.engine.stats.samples import Samples
     from ketch.images.store import ImageStore
     from ketch.storage.snapshots.overlay import Snapshots
@@ -67,6 +68,7 @@ class ContainerService(Struct, frozen=True, eq=False):
     life: Lifecycle
     stopping: Stopping
     updates: Updates
+    control: RuntimeControl
     log_service: LogService
     samples: Samples
     details: Details
@@ -192,9 +194,8 @@ class ContainerService(Struct, frozen=True, eq=False):
                 if container.state.running:
                     raise Conflict(f"Container {container.id} is already paused")
                 raise Conflict(f"container {container.id} is not running")
-            cgroup = self.cgroups.of(container)
             try:
-                await in_own_thread(lambda: cgroup.freeze(frozen))  # what sleeps in the kernel is waited for
+                await self.control.freeze(container, frozen)
             except FileNotFoundError as e:  # it has ended just now
                 raise Conflict(f"container {container.id} is not running") from e
             failpoint("pause.frozen" if frozen else "unpause.thawed")

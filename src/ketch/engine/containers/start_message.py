@@ -11,9 +11,11 @@ from msgspec import Struct
 
 from ketch.engine.containers import shared_namespaces
 from ketch.engine.model.namespaces.user import through
+from ketch.engine.runtimes.catalog import BUILT_IN
 from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.failpoints import followed
+from ketch.runtime.process.foreign import remains
 
 if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.paths import ContainerPaths
+    from ketch.engine.runtimes.catalog import Runtimes
     from ketch.images.store import ImageStore
     from ketch.runtime.oci_types import OciConfig, OciMount
     from ketch.runtime.protocol import StartContainer
@@ -45,6 +48,7 @@ class StartMessages(Struct, frozen=True, eq=False):
     log_drivers: LogDrivers
     sandboxes: Sandboxes
     links: Links
+    runtimes: Runtimes
 
     async def prepare(self, container: Container) -> StartContainer:
         """Write bundle and network files; return the launcher's message."""
@@ -54,7 +58,7 @@ class StartMessages(Struct, frozen=True, eq=False):
         bundle_dir, spec = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
         rootfs = through(container.user_namespace, self.snapshots.mounts(container.id, image.chain_ids))
-        return {
+        message: StartContainer = {
             "op": "start",
             "id": container.id,
             "bundle": bundle_dir,
@@ -64,12 +68,19 @@ class StartMessages(Struct, frozen=True, eq=False):
             "stdin": container.config.open_stdin,
             "stdin_once": container.config.stdin_once,
             "pidns": self._pid_namespace(container.host.pid),
-            "namespaces": bundle.new_namespaces(spec),
             "timing": followed() is not None,
             "userns": container.user_namespace is not None,
             "cgroup": cgroup,
             "log": log,
         }
+        runtime = self.runtimes.find(container.host.runtime or BUILT_IN)
+        if runtime is None:
+            message["namespaces"] = bundle.new_namespaces(spec)
+        else:
+            message["runtime"] = runtime
+            os.makedirs(runtime["root"], mode=0o700, exist_ok=True)
+            remains.record(message["run_dir"], runtime)
+        return message
 
     def _write(self, container: Container, cgroup: str) -> tuple[str, OciConfig]:
         """The bundle (its directory, its document), and what its mounts and its monitor expect to be there."""

@@ -17,17 +17,16 @@ from ketch.engine.model.records import ContainerConfig, HostConfig
 from ketch.engine.spec import limits
 from ketch.errors import Conflict, InvalidArgument
 from ketch.failpoints import failpoint
-from ketch.threads import in_own_thread
 from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
-    from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.containers.pending_changes import PendingChanges
     from ketch.engine.events.bus import EventBus
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.model.records import Container
     from ketch.engine.model.requests import Resources, Update
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.runtimes.control import RuntimeControl
 
 Strings = list[str]
 
@@ -45,7 +44,7 @@ class Updates(Struct, frozen=True, eq=False):
     store: ContainerStore
     live: LiveContainers
     events: EventBus
-    cgroups: ContainerCgroups
+    control: RuntimeControl
     changes: PendingChanges
 
     async def update(self, container: Container, wanted: Update) -> Strings:
@@ -81,9 +80,8 @@ class Updates(Struct, frozen=True, eq=False):
 
     async def apply(self, container: Container) -> None:
         """Bring the cgroup of a running container in line with its record (RuntimeFailure, OSError)."""
-        cgroup, wanted = self.cgroups.of(container), limits.resources(container.host)
         with contextlib.suppress(FileNotFoundError):  # it has ended just now: they count from its next start on
-            await in_own_thread(lambda: cgroup.update(wanted))  # the kernel frees memory until a lower limit holds
+            await self.control.update(container, limits.resources(container.host))
         failpoint("update.applied")
         container.limits_pending = False
         self.store.save_best_effort(container, durable=False)

@@ -62,8 +62,6 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     if host.network.is_host and host.port_bindings:
         warnings.append("Published ports are discarded when using host network mode")
     _check_names(host)
-    if host.runtime not in ("", "ketch", "runc"):
-        raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.shm_size < 0:
         raise InvalidArgument("SHM size can not be less than 0")
     return warnings

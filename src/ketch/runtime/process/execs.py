@@ -13,6 +13,7 @@ from ketch.linux import fdpass
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as child
 from ketch.runtime.process.children.parent import Parent
+from ketch.runtime.process.foreign import exec as foreign
 from ketch.runtime.process.io.backlog import MUX, RAW
 from ketch.runtime.process.io.streams import Streams
 from ketch.runtime.process.loop import READ
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     class ParentMonitor(Protocol):
         """The interface of the monitor; ``pid`` is that of the container's PID 1."""
 
+        id: str
         state: str
+        foreign: bool
         pid: int
         bundle: str
         run_dir: str
@@ -76,6 +79,7 @@ class Execs:
         self._monitor = monitor
         self._by_id: dict[str, ExecChild] = {}
         self._behind: list[Streams] = []
+        self._strays: dict[int, int] = {}
 
     def running(self) -> dict[str, int]:
         """Id → pid of the running ones."""
@@ -128,7 +132,7 @@ class Execs:
         streams.stdin_once = True
         try:
             # Attached before it is forked: no output can come too early.
-            if not message["tty"]:
+            if not message["tty"] and not self._monitor.foreign:
                 streams.listen()
             if fds:
                 streams.attach(fds[-1], message, MUX if message.get("mux", not message["tty"]) else RAW, initial)
@@ -158,6 +162,9 @@ class Execs:
         monitor = self._monitor
         _share_oom_score(monitor.pid)
         exec_.streams.dup_to_stdio()
+        if monitor.foreign:
+            place = foreign.RunningContainer(monitor.id, monitor.run_dir, monitor.bundle, monitor.pid)
+            foreign.child_main(place, message, sync_fd)
         child.child_main(
             child.Target(monitor.pid, monitor.cgroups, monitor.bundle),
             message["process"],
@@ -170,8 +177,13 @@ class Execs:
         message, fds = messages.receive_from_child(exec_.sync)
         if message is not None and message["ev"] == "ready":
             exec_.state = "starting"
+            if "pid" in message:
+                exec_.pid = message["pid"]
+                exec_.status = self.claim(exec_.pid)
             if message["tty"]:
                 exec_.streams.listen(fds.pop())
+            elif "pid" in message:
+                exec_.streams.listen()
             if request.get("rows"):
                 exec_.streams.resize(request["rows"], request["cols"])
             with suppress(OSError):  # it died: the end of file comes next
@@ -198,6 +210,7 @@ class Execs:
     def _failed(self, exec_: ExecChild, error: Failed) -> None:
         exec_.state = "failed"
         del self._by_id[exec_.id]
+        self._forget_strays()
         # The caller has a copy of the client's socket and tells the client why.
         exec_.streams.discard()
         self._reply(exec_, {"ok": False, "error": error})
@@ -208,8 +221,24 @@ class Execs:
             exec_.asked = None
             self._monitor.controls.send(control, {"seq": seq, **answer})
 
-    def ended(self, pid: int, status: int) -> None:
-        """Handle the end of a child other than PID 1: an exec, or an orphan."""
+    def claim(self, pid: int) -> int | None:
+        """The wait status of a process that another runtime has made, when it ended before it was known."""
+        status = self._strays.get(pid)
+        self._forget_strays()
+        return status
+
+    def _forget_strays(self) -> None:
+        """Forget whom nobody will claim any more: their pids are used again."""
+        if not any(exec_.state == "setup" for exec_ in self._by_id.values()):
+            self._strays.clear()
+
+    def ended(self, pid: int, status: int, *, keep: bool = False) -> None:
+        """Handle the end of a child other than PID 1: an exec, an orphan, or one that is not known yet.
+
+        ``keep``: it may be PID 1, which is not known either.
+        """
+        if keep or (self._monitor.foreign and any(exec_.state == "setup" for exec_ in self._by_id.values())):
+            self._strays[pid] = status
         for exec_ in self._by_id.values():
             if exec_.pid == pid:
                 exec_.status = status

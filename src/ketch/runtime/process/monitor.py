@@ -25,7 +25,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from time import monotonic, time_ns
 
 from ketch.contexts import suppress
-from ketch.errors import KetchError
+from ketch.errors import KetchError, RuntimeFailure
 from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
 from ketch.runtime import namespaces
@@ -36,6 +36,8 @@ from ketch.runtime.process.children import init
 from ketch.runtime.process.children.parent import Parent
 from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
+from ketch.runtime.process.foreign import container as foreign
+from ketch.runtime.process.foreign import remains
 from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, RAW
 from ketch.runtime.process.io.log_drivers import open_log
 from ketch.runtime.process.io.streams import Streams
@@ -71,6 +73,7 @@ _AGAIN_S = 1.0  # between two tries to write the exit record
 _LINGER_S = 60.0
 _PART_S = 2.0  # and how long one that has everything may leave its connection open
 _OOM_SCORE = b"-998"
+_SIGKILL = 9
 
 
 class Prepared:
@@ -105,6 +108,7 @@ class Monitor:
         self.id: str = message["id"]
         self.bundle: str = message["bundle"]
         self.run_dir: str = message["run_dir"]
+        self.foreign = "runtime" in message
         self._message: StartContainer | None = message
         self._prepared = prepared
         self._cgroup_path = message.get("cgroup", "")
@@ -115,6 +119,7 @@ class Monitor:
         self._first = socket(AF_UNIX, SOCK_SEQPACKET, 0, control_fd)
         self.state = "setup"
         self.pid = 0
+        self._driver = 0  # the process that has another runtime make the container (`runtime.process.foreign`)
         self._started_at = 0
         self.cgroups: Cgroups | None = None
         self._sync = -1
@@ -174,7 +179,7 @@ class Monitor:
         self.streams.forked()
         open_log(self.loop, self.streams, message["log"])
         self.controls.listen()
-        if not message["tty"]:
+        if not message["tty"] and not self.foreign:
             self.streams.listen()
         self.loop.add(self._sync, READ, self._receive_from_child)
         failpoint("monitor.listening")
@@ -183,11 +188,16 @@ class Monitor:
 
     def _fork(self, message: StartContainer) -> None:
         self._sync, child_end = messages.pair()
-        # Of a user namespace's pid namespace the first process is born later.
-        self.pid = init.fork_child("host" if message.get("userns") else message.get("pidns", "new"))
-        if self.pid == 0:
-            self._in_child(message, child_end)
-        self._passing = self.pid if message.get("userns") else 0
+        if self.foreign:
+            self._driver = os.fork()
+            if self._driver == 0:
+                self._in_child(message, child_end)
+        else:
+            # Of a user namespace's pid namespace the first process is born later.
+            self.pid = init.fork_child("host" if message.get("userns") else message.get("pidns", "new"))
+            if self.pid == 0:
+                self._in_child(message, child_end)
+            self._passing = self.pid if message.get("userns") else 0
         failpoint("monitor.forked")
         os.close(child_end)
 
@@ -195,6 +205,8 @@ class Monitor:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
         self.streams.dup_to_stdio()
+        if self.foreign:
+            foreign.child_main(message, sync_fd)
         init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:
@@ -263,8 +275,17 @@ class Monitor:
         self.cgroups = message.get("cgroups")
         if message["tty"]:
             self.streams.listen(fds.pop())
+        if "pid" in message:
+            self._adopt(message["pid"], tty=message["tty"])
         if self.state == "setup":
             self._created(fds)
+
+    def _adopt(self, pid: int, *, tty: bool) -> None:
+        """Take charge of the first process that another runtime has made, and which may have ended by now."""
+        assert self.streams is not None
+        self.pid, self._status = pid, self.execs.claim(pid)
+        if not tty:  # not earlier: what the runtime itself has written, of an error, is in the error
+            self.streams.listen()
 
     def _child_failed(self, message: Failed) -> None:
         self.cgroups = message.get("cgroups") or self.cgroups
@@ -303,11 +324,10 @@ class Monitor:
         if self.state == "failed":
             return
         self.state = "failed"
-        if self.pid and self._status is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, 9)
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+        if self.foreign:
+            self._end_foreign()
+        elif self.pid and self._status is None:
+            _end(self.pid)
         self._remove_cgroup()
         self.controls.stop_listening()
         if self._start is not None:
@@ -316,6 +336,13 @@ class Monitor:
         else:
             self.controls.broadcast(message)
         self.loop.running = False
+
+    def _end_foreign(self) -> None:
+        """Have another runtime's container deleted; when that fails ketchd tries again."""
+        if self._driver:
+            _end(self._driver)
+        with suppress(OSError, ValueError, KetchError):
+            remains.delete(self.run_dir, self.id)
 
     def _remove_cgroup(self, *, kill: bool = True) -> None:
         ending.remove_cgroup(self.cgroups, self._cgroup_path, with_processes=kill)
@@ -379,8 +406,26 @@ class Monitor:
     def _kill(self, message: KillRequest) -> None:
         exec_id = message.get("exec_id")
         pid = self.execs.pid(exec_id) if exec_id else self.pid
-        if pid and (exec_id or self._status is None):  # a pid that was waited for may be somebody else's by now
+        if not exec_id and self._status is not None:  # a pid that was waited for may be somebody else's by now
+            return
+        if self.foreign and not exec_id:
+            self._kill_foreign(message["signal"])
+        elif pid:
             os.kill(pid, message["signal"])
+
+    def _kill_foreign(self, signal: int) -> None:
+        """Have another runtime send a signal to PID 1: that may be a machine's, and not the program."""
+        program = remains.find(self.run_dir)
+        if program is None:
+            return
+        try:
+            program.kill(self.id, signal)
+        except RuntimeFailure:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # it has ended just now
+                return
+            if signal != _SIGKILL:
+                raise
+            os.kill(self.pid, signal)
 
     def _streams_of(self, exec_id: str | None) -> Streams:
         if exec_id:
@@ -436,7 +481,9 @@ class Monitor:
                 if self.state == "running":
                     self._init_ended()
             else:
-                self.execs.ended(pid, status)
+                if pid == self._driver:
+                    self._driver = 0
+                self.execs.ended(pid, status, keep=self.foreign and self.state == "setup")
 
     def _init_ended(self) -> None:
         """Handle the end of PID 1: kill the container's other processes, and finish reading its outputs."""
@@ -481,6 +528,8 @@ class Monitor:
         assert self.streams is not None
         self.state = "done"
         failpoint("monitor.exit-recorded")
+        if self.foreign:
+            self._end_foreign()
         self._remove_cgroup(kill=False)  # that was done when PID 1 ended
         # Before anybody knows: a restart's monitor will use the same names.
         self.controls.stop_listening()
@@ -510,3 +559,11 @@ class Monitor:
         has_unsent = self.streams.has_unsent or self.execs.has_unsent
         self.loop.deadline = monotonic() + (_LINGER_S if has_unsent else _PART_S)
         self.loop.on_deadline = self._linger
+
+
+def _end(pid: int) -> None:
+    """Kill a child, unless it has ended, and wait for its end."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, 9)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)

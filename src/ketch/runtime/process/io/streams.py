@@ -230,7 +230,7 @@ class Streams:
             self._flush()
 
     def _flush(self) -> None:
-        if self._input_fd >= 0:
+        if self._listening and self._input_fd >= 0:
             self._write_input()
         if self._accepted != self.accepts_input:
             self._accepted = self.accepts_input

@@ -1,0 +1,159 @@
+"""The bundle that another runtime is given: the engine's own, in terms of the specification alone.
+
+What the built-in runtime does beyond the specification is done here, in the mount namespace in which the other one is
+called, and is a bind mount in its bundle:
+
+    users by name                       numbers, from the container's files
+    HOME                                in the environment
+    a part of a volume, an image        a tree that is mounted in a directory which nobody else sees
+    secrets                             files in memory, mounted there as well
+    /dev/shm of a joined ipc namespace  that of the other container
+"""
+
+from __future__ import annotations
+
+import os
+
+from ketch.errors import RuntimeFailure
+from ketch.linux import mount as m
+from ketch.runtime import documents, spec
+from ketch.runtime.failure import failure
+from ketch.runtime.process import messages
+from ketch.runtime.rootfs import docker_files, mounts, secrets
+from ketch.runtime.security import users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.runtime.oci_types import OciConfig, OciMount, OciProcess
+
+_DIRECTORY = "bundle"
+_VERSION = "1.0.2"  # runtimes refuse versions that are younger than they are, and ignore fields that are
+_OWN_OPTIONS = ("X-mount.subdir=",)
+_PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
+
+
+def write(document: OciConfig, run_dir: str, place: str, root_path: str) -> str:
+    """Write the bundle of a container whose root is mounted at ``root_path``; returns its directory (RuntimeFailure).
+
+    Mounts are made in the directory ``place``, which nobody else sees.
+    """
+    named, group_add = spec.named_user(document.get("annotations") or {})
+    root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        docker_files.make(root_fd)
+        resolve_user(document["process"], root_fd, named, group_add)
+    finally:
+        os.close(root_fd)
+    document["ociVersion"] = _VERSION
+    document["root"]["path"] = root_path
+    document["mounts"] = _mounts(document, place)
+    directory = os.path.join(run_dir, _DIRECTORY)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        messages.write_file(os.path.join(directory, "config.json"), documents.dumps(document).encode())
+    except OSError as e:
+        raise failure("config", f"write bundle `{directory}`", e) from e
+    return directory
+
+
+def resolve_user(process: OciProcess, root_fd: int, named: str | None, group_add: str) -> None:
+    """Put the numbers of a user that is given by name into an OCI process, and HOME (RuntimeFailure)."""
+    if named is not None:
+        user = users.lookup(root_fd, named, group_add)
+        process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
+        home = user.home
+    else:
+        home = users.home_of(root_fd, users.of_spec(process.get("user") or {}).uid)
+    entries = process.get("env") or []
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in entries):
+        process["env"] = [*(entry for entry in entries if entry != "HOME="), f"HOME={home or '/'}"]
+
+
+def _mounts(document: OciConfig, place: str) -> list[OciMount]:
+    """The bundle's mounts; what only the built-in runtime makes is mounted below ``place`` and bound from there."""
+    result: list[OciMount] = []
+    for number, entry in enumerate(document.get("mounts") or []):
+        target = os.path.join(place, str(number))
+        if entry["destination"] == "/dev/shm" and entry.get("type") == "tmpfs":
+            result.append(_shared_memory(document, target) or entry)
+        elif _is_own(entry):
+            planned = mounts.prepare([entry])[0]
+            _attach(planned.tree_fd, target, directory=planned.directory)
+            result.append(_bind(target, entry["destination"], entry.get("options") or []))
+        else:
+            result.append(entry)
+    return result + _secrets(document, os.path.join(place, "secrets"))
+
+
+def _is_own(entry: OciMount) -> bool:
+    """Whether a mount is one that other runtimes do not know."""
+    options = entry.get("options") or []
+    return entry.get("type") == "overlay" or any(option.startswith(_OWN_OPTIONS) for option in options)
+
+
+def _bind(source: str, destination: str, options: list[str]) -> OciMount:
+    """The bind of a mount that is there, with the propagation that ``options`` name."""
+    words = [option for option in options if option in _PROPAGATION]
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *words]}
+
+
+def _attach(tree_fd: int, place: str, *, directory: bool) -> None:
+    """Mount a detached tree, whose descriptor is closed, at ``place``, which is made (RuntimeFailure)."""
+    try:
+        if directory:
+            os.mkdir(place, 0o700)
+            place_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            place_fd = os.open(place, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600)
+        try:
+            m.move_mount(tree_fd, place_fd)
+        finally:
+            os.close(place_fd)
+    except OSError as e:
+        raise failure("mounts", f"mount on `{place}`", e) from e
+    finally:
+        os.close(tree_fd)
+
+
+def _shared_memory(document: OciConfig, place: str) -> OciMount | None:
+    """The bind of the /dev/shm of the container whose ipc namespace is joined, if one is."""
+    for entry in (document.get("linux") or {}).get("namespaces") or []:
+        path = entry.get("path") or ""
+        pid = path.removeprefix("/proc/").removesuffix("/ns/ipc")
+        if entry["type"] == "ipc" and pid.isdigit():
+            try:
+                tree_fd = mounts.tree_of_container(int(pid), "/dev/shm")
+            except OSError as e:
+                raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
+            _attach(tree_fd, place, directory=True)
+            return _bind(place, "/dev/shm", ["rprivate"])
+    return None
+
+
+def _secrets(document: OciConfig, place: str) -> list[OciMount]:
+    """Mounts of the secrets that the engine's annotation names, from a file system in memory at ``place``."""
+    found = secrets.read(document)
+    if not found:
+        return []
+    _attach(secrets.make(found), place, directory=True)
+    options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"]
+    result: list[OciMount] = [{"destination": secrets.DIRECTORY, "type": "bind", "source": place, "options": options}]
+    for secret in found:
+        if os.path.dirname(secret.target) != secrets.DIRECTORY:
+            source = os.path.join(place, secret.name)
+            result.append({"destination": secret.target, "type": "bind", "source": source, "options": options})
+    return result
+
+
+def check(document: Mapping[str, object]) -> None:
+    """Raise RuntimeFailure for what no other runtime is asked for yet."""
+    linux = document.get("linux")
+    mappings = linux.get("uidMappings") if isinstance(linux, dict) else None
+    if mappings:
+        raise RuntimeFailure(
+            "start container: user namespaces work with the built-in runtime alone",
+            step="namespaces",
+            hint="leave --runtime out, or say --userns host",
+        )

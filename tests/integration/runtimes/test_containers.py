@@ -1,0 +1,175 @@
+"""What a container can do is the same, whichever runtime makes it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def run(engine, runtime):
+    """Run a container with the runtime; returns what it wrote."""
+
+    def call(*args: str, check: bool = True):
+        return engine.ketch("run", "--runtime", runtime, *args, check=check)
+
+    return call
+
+
+@pytest.fixture
+def box(engine, run):
+    """A container that writes a line each time that it is told to, and what it does at TERM."""
+    script = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done"
+    run("-d", "--name", "box", "-m", "64m", "-e", "COLOUR=blue", "busybox", "sh", "-c", script)
+    until(lambda: engine.ketch("logs", "box").out == "up\n", "it is up")
+    return "box"
+
+
+def state(engine, name):
+    return engine.inspect(name)["State"]
+
+
+def test_one_that_ends(engine, run):
+    assert run("--rm", "busybox", "sh", "-c", "echo out; echo err >&2").out == "out\n"
+    done = run("--name", "three", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3", check=False)
+    assert (done.code, done.out, done.err) == (3, "out\n", "err\n")
+    assert engine.ketch("start", "-a", "three", check=False).code == 3
+    assert engine.ketch("logs", "three").out == "out\nout\n"
+    assert state(engine, "three")["Status"] == "exited"
+
+
+def test_surroundings(engine, run):
+    engine.ketch("network", "create", "lan")
+    run("-d", "--name", "web", "--network", "lan", "busybox", "sleep", "1000")
+    script = "id -u; hostname; pwd; echo $HOME $A; ls -d /.dockerenv; ip -o addr show eth0 | wc -l; ping -c 1 -W 2 web"
+    options = ["--network", "lan", "-h", "inside", "-w", "/new/place", "-e", "A=b"]
+    out = run("--rm", *options, "busybox", "sh", "-c", script).out.splitlines()
+    assert out[:6] == ["0", "inside", "/new/place", "/root b", "/.dockerenv", out[5]]
+    assert int(out[5]) >= 1
+    assert "1 packets received" in "\n".join(out)
+    assert run("--rm", "--network", "none", "--read-only", "busybox", "touch", "/x", check=False).code == 1
+    assert run("--rm", "--network", "host", "busybox", "true").code == 0
+
+
+def test_input_and_terminal(engine, run, runtime):
+    assert engine.ketch("run", "-i", "--rm", "--runtime", runtime, "busybox", "cat", stdin=b"in\n").out == "in\n"
+    with engine.ketch.terminal("run", "-it", "--rm", "--runtime", runtime, "busybox", "sh") as t:
+        t.expect("/ # ")
+        t.send("tty; echo $((40+2))\n")
+        t.expect("/dev/pts/0")
+        t.expect("42\r\n")
+        t.resize(31, 97)
+        t.send("stty size\n")
+        t.expect("31 97")
+        t.send("exit 5\n")
+        assert t.wait() == 5
+
+
+def test_execs(engine, box):
+    client = engine.ketch
+    assert client("exec", box, "sh", "-c", "echo $COLOUR; id -u").out == "blue\n0\n"
+    assert client(
+        "exec", "-i", "-u", "nobody", "-w", "/tmp", box, "sh", "-c", "cat; id -u; pwd", stdin=b"in\n"
+    ).out == ("in\n65534\n/tmp\n")
+    assert [client("exec", box, "sh", "-c", f"exit {n}", check=False).code for n in (0, 4, 255)] == [0, 4, 255]
+    missing = client("exec", box, "nonesuch", check=False)
+    assert (missing.code, "not found in $PATH" in missing.out + missing.err) == (127, True)
+    with client.terminal("exec", "-it", box, "sh") as t:
+        t.expect("/ # ")
+        t.send("tty; exit 6\n")
+        t.expect("/dev/pts/")
+        assert t.wait() == 6
+    client("exec", "-d", box, "sh", "-c", "echo left > /mark; sleep 1000")
+    until(lambda: client("exec", box, "cat", "/mark", check=False).out == "left\n", "the detached one ran")
+    assert sum("sleep 1000" in line for line in client("top", box).out.splitlines()) == 1
+
+
+def test_pause_update_stats(engine, box):
+    client = engine.ketch
+    client("pause", box)
+    assert state(engine, box)["Status"] == "paused"
+    assert engine.ketch("exec", box, "true", check=False).code == 1
+    client("unpause", box)
+    assert client("exec", box, "true").code == 0
+    client("update", "-m", "48m", "--memory-swap", "48m", "--pids-limit", "77", box)
+    sample = json.loads(client("stats", "--no-stream", "--format", "json", box).out)
+    assert sample["MemUsage"].endswith("/ 48MiB")
+    assert int(sample["PIDs"]) >= 1
+
+
+def test_signals(engine, box):
+    client = engine.ketch
+    client("kill", "-s", "TERM", box)
+    assert client("wait", box).out == "7\n"
+    assert client("logs", box).out == "up\nbye\n"
+    client("start", box)
+    until(lambda: client("logs", box).out == "up\nbye\nup\n", "it is up again")
+    client("kill", box)
+    assert state(engine, box)["ExitCode"] == 137
+    client("start", box)
+    assert client("rm", "-f", box).out == "box\n"
+
+
+def test_restarts(engine, run):
+    run("-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo x; exit 1")
+    until(lambda: state(engine, "again")["Status"] == "exited", "it is given up")
+    assert engine.inspect("again")["RestartCount"] == 2
+    assert engine.ketch("logs", "again").out == "x\nx\nx\n"
+
+
+def test_mounts(engine, run, tmp_path):
+    (tmp_path / "password").write_text("sesame")
+    run("--rm", "-v", "vol:/v", "busybox", "sh", "-c", "mkdir -p /v/part; echo deep > /v/part/file; chmod 700 /v/part")
+    script = (
+        "cat /p/file; ls /image/bin/busybox; cat /run/secrets/pass /here/password; grep -c ' /t tmpfs' /proc/mounts;"
+        "echo no > /here/x"
+    )
+    mounts = [
+        *("--mount", "type=volume,src=vol,dst=/p,volume-subpath=part", "--tmpfs", "/t:size=1m"),
+        *("--mount", "type=image,src=busybox,dst=/image", "-v", f"{tmp_path}:/here:ro"),
+        *("--secret", f"id=pass,src={tmp_path}/password"),
+    ]
+    out = run("--rm", *mounts, "busybox", "sh", "-c", script, check=False)
+    assert out.out == "deep\n/image/bin/busybox\nsesamesesame1\n"
+    assert "Read-only" in out.err
+
+
+def test_namespaces_of_another(engine, run):
+    run("-d", "--name", "first", "--ipc", "shareable", "busybox", "sh", "-c", "echo shared > /dev/shm/x; sleep 1000")
+    until(lambda: engine.ketch("exec", "first", "cat", "/dev/shm/x", check=False).out, "it has written")
+    out = run(
+        "--rm",
+        "--ipc",
+        "container:first",
+        "--pid",
+        "container:first",
+        "--network",
+        "container:first",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /dev/shm/x; ps | grep -c 'sleep 1[0]00'",
+    ).out
+    assert out == "shared\n1\n"
+
+
+def test_what_fails(engine, run):
+    missing = run("--name", "missing", "busybox", "nonesuch", check=False)
+    assert missing.code == 127
+    assert "not found in $PATH" in missing.err
+    assert state(engine, "missing")["ExitCode"] == 127
+    assert state(engine, "missing")["Status"] == "created"
+    assert run("busybox", "/etc/passwd", check=False).code == 126
+
+
+def test_memory_that_runs_out(engine, run):
+    run("--name", "hungry", "-m", "8m", "--memory-swap", "8m", "busybox", "sh", "-c", "tail /dev/zero", check=False)
+    assert state(engine, "hungry")["OOMKilled"] is True
+
+
+def test_health(engine, run):
+    run("-d", "--name", "fit", "--health-cmd", "test -e /tmp", "--health-interval", "100ms", "busybox", "sleep", "1000")
+    until(lambda: state(engine, "fit")["Health"]["Status"] == "healthy", "it is healthy")

@@ -1,0 +1,134 @@
+"""Calls of other runtimes, upon a program of our own: command lines, errors, limits of time."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
+from ketch.runtime.process.foreign import program, remains
+
+SCRIPT = """#!{python} -IS
+import json, os, signal, sys
+words = sys.argv[1:]
+log = words[words.index("--log") + 1]
+with open("{out}", "w") as f:
+    streams = [os.readlink(f"/proc/self/fd/{{n}}") for n in (0, 1, 2)]
+    input = open("/proc/self/fd/4").read() if os.path.exists("/proc/self/fd/4") else ""
+    ignored = [n for n in range(1, 65) if n not in (9, 19, 32, 33) and signal.getsignal(n) == signal.SIG_IGN]
+    json.dump([words, dict(os.environ), streams, input, ignored], f)
+{body}
+"""
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    """Make a runtime that does ``body`` when it is called."""
+
+    def make(body: str = "") -> program.ForeignProgram:
+        path = tmp_path / "runtime"
+        path.write_text(SCRIPT.format(python=sys.executable, out=tmp_path / "out", body=body))
+        path.chmod(0o755)
+        return program.ForeignProgram({"command": [str(path), "--own"], "root": "/run/state"})
+
+    return make
+
+
+def called(tmp_path):
+    import json
+
+    return json.loads((tmp_path / "out").read_text())
+
+
+def test_command_line(runtime, tmp_path):
+    runtime().kill("box", 15)
+    words, environment, streams, text, ignored = called(tmp_path)
+    assert words == [
+        "--own",
+        "--root",
+        "/run/state",
+        "--log",
+        "/proc/self/fd/3",
+        "--log-format",
+        "json",
+        "kill",
+        "box",
+        "15",
+    ]
+    assert environment["PATH"].startswith("/usr/local/sbin:")
+    assert set(environment) <= {"PATH", "LC_CTYPE"}
+    assert (streams, text) == (["/dev/null"] * 3, "")
+    assert set(ignored) <= {13, 25}  # what the interpreter itself ignores
+    runtime().update("box", {"memory": {"limit": 5}})
+    words, *_, text, _ = called(tmp_path)
+    assert words[-3:] == ["--resources", "/proc/self/fd/4", "box"]
+    assert text == '{"memory": {"limit": 5}}'
+
+
+LOGGED = "open(log, 'a').write({text!r}); sys.exit(1)"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (LOGGED.format(text='{"level": "error", "msg": "first"}\n{"level": "error", "msg": "last"}\n'), "last"),
+        (LOGGED.format(text='{"level": "error", "msg": "why"}\n{"level": "info", "msg": "bye"}\nno JSON'), "why"),
+        (LOGGED.format(text='{"msg": "only"}\n[]\n{"msg": 5}\n'), "only"),
+        ("sys.exit(3)", r"unable to retrieve OCI runtime error \(.*\): exit status 3"),
+        ("os.kill(os.getpid(), 6)", r"unable to retrieve OCI runtime error \(.*\): signal: 6"),
+    ],
+)
+def test_errors_come_from_the_log(runtime, body, words):
+    with pytest.raises(RuntimeFailure, match=f"^OCI runtime pause failed: {words}$"):
+        runtime(body).pause("box", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('exec: \\"x\\": executable file not found in $PATH', ProgramNotFound),
+        ("executable file `x` not found in $PATH: No such file or directory", ProgramNotFound),
+        ('exec: \\"/etc/passwd\\": permission denied', ProgramNotExecutable),
+        ("open executable: Permission denied", ProgramNotExecutable),
+        ("cgroups: cannot enter", RuntimeFailure),
+    ],
+)
+def test_kinds_of_errors(runtime, text, kind):
+    with pytest.raises(RuntimeFailure) as caught:
+        runtime(LOGGED.format(text=f'{{"level": "error", "msg": "{text}"}}')).start("box")
+    assert type(caught.value) is kind
+    assert caught.value.message.startswith(
+        "failed to create task for container: failed to create shim task: OCI runtime start failed: "
+    )
+
+
+def test_a_program_that_is_not_there(tmp_path):
+    missing = program.ForeignProgram({"command": ["/nonexistent/runtime"], "root": "/run/state"})
+    for call in (lambda: missing.start("box"), lambda: missing.create("/b", "/p", "", "box")):
+        with pytest.raises(ProgramNotFound, match="fork/exec /nonexistent/runtime: no such file or directory$"):
+            call()
+
+
+def test_one_that_does_not_end(runtime, monkeypatch):
+    monkeypatch.setattr(program, "_CALL_S", 0.3)
+    with pytest.raises(RuntimeFailure, match="did not end within"):
+        runtime("import time; time.sleep(1000)")._call(["delete", "box"], "", limit_s=0.3)
+
+
+def test_record(runtime, tmp_path):
+    (tmp_path / "run").mkdir()
+    run_dir = str(tmp_path / "run")
+    assert remains.find(run_dir) is None
+    remains.delete(run_dir, "box")
+    one = runtime()
+    remains.record(run_dir, {"command": one.command, "root": one.root})
+    remains.delete(run_dir, "box")
+    assert called(tmp_path)[0][-3:] == ["delete", "--force", "box"]
+    assert os.listdir(run_dir) == []
+    one = runtime("sys.exit(1)")
+    remains.record(run_dir, {"command": one.command, "root": one.root})
+    with pytest.raises(RuntimeFailure):
+        remains.delete(run_dir, "box")
+    assert os.listdir(run_dir) == ["runtime.json"]
