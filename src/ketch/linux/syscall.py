@@ -24,8 +24,28 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "keyctl": 250, "bpf": 321, "execveat": 322, "rt_sigaction": 13},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "keyctl": 219, "bpf": 280, "execveat": 281, "rt_sigaction": 134},
+    "x86_64": {
+        "pivot_root": 155,
+        "seccomp": 317,
+        "keyctl": 250,
+        "bpf": 321,
+        "execveat": 322,
+        "rt_sigaction": 13,
+        "set_mempolicy": 238,
+        "ioprio_set": 251,
+        "sched_setattr": 314,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "seccomp": 277,
+        "keyctl": 219,
+        "bpf": 280,
+        "execveat": 281,
+        "rt_sigaction": 134,
+        "set_mempolicy": 237,
+        "ioprio_set": 30,
+        "sched_setattr": 274,
+    },
 }
 _COMMON = {
     "open_tree": 428,

@@ -65,6 +65,10 @@ class Plan:
         """True when the container gets its own namespace of that kind."""
         return bool(self.new & FLAGS[kind])
 
+    def has(self, kind: str) -> bool:
+        """True when a namespace of that kind is made or joined."""
+        return self.is_new(kind) or kind in self.join
+
     def is_own(self, kind: str) -> bool:
         """True when the namespace is not the runtime's own: new, or joined by path."""
         path = self.join.get(kind)
@@ -109,19 +113,20 @@ def enter(plan: Plan, entered: int = 0) -> None:
     _join_others(plan)
     if entered & ~plan.new:
         raise RuntimeFailure("read config.json: a namespace that was made for it is not wanted", step="config")
-    _make(plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | entered))
+    _make(plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | ns.CLONE_NEWTIME | entered))
 
 
 def enter_with_user(plan: Plan, user_fd: int) -> None:
     """Join and unshare everything, so that what is new belongs to the user namespace, of which this is root afterwards.
 
-    The pid namespace is that of the next child.  The calling process is in its cgroup already.
+    The pid namespace is that of the next child; a new time namespace has been made before (`clocks`).  The
+    calling process is in its cgroup already.
     """
     _join_others(plan)
     if "pid" in plan.join:
         enter_pid(plan.join["pid"])
     enter_user(user_fd)
-    _make(plan.new & ~ns.CLONE_NEWUSER)
+    _make(plan.new & ~(ns.CLONE_NEWUSER | ns.CLONE_NEWTIME))
 
 
 def enter_user(fd: int) -> None:

@@ -136,6 +136,29 @@ class DockerSeccomp(TypedDict, total=False):
     syscalls: list[DockerSyscall]
 
 
+class OciScheduler(TypedDict, total=False):
+    """A scheduling policy with its parameters, times in nanoseconds."""
+
+    policy: str
+    nice: int
+    priority: int
+    flags: list[str]
+    runtime: int
+    deadline: int
+    period: int
+
+
+# ``class`` cannot be the name of a class's attribute.
+OciIoPriority = TypedDict("OciIoPriority", {"class": str, "priority": int}, total=False)
+
+
+class OciExecAffinity(TypedDict, total=False):
+    """Lists of CPUs for an exec'd process, before and after it has entered the container's cgroup."""
+
+    initial: str
+    final: str
+
+
 class OciProcess(TypedDict, total=False):
     """``seccomp`` is the filter of an exec'd process, an extension of ours: null is none, missing the container's."""
 
@@ -151,6 +174,9 @@ class OciProcess(TypedDict, total=False):
     apparmorProfile: str
     selinuxLabel: str
     oomScoreAdj: int
+    ioPriority: OciIoPriority
+    scheduler: OciScheduler
+    execCPUAffinity: OciExecAffinity
     annotations: dict[str, str]
     seccomp: OciSeccomp | None
 
@@ -281,6 +307,28 @@ class OciResources(TypedDict, total=False):
     unified: dict[str, str]
 
 
+class OciTimeOffsets(TypedDict, total=False):
+    """A clock of a time namespace, as its distance from the host's."""
+
+    secs: int
+    nanosecs: int
+
+
+class OciMemoryPolicy(TypedDict, total=False):
+    """The memory nodes that the process gets its memory from (set_mempolicy(2))."""
+
+    mode: str
+    nodes: str
+    flags: list[str]
+
+
+class OciPersonality(TypedDict, total=False):
+    """The execution domain (personality(2))."""
+
+    domain: str
+    flags: list[str]
+
+
 class OciLinux(TypedDict, total=False):
     """The Linux part of the configuration."""
 
@@ -291,11 +339,14 @@ class OciLinux(TypedDict, total=False):
     cgroupsPath: str
     resources: OciResources
     sysctl: dict[str, str]
-    seccomp: OciSeccomp
+    seccomp: OciSeccomp | None
     rootfsPropagation: str
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
+    timeOffsets: dict[str, OciTimeOffsets]
+    memoryPolicy: OciMemoryPolicy
+    personality: OciPersonality
 
 
 class OciConfig(TypedDict, total=False):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ketch.runtime.cgroups import files
 from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.boxes.runtime_box import Box
     from tests.support.boxes.runtime_cli import Runtime
 
 pytestmark = [pytest.mark.timeout(90), *runtime_box.NEEDED]
@@ -32,6 +37,68 @@ def test_unknown_fields_and_capabilities_are_no_errors(runtime: Runtime) -> None
     caps = {"bounding": names, "effective": names, "permitted": names}
     runtime.configure(["grep", "CapEff", "/proc/self/status"], {"process.capabilities": caps, "new": {"field": 1}})
     assert runtime("run", "accepted").stdout.split() == ["CapEff:", "0000000000000001"]
+
+
+SEEN = """
+awk '{print "policy", $41, "nice", $19}' /proc/self/stat
+ionice -p $$
+uname -m
+awk '$2 != "default" {print $2; exit}' /proc/self/numa_maps
+awk '{print "offset", $1, $2, $3}' /proc/self/timens_offsets
+awk '{print "up", ($1 > 604800)}' /proc/uptime
+grep Cpus_allowed_list /proc/self/status
+"""
+
+
+def test_a_process_runs_as_its_fields_say(runtime: Runtime, tmp_path: Path) -> None:
+    """Policy, priorities, personality, memory and clocks, of the first process and of one that is exec'd."""
+    changes = {
+        "process.scheduler": {"policy": "SCHED_BATCH", "nice": 5},
+        "process.ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 6},
+        "linux.personality": {"domain": "LINUX32"},
+        "linux.memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+        "linux.timeOffsets": {"boottime": {"secs": 604800}, "monotonic": {"secs": 3, "nanosecs": 500}},
+    }
+    runtime.document["linux"]["namespaces"].append({"type": "time"})
+    runtime.configure(["sh", "-c", f"{SEEN} sleep 60"], changes)
+    runtime.create_detached("fields", tmp_path / "out")
+    runtime("start", "fields")
+    exec_ = runtime("exec", "fields", "sh", "-c", SEEN).stdout.splitlines()
+    everywhere = ",".join(files.read("/proc/self", "status").split("Cpus_allowed_list:\t")[1].splitlines()[:1])
+    expected = ["policy 3 nice 5", "best-effort: prio 6", "i686", "bind=static:0", "offset monotonic 3 500"]
+    expected += ["offset boottime 604800 0", "up 1", f"Cpus_allowed_list:\t{everywhere}"]
+    assert exec_ == expected
+    assert (tmp_path / "out").read_text().splitlines() == expected
+    final = tmp_path / "process.json"
+    one = {"args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/", "env": ["PATH=/bin"]}
+    final.write_text(json.dumps({**one, "execCPUAffinity": {"initial": "0", "final": "0"}}))
+    assert runtime("exec", "--process", str(final), "fields").stdout.split() == ["Cpus_allowed_list:", "0"]
+    final.write_text(json.dumps({**one, "execCPUAffinity": {"initial": "8000"}}))
+    assert "set CPU affinity `8000`" in runtime("exec", "--process", str(final), "fields", code=255).stderr
+    runtime("delete", "--force", "fields")
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")
+def test_the_callers_affinity_stays_outside(runtime: Runtime) -> None:
+    runtime.configure(["grep", "Cpus_allowed_list", "/proc/self/status"])
+    everywhere = runtime("run", "free").stdout
+    assert runtime("run", "bound", preexec_fn=lambda: os.sched_setaffinity(0, {0})).stdout == everywhere
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process.scheduler": {"policy": "SCHED_OTHER", "nice": 20}}, "scheduler.nice: 20 is not in"),
+        ({"process.scheduler": {"policy": "SCHED_OTHER", "priority": 1}}, "scheduler.priority: `SCHED_OTHER` has none"),
+        ({"process.scheduler": {"policy": "SCHED_FIFO", "runtime": 1}}, "period: `SCHED_FIFO` has none"),
+        ({"process.ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 8}}, "ioPriority.priority: 8 is not in"),
+        ({"linux.memoryPolicy": {"mode": "MPOL_BIND", "nodes": "x"}}, "memoryPolicy.nodes: `x` is no list"),
+        ({"linux.timeOffsets": {"boottime": {"secs": 1}}}, "timeOffsets: the container has no new time namespace"),
+        ({"process.scheduler": {"policy": "SCHED_ISO"}}, "set scheduler `SCHED_ISO`: invalid argument"),
+    ],
+)
+def test_values_that_a_field_does_not_take(box: Box, changes: dict[str, Any], message: str) -> None:
+    assert message in box.run(["true"], changes).failed["message"]
 
 
 def test_an_exec_is_checked_as_well(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> None:

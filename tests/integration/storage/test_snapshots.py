@@ -16,7 +16,7 @@ from ketch.errors import DataLoss
 from ketch.images.archives.load import load as load_archive
 from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
-from ketch.linux import fsflags
+from ketch.linux.filesystems import fsflags
 from ketch.oci import digest
 from ketch.runtime.rootfs import overlay
 from ketch.storage.database.db import Database

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from ketch.errors import InvalidArgument
-from ketch.linux import projquota
+from ketch.linux.filesystems import projquota
 from ketch.runtime.rootfs import view
 from ketch.storage.layers.store import Layers
 from ketch.storage.snapshots import quota

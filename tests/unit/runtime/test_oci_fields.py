@@ -68,6 +68,7 @@ def whole() -> dict[str, Any]:
     """A configuration with all fields, also those that are refused."""
     document: dict[str, Any] = example(fields.CONFIG)
     document["ociVersion"] = "1.2.0"
+    document["process"]["execCPUAffinity"] = {"initial": "0", "final": "0-3,7"}
     return document
 
 
@@ -208,6 +209,7 @@ def test_everything_else_is_accepted() -> None:
         ("linux.rootfsPropagation", "public", "linux.rootfsPropagation `public` is none of private, shared,"),
         ("linux.sysctl", {"net.a": 1}, "linux.sysctl.net.a is not a string"),
         ("linux.resources.pids", {}, "linux.resources.pids.limit is missing"),
+        ("process.execCPUAffinity", {"final": "3-1"}, "process.execCPUAffinity.final: `3-1` is no list"),
         ("ociVersion", None, "ociVersion is missing"),
         ("ociVersion", "1.2", "ociVersion `1.2` is no version (SemVer 2.0.0)"),
     ],

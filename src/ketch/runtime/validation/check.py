@@ -9,6 +9,7 @@ from __future__ import annotations
 from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.runtime import spec
+from ketch.runtime.process.children import scheduling
 from ketch.runtime.validation import fields
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def check_config(document: OciConfig) -> None:
         if spec.member(document, *path.split(".")):
             raise _refused(path, why)
     if document.get("process"):
-        _check_limits(document["process"])
+        _check_process_values(document["process"])
 
 
 def check_process(process: OciProcess) -> None:
@@ -38,7 +39,7 @@ def check_process(process: OciProcess) -> None:
         head, *names = path.split(".")
         if head == "process" and spec.member(process, *names):
             raise _refused(path, why)
-    _check_limits(process)
+    _check_process_values(process)
 
 
 def warnings(process: OciProcess) -> list[str]:
@@ -63,7 +64,10 @@ def is_version(text: str) -> bool:
     )
 
 
-def _check_limits(process: OciProcess) -> None:
+def _check_process_values(process: OciProcess) -> None:
+    affinity = process.get("execCPUAffinity") or {}
+    scheduling.numbers("process.execCPUAffinity.initial", affinity.get("initial") or "")
+    scheduling.numbers("process.execCPUAffinity.final", affinity.get("final") or "")
     seen = set()
     for limit in process.get("rlimits") or ():
         if limit["type"] in seen:

@@ -218,16 +218,11 @@ CONFIG: dict[str, Any] = {
 # `cgroups.refusals`.
 REFUSED = {
     "linux.intelRdt": "the runtime makes no resctrl groups",
-    "linux.memoryPolicy": "the runtime sets no memory policy",
     "linux.mountLabel": "the runtime gives mounts no SELinux context",
     "linux.netDevices": "the runtime moves no network devices",
-    "linux.personality": "the runtime sets no execution domain",
+    "linux.personality.flags": "the specification has no values for it",
     "linux.resources.memory.kernel": "kernel memory has no limit of its own since Linux 5.16",
     "linux.resources.network": "the runtime sets no network class and priorities",
     "linux.resources.rdma": "the runtime limits no RDMA devices",
-    "linux.timeOffsets": "the runtime sets no clocks",
-    "process.execCPUAffinity": "the runtime sets no CPU affinity",
-    "process.ioPriority": "the runtime sets no I/O priority",
-    "process.scheduler": "the runtime sets no scheduling policy",
     "vm": "the runtime makes no virtual machines",
 }

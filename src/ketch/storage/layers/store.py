@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import DataLoss
 from ketch.failpoints import failpoint
-from ketch.linux import fsflags
+from ketch.linux.filesystems import fsflags
 from ketch.storage import removal
 from ketch.storage.archive.extract import extract
 from ketch.storage.layers.kept_tars import KeptTars

@@ -10,7 +10,7 @@ import os
 import threading
 
 from ketch.errors import InvalidArgument, UnclassifiedArgument
-from ketch.linux import projquota
+from ketch.linux.filesystems import projquota
 from ketch.notation import sizes
 
 _FIRST = 1 << 20  # below are those that an administrator may have given out

@@ -16,7 +16,7 @@ from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import documents, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
-from ketch.runtime.process.children import finalize_process
+from ketch.runtime.process.children import finalize_process, scheduling
 from ketch.runtime.rootfs import root
 from ketch.runtime.security import rlimits
 
@@ -38,6 +38,7 @@ _NAMESPACES = (
     (ns.CLONE_NEWCGROUP, "cgroup"),
     (ns.CLONE_NEWNS, "mnt"),  # last: /proc is the container's afterwards
 )
+_TIME = (ns.CLONE_NEWTIME, "time")  # few containers have one, and not every kernel
 
 
 class Target:
@@ -80,13 +81,16 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         spec.check_process(process)
         document = container.configuration()
-        profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
+        linux = document.get("linux") or {}
+        if "seccomp" in process:
+            linux = {**linux, "seccomp": process["seccomp"]}
         named, group_add = _user(process, document)
-        prepared = finalize_process.Process(process, profile)
-        own_root = not document or namespaces.Plan(spec.member(document, "linux", "namespaces") or []).is_new("mount")
+        prepared = finalize_process.Process(process, linux)
+        plan = namespaces.Plan(linux.get("namespaces") or [])
+        own_root = not document or plan.is_new("mount")
         if tty and not own_root:
             master_fd, slave_fd = _open_pair_of_host()
-        _enter(container.init_pid, container.cgroups, prepared, process)
+        _enter(container, prepared, process, [*_NAMESPACES, *((_TIME,) if plan.has("time") else ())])
         if not own_root:
             root.change(os.path.join(container.bundle, document["root"]["path"]))
         os.umask(0)
@@ -121,20 +125,45 @@ def _user(process: OciProcess, document: OciConfig) -> tuple[str | None, str]:
     return named, own_group_add or group_add
 
 
-def _enter(init_pid: int, cgroups: Cgroups | None, prepared: finalize_process.Process, process: OciProcess) -> None:
+class _Affinity:
+    """The CPUs of ``process.execCPUAffinity``, before and after the process enters the container's cgroup."""
+
+    __slots__ = ("_final", "_initial")
+
+    def __init__(self, process: OciProcess) -> None:
+        wanted = process.get("execCPUAffinity") or {}
+        self._initial = scheduling.numbers("process.execCPUAffinity.initial", wanted.get("initial") or "")
+        self._final = scheduling.numbers("process.execCPUAffinity.final", wanted.get("final") or "")
+
+    def begin(self) -> None:
+        """Set the first one."""
+        if self._initial:
+            scheduling.set_affinity(self._initial)
+
+    def end(self) -> None:
+        """Set the last one, or every CPU of the cgroup's cpuset."""
+        scheduling.set_affinity(self._final)
+
+
+def _enter(
+    container: Target, prepared: finalize_process.Process, process: OciProcess, kinds: list[tuple[int, str]]
+) -> None:
     """Join the container's cgroup, then its namespaces, the user namespace last.
 
     Not through a pidfd in one step: this process is in the container's pid namespace already, where
-    ``init_pid`` (the monitor's number for it) means nothing; the host's /proc knows it.
+    the parent's number of its first process means nothing; the host's /proc knows it.
     """
     fds: list[tuple[int, int]] = []
     user: OpenUserNamespace | None = None
+    affinity = _Affinity(process)
     try:
-        for flag, name in _NAMESPACES:
-            fds.append((flag, os.open(f"/proc/{init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
-        user = user_namespaces.of_process(init_pid)
-        if cgroups:
-            _join_cgroup(init_pid, cgroups)
+        for flag, name in kinds:
+            fds.append((flag, os.open(f"/proc/{container.init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
+        user = user_namespaces.of_process(container.init_pid)
+        affinity.begin()
+        if container.cgroups:
+            _join_cgroup(container.init_pid, container.cgroups)
+        affinity.end()
         if user is not None:
             finalize_process.own_stdio(*user.root())
             rlimits.raise_hard(prepared.limits)
@@ -145,7 +174,7 @@ def _enter(init_pid: int, cgroups: Cgroups | None, prepared: finalize_process.Pr
             namespaces.enter_user(user.fd)
             prepared.regain_capabilities(process)
     except OSError as e:
-        raise failure("namespaces", f"join the namespaces of process {init_pid}", e) from e
+        raise failure("namespaces", f"join the namespaces of process {container.init_pid}", e) from e
     finally:
         for _, fd in fds:
             os.close(fd)

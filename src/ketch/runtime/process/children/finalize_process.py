@@ -28,6 +28,7 @@ from ketch.linux import keyring, ns, prctl, signals
 from ketch.linux import seccomp as native
 from ketch.runtime import command, tty
 from ketch.runtime.failure import failure, reason
+from ketch.runtime.process.children import scheduling
 from ketch.runtime.rootfs import paths
 from ketch.runtime.security import caps, lsm, rlimits, seccomp, users
 
@@ -35,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from ketch.runtime.oci_types import OciBox, OciProcess, OciRlimit, OciSeccomp
+    from ketch.runtime.oci_types import OciBox, OciLinux, OciProcess, OciRlimit
     from ketch.runtime.security.seccomp_listener import Listener
 
 
@@ -70,11 +71,12 @@ class Process:
         "no_new_privs",
         "own_cwd",
         "path",
+        "scheduling",
         "umask",
         "user",
     )
 
-    def __init__(self, process: OciProcess, profile: OciSeccomp | None) -> None:
+    def __init__(self, process: OciProcess, linux: OciLinux) -> None:
         self.args: list[str] = process["args"]
         self.cwd: str = process.get("cwd") or "/"
         self.env = environment(process.get("env") or [])
@@ -86,12 +88,14 @@ class Process:
         umask = (process.get("user") or {}).get("umask")
         self.umask = 0o022 if umask is None else int(umask) & 0o777
         # Compiled before the root changes: the library must be the host's.
+        profile = linux.get("seccomp")
         self.filter = seccomp.filter_of(profile) if profile else None
         self.listener: Listener | None = None
         if profile and seccomp.notifies(profile):
             from ketch.runtime.security.seccomp_listener import Listener
 
             self.listener = Listener(profile)
+        self.scheduling = scheduling.Scheduling(process, linux)
         self.user = users.User(0, 0, [], None)
         self.own_cwd = False
         self.path = ""
@@ -168,6 +172,7 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
     if own_keyring:
         _leave_keyring()
     rlimits.apply(process.limits)
+    process.scheduling.apply()
     own_stdio(process.user.uid)
     process.labels.prepare_exec()
     caps.limit_bounding(process.caps)

@@ -29,7 +29,7 @@ from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
-from ketch.runtime.process.children import crossing, finalize_process
+from ketch.runtime.process.children import clocks, crossing, finalize_process, scheduling
 from ketch.runtime.process.children.root_parts import RootParts
 from ketch.runtime.rootfs import devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
@@ -210,6 +210,7 @@ class _Child:
         plan, linux = self._check(document), document.get("linux") or {}
         self.shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
+        scheduling.set_affinity(frozenset())
         user = user_namespaces.of(plan, linux)
         parts = None
         if user is None:
@@ -243,8 +244,9 @@ class _Child:
         sysctl.check(linux.get("sysctl") or {}, plan)
         host_guard.check(document, plan)
         user_namespaces.check(document, plan)
+        clocks.check(plan, linux.get("timeOffsets") or {})
         self.hooks = document.get("hooks") or {}
-        self.process = finalize_process.Process(document["process"], linux.get("seccomp"))
+        self.process = finalize_process.Process(document["process"], linux)
         if self.process.listener is not None and self.hooks.get("startContainer"):
             raise RuntimeFailure(
                 "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
@@ -253,6 +255,9 @@ class _Child:
 
     def _enter_namespaces(self, plan: namespaces.Plan, document: OciConfig) -> None:
         namespaces.enter(plan, self.entered)
+        if plan.is_new("time"):
+            clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
+            clocks.enter()
         failpoint("init.namespaces")
         if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
             self._open_network()
@@ -271,6 +276,8 @@ class _Child:
             crossing.leave_host_mounts()
             os.umask(0)
             parts = self._open_parts(document, mounts_of_root, user)
+        if plan.is_new("time"):
+            clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
         crossing.cross(plan, user, self.process.limits, self.sync_fd)
         failpoint("init.namespaces")
         if self.start_fd < 0:
