@@ -110,11 +110,7 @@ async def test_a_set_up_that_fails(yard):
     for args, changes, why in (
         (["no-such-program"], {}, "no-such-program"),
         (["true"], {"annotations": {"dev.ketch.user": "nobody-here"}}, "nobody-here"),
-        (
-            ["true"],
-            {"mounts": [{"destination": "/a", "type": "bind", "options": ["no-such-option"]}]},
-            "no-such-option",
-        ),
+        (["true"], {"+mounts": [{"destination": "/proc/self", "type": "tmpfs", "source": "x"}]}, "/proc/self"),
         (["true"], {"hostname": "no json"}, ""),
         (["true"], {"root.path": "nowhere", "mounts": []}, ""),
     ):  # the spare after each one has read its bundle, if that is there
