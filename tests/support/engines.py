@@ -156,7 +156,7 @@ class Engine:
         if self.kind == "dockerd":
             if self._namespaces is not None:  # containers of the last one may run there
                 return self._namespaces.command("dockerd", *common)
-            return peers.command("dockerd", *common, network=self.own_network)
+            return peers.command(*self.prefix, "dockerd", *common, network=self.own_network)
         return [
             *self.prefix,
             os.path.join(BIN, "ketchd"),

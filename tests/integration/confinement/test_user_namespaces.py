@@ -126,8 +126,8 @@ REFUSED = {
     "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when "
     "running privileged mode": {"Privileged": True},
     "cannot share the host's network namespace when user namespaces are enabled": {"NetworkMode": "host"},
-    "cannot share the host's PID namespace when user namespaces are enabled": {"PidMode": "host"},
-    "cannot share the host's IPC namespace when user namespaces are enabled": {"IpcMode": "host"},
+    "cannot share the host PID namespace when user namespaces are enabled": {"PidMode": "host"},
+    "cannot share the host IPC namespace when user namespaces are enabled": {"IpcMode": "host"},
 }
 
 

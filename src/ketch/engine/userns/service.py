@@ -106,6 +106,6 @@ def _check(*, privileged: bool, network: bool, pid: bool, ipc: bool) -> None:
             "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace "
             "when running privileged mode"
         )
-    for is_host, what in ((network, "network"), (pid, "PID"), (ipc, "IPC")):
+    for is_host, what in ((network, "host's network"), (pid, "host PID"), (ipc, "host IPC")):
         if is_host:
-            raise InvalidArgument(f"cannot share the host's {what} namespace when user namespaces are enabled")
+            raise InvalidArgument(f"cannot share the {what} namespace when user namespaces are enabled")
