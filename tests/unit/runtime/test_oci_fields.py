@@ -206,7 +206,7 @@ def test_everything_else_is_accepted() -> None:
         ("hooks.poststop", [{"path": "/x", "timeout": 0}], "hooks.poststop[0].timeout is 0, not in 1…"),
         ("hooks", [], "hooks is not an object"),
         ("mounts", {}, "mounts is not a list"),
-        ("linux.rootfsPropagation", "public", "linux.rootfsPropagation `public` is none of private, shared,"),
+        ("linux.rootfsPropagation", "public", "linux.rootfsPropagation `public` is none of private, rprivate,"),
         ("linux.sysctl", {"net.a": 1}, "linux.sysctl.net.a is not a string"),
         ("linux.resources.pids", {}, "linux.resources.pids.limit is missing"),
         ("process.execCPUAffinity", {"final": "3-1"}, "process.execCPUAffinity.final: `3-1` is no list"),

@@ -15,11 +15,12 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import paths
 from ketch.runtime.rootfs.mount_options import MountOptions
-from ketch.runtime.rootfs.mounts import Planned, make_file_system
+from ketch.runtime.rootfs.mounts import make_file_system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.runtime.rootfs.planned import Planned
 
 _GUARD = m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
 

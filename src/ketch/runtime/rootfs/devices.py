@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciDevice
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.runtime.rootfs.planned import Planned
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
@@ -33,7 +34,7 @@ _OUTSIDE = "a container with a user namespace has devices below `/dev` only"
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def make_file_system(mount: mounts.Planned, devices: list[OciDevice], user: OpenUserNamespace) -> int:
+def make_file_system(mount: Planned, devices: list[OciDevice], user: OpenUserNamespace) -> int:
     """A detached /dev that has its nodes, made with the host's rights (RuntimeFailure with step ``devices``).
 
     In a user namespace nobody makes nodes, and those of a file system that was made there cannot be opened.  The nodes

@@ -17,15 +17,17 @@ from ketch.errors import MountMismatch, RuntimeFailure
 from ketch.linux import mount as m
 from ketch.linux import nodes, ns
 from ketch.runtime.failure import failure
-from ketch.runtime.rootfs import idmap, paths
+from ketch.runtime.rootfs import paths
+from ketch.runtime.rootfs import planned as sources
 from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag
 from ketch.runtime.rootfs.overlay import open_overlay
+from ketch.runtime.rootfs.planned import BundlePlaces, Planned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.runtime.oci_types import OciIdMapping, OciMount
+    from ketch.runtime.oci_types import OciMount
     from ketch.runtime.rootfs.anchors import Anchors
     from ketch.runtime.user_namespaces import OpenUserNamespace
     from ketch.storage.tree_copy import Copier
@@ -61,33 +63,9 @@ _PASSING = "/proc"  # a directory that every host has
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
-class Planned:
-    """One mount to be made; ``tree_fd`` is its open source, or -1 when the file system is made on the spot."""
-
-    __slots__ = ("copier", "destination", "directory", "fstype", "gids", "options", "source", "tree_fd", "uids")
-
-    def __init__(self, entry: OciMount) -> None:
-        self.destination: str = os.path.normpath("/" + entry["destination"].lstrip("/"))
-        self.source: str = entry.get("source") or ""
-        self.fstype: str = entry.get("type") or ""
-        self.options = MountOptions(entry.get("options") or [])
-        self.uids: list[OciIdMapping] = entry.get("uidMappings") or []
-        self.gids: list[OciIdMapping] = entry.get("gidMappings") or []
-        self.tree_fd = -1
-        self.directory = True
-        self.copier: type[Copier] | None = None
-        if self.options.copy_up:  # imported for few, and while modules can be
-            from ketch.storage.tree_copy import Copier
-
-            self.copier = Copier
-
-    def describe(self) -> str:
-        """The mount's name in error messages."""
-        what = self.source if self.options.bind or not self.fstype else self.fstype
-        return f'error mounting "{what}" to rootfs at "{self.destination}"'
-
-
-def prepare(entries: list[OciMount], user: OpenUserNamespace | None = None) -> list[Planned]:
+def prepare(
+    entries: list[OciMount], user: OpenUserNamespace | None = None, place: BundlePlaces | None = None
+) -> list[Planned]:
     """Open the mounts' sources on the host; the descriptors are closed by `attach` (or with the process).
 
     ``user``: the container's user namespace, for mounts with the option ``idmap`` and no mappings of their own.
@@ -95,16 +73,18 @@ def prepare(entries: list[OciMount], user: OpenUserNamespace | None = None) -> l
     planned = []
     for entry in entries:
         mount = Planned(entry)
+        if place is not None:
+            place.locate(mount)
         _check_destination(mount)
         if mount.options.bind or mount.fstype == "bind":
-            _open_bind(mount, user)
+            (sources.open_maps if mount.inside else sources.open_source)(mount, user)
         elif mount.fstype == "overlay":
             mount.tree_fd = open_overlay(
                 mount.options.data + ([mount.options.idmap] if mount.options.idmap else []), mount.options.set, user
             )
             if mount.options.subdir:
                 with _attached(mount):
-                    mount.tree_fd = _subtree(mount)
+                    mount.tree_fd = sources.subtree(mount)
         if mount.destination == "/proc" and mount.tree_fd >= 0 and nodes.file_system(mount.tree_fd) != nodes.PROC:
             # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
             raise RuntimeFailure(
@@ -130,6 +110,8 @@ def make_visible(planned: list[Planned]) -> None:
 def attach(mount: Planned, anchors: Anchors) -> None:
     """Make the mount in the root of ``anchors``; raises RuntimeFailure with step ``mounts``."""
     try:
+        if mount.inside:
+            sources.open_inside(mount, anchors)
         target_fd = _target(mount, anchors)
         try:
             if mount.tree_fd < 0:
@@ -185,25 +167,6 @@ def make_file_system(fstype: str, source: str, options: MountOptions, *, attribu
         os.close(context_fd)
 
 
-def _open_bind(mount: Planned, user: OpenUserNamespace | None) -> None:
-    try:
-        options = mount.options
-        if options.subdir:
-            mount.tree_fd = os.open(mount.source, paths.O_PATH | os.O_DIRECTORY)
-            mount.tree_fd = _subtree(mount)
-        else:
-            mount.tree_fd = m.open_tree(mount.source, recursive=options.recursive)
-        mount.directory = S_ISDIR(os.fstat(mount.tree_fd).st_mode)
-        if mount.uids or mount.gids or (mount.options.idmap and user is not None):
-            _map_owners(mount, user)
-        if options.set or options.clear:
-            m.mount_setattr(mount.tree_fd, set_=options.set, clear=options.clear)
-        if options.rec_set or options.rec_clear:
-            m.mount_setattr(mount.tree_fd, set_=options.rec_set, clear=options.rec_clear, recursive=True)
-    except OSError as e:
-        raise failure("mounts", mount.describe(), e) from e
-
-
 @contextmanager
 def _attached(mount: Planned) -> Iterator[None]:
     """Attach a detached tree somewhere in this process's own view for a while.
@@ -223,32 +186,6 @@ def _attached(mount: Planned) -> Iterator[None]:
         yield
     finally:
         m.umount2(_PASSING, m.MNT_DETACH)
-
-
-def _subtree(mount: Planned) -> int:
-    """The subpath of a source, found without following a link out of it; ``tree_fd`` is closed."""
-    try:
-        part_fd = paths.open_in(mount.tree_fd, mount.options.subdir)
-        try:
-            mount.directory = S_ISDIR(os.fstat(part_fd).st_mode)
-            return m.open_tree("", dir_fd=part_fd, recursive=mount.options.recursive)
-        finally:
-            os.close(part_fd)
-    except OSError as e:
-        raise failure("mounts", f"{mount.describe()}: `{mount.options.subdir}` of it", e) from e
-    finally:
-        os.close(mount.tree_fd)
-
-
-def _map_owners(mount: Planned, user: OpenUserNamespace | None) -> None:
-    recursive = mount.options.idmap == "ridmap"
-    try:
-        if mount.uids or mount.gids or user is None:
-            idmap.apply(mount.tree_fd, mount.uids, mount.gids, recursive=recursive)
-        else:
-            idmap.apply_namespace(mount.tree_fd, user, recursive=recursive)
-    except OSError as e:
-        raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
 
 
 def _check_destination(mount: Planned) -> None:
@@ -315,7 +252,8 @@ def _unlinked(mount: Planned, anchors: Anchors) -> int:
     except OSError as e:
         if e.errno != ELOOP:
             raise
-        raise RuntimeFailure(f"{mount.describe()}: the image has a symbolic link there", step="mounts") from e
+        what = "it must be mounted on ordinary directory, and the image has a symbolic link there"
+        raise RuntimeFailure(f"{mount.describe()}: {what}", step="mounts") from e
 
 
 def _make(mount: Planned, target_fd: int) -> int:

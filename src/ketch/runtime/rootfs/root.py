@@ -35,7 +35,8 @@ def isolate(propagation: str | None) -> None:
     named = names_propagation(propagation or "rslave")
     if named is None:
         raise RuntimeFailure(f"read config.json: unknown rootfsPropagation `{propagation}`", step="config")
-    flag = named[0]
+    # What is unbindable could not be opened any more; the root becomes so at the end.
+    flag = m.MS_PRIVATE if named[0] == m.MS_UNBINDABLE else named[0]
     try:
         m.mount(None, "/", None, flag | m.MS_REC)
     except OSError as e:
@@ -70,13 +71,17 @@ def attach(fds: list[int], path: str, bundle: str) -> str:
 
 
 def attach_trees(fds: list[int], mount_point: str) -> None:
-    """Attach detached mounts, whose descriptors stay the caller's, to a directory of this namespace."""
+    """Attach detached mounts, whose descriptors stay the caller's, to a directory of this namespace.
+
+    None of them is shared afterwards, nor is what it is attached to: pivot_root(2) refuses that.
+    """
     try:
         _make_private_below(mount_point)
         for fd in fds:
             target_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 m.move_mount(fd, target_fd)
+                m.mount_setattr(fd, propagation=m.MS_SLAVE)
             finally:
                 os.close(target_fd)
     except OSError as e:

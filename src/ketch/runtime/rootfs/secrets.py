@@ -23,6 +23,7 @@ from ketch.runtime.rootfs.mount_options import MountOptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
+    from ketch.runtime.rootfs.planned import Planned
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 ANNOTATION = "dev.ketch.secrets"  # a JSON list of [id, source, target, mode, uid, gid]
@@ -93,7 +94,7 @@ def add_environment(document: OciConfig) -> None:
         document["process"]["env"] = [*(document["process"].get("env") or []), *more]
 
 
-def open_files(planned: list[mounts.Planned], bundle: str, user: OpenUserNamespace | None = None) -> None:
+def open_files(planned: list[Planned], bundle: str, user: OpenUserNamespace | None = None) -> None:
     """Open the planned mounts that are secrets, while the host's paths exist (RuntimeFailure with step ``secrets``).
 
     The kernel copies a part of a file system only where that is mounted (before Linux 6.15), so it is, for a moment, on
@@ -107,7 +108,7 @@ def open_files(planned: list[mounts.Planned], bundle: str, user: OpenUserNamespa
                 raise failure("secrets", f"make secret `{mount.destination}`", e) from e
 
 
-def _file(mount: mounts.Planned, bundle: str, user: OpenUserNamespace | None) -> int:
+def _file(mount: Planned, bundle: str, user: OpenUserNamespace | None) -> int:
     """A detached, read-only mount of one file in memory."""
     numbers = dict(option.split("=", 1) for option in mount.options.data)
     mode, uid, gid = int(numbers["mode"], 8), int(numbers["uid"]), int(numbers["gid"])

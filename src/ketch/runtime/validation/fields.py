@@ -156,7 +156,7 @@ _LINUX = {
     "netDevices": {"*": {"name": "string"}},
     "cgroupsPath": "string",
     "resources": RESOURCES,
-    "rootfsPropagation": ("private", "shared", "slave", "unbindable"),
+    "rootfsPropagation": ("private", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "unbindable"),
     "sysctl": {"*": "string"},
     "seccomp": _SECCOMP,
     "maskedPaths": _STRINGS,

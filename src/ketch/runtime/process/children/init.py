@@ -34,6 +34,7 @@ from ketch.runtime.process.children.root_parts import RootParts
 from ketch.runtime.rootfs import devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
+from ketch.runtime.rootfs.planned import Planned
 from ketch.runtime.security import host_guard, sysctl
 
 TYPE_CHECKING = False
@@ -199,7 +200,7 @@ class _Child:
             document = spec.load(self.bundle)
             self._check(document)
             for entry in document.get("mounts") or []:
-                mounts.Planned(entry).describe()
+                Planned(entry).describe()
             if path := (document.get("linux") or {}).get("cgroupsPath"):
                 common.at(path).describe()
 
@@ -354,7 +355,7 @@ class _Child:
             os._exit(1)
         hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
 
-    def _make_devices(self, anchors: Anchors, planned: list[mounts.Planned], linux: OciLinux, terminal: bool) -> None:
+    def _make_devices(self, anchors: Anchors, planned: list[Planned], linux: OciLinux, terminal: bool) -> None:
         fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in planned)
         if fresh:
             devices.populate(anchors, linux.get("devices") or [])

@@ -6,6 +6,7 @@ import os
 
 from ketch.runtime.rootfs import cgroup_mount, devices, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
+from ketch.runtime.rootfs.planned import BundlePlaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class RootParts:
         """
         self._root_path = os.path.join(bundle, document["root"]["path"])
         self._root_fds = rootfs.open_all(mounts_of_root, self._root_path, user)
-        self.planned = mounts.prepare(document.get("mounts") or [], user)
+        place = BundlePlaces(bundle, self._root_path) if not mounts_of_root else None
+        self.planned = mounts.prepare(document.get("mounts") or [], user, place)
         secrets.open_files(self.planned, bundle, user)
         if shm_fd >= 0:
             mounts.replace(self.planned, "/dev/shm", shm_fd)
