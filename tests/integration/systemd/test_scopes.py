@@ -37,9 +37,11 @@ class Runtime:
         self.document["mounts"] = [mount for mount in self.document["mounts"] if mount["type"] != "cgroup"]
         self.document["linux"]["resources"] = {}
 
-    def configure(self, args: list[str], path: str, **resources: Any) -> None:
+    def configure(self, args: list[str], path: str | None, **resources: Any) -> None:
         changes = {"process.args": args, "linux.cgroupsPath": path, "linux.resources": resources}
         runtime_box.set_in(self.document, changes)
+        if path is None:
+            del self.document["linux"]["cgroupsPath"]
         (self.bundle / "config.json").write_text(json.dumps(self.document))
 
     def __call__(self, *args: str, code: int = 0, **options: Any) -> str:
@@ -104,10 +106,10 @@ def test_a_container_is_a_scope(runtime: Runtime, machine: SystemdBox) -> None:
 
 def test_a_name_is_free_when_its_container_has_ended(runtime: Runtime, machine: SystemdBox) -> None:
     """Also at once: systemd may still know the last one."""
-    runtime.configure(["true"], ":ketch:again")
+    runtime.configure(["true"], None)
     for _ in range(5):
         runtime("run", "--bundle", str(runtime.bundle), "again")
-    runtime.configure(["sh", "-c", "sleep 1000"], ":ketch:again")
+    runtime.configure(["sh", "-c", "sleep 1000"], None)
     runtime.begin("again")
     assert machine.scopes() == ["ketch-again.scope"]
     assert machine.property("ketch-again.scope", "Slice") == "system.slice"
@@ -115,9 +117,21 @@ def test_a_name_is_free_when_its_container_has_ended(runtime: Runtime, machine: 
     runtime("delete", "--force", "again")
 
 
+def test_a_scope_in_use_is_left_alone(runtime: Runtime, machine: SystemdBox) -> None:
+    """A second container for the same unit fails, and the first one goes on."""
+    runtime.configure(["sleep", "1000"], "system.slice:ketch:same")
+    runtime.begin("first")
+    error = runtime("run", "--bundle", str(runtime.bundle), "second", code=1)
+    assert "ketch-same.scope" in error
+    assert json.loads(runtime("state", "first"))["status"] == "running"
+    assert "second" not in runtime("list", "-q")
+    runtime("delete", "--force", "first")
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
+        ("/some/directory", 'expected cgroupsPath to be of format "slice:prefix:name"'),
         ("no-slice:ketch:a", "a slice is named"),
         ("system.slice:ketch:pod.slice", "processes cannot be in a slice itself"),
     ],

@@ -30,7 +30,7 @@ def document() -> dict[str, object]:
         "linux": {
             "namespaces": list(namespaces.FLAGS),
             "capabilities": list(caps.NAMES),
-            "cgroup": {"v1": version == 1, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": version == 1, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),
