@@ -142,6 +142,13 @@ def test_what_is_no_unit_is_refused(runtime: Runtime, path: str, reason: str) ->
     assert runtime("list", "-q") == ""
 
 
+def test_a_limit_that_the_machine_lacks_is_told(runtime: Runtime) -> None:
+    """Not as a missing file, which callers take for a missing program."""
+    runtime.configure(["true"], None, hugepageLimits=[{"pageSize": "3MB", "limit": 1}])
+    error = runtime("run", "--bundle", str(runtime.bundle), "huge", code=1)
+    assert "hugetlb.3MB.max`: no cgroup here has this limit" in error
+
+
 @needs_limits
 def test_limits_are_the_units(runtime: Runtime, machine: SystemdBox) -> None:
     """They are in the files, and systemd knows them, so that it never sets them back; updates as well."""

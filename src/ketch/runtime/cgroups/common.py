@@ -9,6 +9,7 @@ come back to it with `open` and what `describe` gave.
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files
@@ -141,6 +142,11 @@ def create(path: str, resources: OciResources | None) -> Cgroup:
         if not isinstance(e, OSError):
             raise
         what = f"set `{e.filename}`" if e.filename else f"make cgroup `{path}`"
+        if e.errno == ENOENT and e.filename:
+            hint = "is its controller in `cgroup.controllers`?"
+            raise RuntimeFailure(
+                f"{what}: no cgroup here has this limit", step="cgroups", errno=ENOENT, hint=hint
+            ) from e
         detail = f"{what}: {e.strerror}" if (e.strerror or "").startswith("write") else what
         raise failure("cgroups", detail, e) from e
     return manager

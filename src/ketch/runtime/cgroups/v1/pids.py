@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def apply(directory: str, resources: OciResources) -> None:
-    """Limit the number of tasks; 0 and below is unlimited."""
+    """Limit the number of tasks; 0 and below is unlimited, also without the controller."""
     limit = (resources.get("pids") or {}).get("limit")
-    if limit is not None:
+    if limit is not None and (limit > 0 or files.exists(directory, "pids.max")):
         files.write(directory, "pids.max", limit if limit > 0 else "max")
 
 
