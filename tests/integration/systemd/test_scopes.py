@@ -142,6 +142,24 @@ def test_what_is_no_unit_is_refused(runtime: Runtime, path: str, reason: str) ->
     assert runtime("list", "-q") == ""
 
 
+def test_annotations_are_properties(runtime: Runtime, machine: SystemdBox) -> None:
+    """As with runc; what systemd ends is stopped, and can be deleted."""
+    runtime.configure(["sleep", "1000"], None)
+    prefix = "org.systemd.property"
+    runtime.document["annotations"] = {f"{prefix}.TimeoutStopSec": "7", f"{prefix}.Documentation": "['man:a', 'man:b']"}
+    (runtime.bundle / "config.json").write_text(json.dumps(runtime.document))
+    runtime.begin("noted")
+    assert machine.property("ketch-noted.scope", "TimeoutStopUSec") == "7s"
+    assert machine.property("ketch-noted.scope", "Documentation") == "man:a man:b"
+    machine.systemctl("kill", "--signal=KILL", "ketch-noted.scope")
+    until(lambda: json.loads(runtime("state", "noted"))["status"] == "stopped", "it lives")
+    runtime("delete", "noted")
+    runtime.document["annotations"] = {f"{prefix}.TimeoutStopSec": "soon"}
+    (runtime.bundle / "config.json").write_text(json.dumps(runtime.document))
+    error = runtime("run", "--bundle", str(runtime.bundle), "noted", code=1)
+    assert "annotation org.systemd.property.TimeoutStopSec=soon: `soon` is no value" in error
+
+
 def test_a_limit_that_the_machine_lacks_is_told(runtime: Runtime) -> None:
     """Not as a missing file, which callers take for a missing program."""
     runtime.configure(["true"], None, hugepageLimits=[{"pageSize": "3MB", "limit": 1}])

@@ -19,6 +19,7 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Protocol
 
     from ketch.runtime.cgroups.readings import CgroupReading
@@ -124,12 +125,13 @@ def parse_mountinfo(text: str) -> Layout:
     return Layout(hierarchies, unified)
 
 
-def create(path: str, resources: OciResources | None) -> Cgroup:
+def create(path: str, resources: OciResources | None, annotations: Mapping[str, str] | None = None) -> Cgroup:
     """Make the cgroup ``path`` with its limits; who `join`s it next is the calling process.
 
+    ``annotations`` of the configuration may have properties for a scope of systemd's.
     Raises RuntimeFailure with step ``cgroups``; what was made then is removed again.
     """
-    manager = at(path)
+    manager = at(path, annotations)
     if resources:
         manager.check(resources)
     try:
@@ -198,13 +200,13 @@ def unified_dir_of(pid: int) -> str:
     raise RuntimeFailure(f"find the cgroup of process {pid}: no unified hierarchy", step="cgroups")
 
 
-def at(path: str) -> Cgroup:
+def at(path: str, annotations: Mapping[str, str] | None = None) -> Cgroup:
     """The cgroup ``path`` on this machine, whether it exists or not (to remove what a killed child made).
 
     ``slice:prefix:name`` is a scope of systemd; everything else is a path of directories below each hierarchy's root.
     """
     if not path.startswith("/") and path.count(":") == 2:
-        return _scope(path)
+        return _scope(path, annotations)
     path = os.path.normpath("/" + path.lstrip("/"))
     if path == "/":
         raise RuntimeFailure(f"make cgroup `{path}`: not a path below the root", step="cgroups")
@@ -216,7 +218,7 @@ def at(path: str) -> Cgroup:
     return CgroupV1({name: mount_point + path for name, mount_point in here.hierarchies.items()})
 
 
-def _scope(path: str) -> Cgroup:
+def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
     here = layout()
     if here.version != 2 or here.unified is None:
         raise RuntimeFailure(
@@ -226,4 +228,4 @@ def _scope(path: str) -> Cgroup:
         )
     from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
 
-    return SystemdCgroup.at(path, here.unified)
+    return SystemdCgroup.at(path, here.unified, annotations)

@@ -45,6 +45,7 @@ def document() -> dict[str, object]:
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {},
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
 
 

@@ -18,7 +18,7 @@ from ketch.runtime.cgroups.v2.manager import CgroupV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ketch.runtime.oci_types import OciResources
     from ketch.runtime.protocol import Cgroups
@@ -28,21 +28,27 @@ _FORGOTTEN_S = 5.0  # how long it may take to forget a scope that has ended
 
 
 class SystemdCgroup(CgroupV2):
-    """``directory``: the cgroup's; ``unit``: the scope; ``parent``: its slice, which only a start needs."""
+    """``directory``: the cgroup's; ``unit``: the scope.
 
-    def __init__(self, directory: str, root: str, unit: str, parent: str = "") -> None:
+    Only a start needs ``parent``, its slice, and the configuration's ``annotations``.
+    """
+
+    def __init__(
+        self, directory: str, root: str, unit: str, parent: str = "", annotations: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(directory, root)
         self.unit = unit
         self._parent = parent
+        self._annotations = annotations or {}
         self._ours = False
 
     @classmethod
-    def at(cls, cgroups_path: str, root: str) -> SystemdCgroup:
+    def at(cls, cgroups_path: str, root: str, annotations: Mapping[str, str] | None = None) -> SystemdCgroup:
         """The cgroup of ``slice:prefix:name``."""
         from ketch.runtime.cgroups.systemd import units
 
         place = units.parse(cgroups_path)
-        return cls(root + place.path, root, place.unit, place.slice)
+        return cls(root + place.path, root, place.unit, place.slice, annotations)
 
     def describe(self) -> Cgroups:
         """The arguments of `common.open` in another process."""
@@ -53,11 +59,12 @@ class SystemdCgroup(CgroupV2):
 
         RuntimeFailure: systemd refused, or there is a scope of that name with processes in it.
         """
-        from ketch.runtime.cgroups.systemd import properties, scopes
+        from ketch.runtime.cgroups.systemd import annotations, properties, scopes
 
         self._ours = True  # from now on there is nothing that somebody would have to remove
         name = self.unit.removesuffix(".scope")
         wanted = properties.of_new_scope(f"Ketch container {name}", self._parent, _host_pid(), resources or {})
+        wanted += annotations.properties(self._annotations)
         for _ in _attempts():
             if scopes.start(self.unit, wanted):
                 break

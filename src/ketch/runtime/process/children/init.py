@@ -262,7 +262,7 @@ class _Child:
         failpoint("init.namespaces")
         if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
             self._open_network()
-        self._make_cgroup(document.get("linux") or {})
+        self._make_cgroup(document)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
 
@@ -271,7 +271,7 @@ class _Child:
     ) -> RootParts | None:
         """Do what needs the host's rights, and go on as the first process in the user namespace."""
         parts = None
-        self._make_cgroup(document.get("linux") or {})
+        self._make_cgroup(document)
         _set_oom_score(document["process"].get("oomScoreAdj"))
         if plan.is_new("mount"):
             crossing.leave_host_mounts()
@@ -299,11 +299,13 @@ class _Child:
         parts.open_cgroups(self.cgroup)
         return parts
 
-    def _make_cgroup(self, linux: OciLinux) -> None:
+    def _make_cgroup(self, document: OciConfig) -> None:
+        linux = document.get("linux") or {}
         path = linux.get("cgroupsPath")
         if not path:
             return
-        self.cgroup = common.create(path, _with_default_devices(linux.get("resources") or {}))
+        resources = _with_default_devices(linux.get("resources") or {})
+        self.cgroup = common.create(path, resources, document.get("annotations"))
         failpoint("init.cgroup-made")
         try:
             self.cgroup.join()
