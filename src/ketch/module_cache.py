@@ -16,6 +16,7 @@ from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import CodeType, ModuleType
 
     Entry = tuple[str, str, int, int, bool, CodeType]  # name, file, its mtime in ns and size, a package?, code
@@ -26,11 +27,23 @@ _HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,))
 
 
 class ModuleCache:
-    """The cache of one command, in ``path``."""
+    """One cache, in the file ``name``; modules that others of this process have are not its."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    _others: "set[str]" = set()  # modules in caches that have been saved
+
+    def __init__(self, name: str) -> None:
+        folder = os.path.join(os.path.dirname(__file__), "__pycache__")
+        self._path = f"{folder}/{name}.{sys.implementation.cache_tag}.modules"
         self._entries: list[Entry] = []
+
+    def __enter__(self) -> None:
+        """Load the modules for the imports that follow, of which those of before are no part."""
+        self._before = set(sys.modules)
+        self.load()
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.save(self._before)
 
     def load(self) -> None:
         """Run the modules of the file, unless it is missing or out of date."""
@@ -52,11 +65,12 @@ class ModuleCache:
             return []
         return []
 
-    def save(self) -> None:
-        """Write the file anew if modules have been imported that are not in it."""
-        known = {entry[0] for entry in self._entries}
+    def save(self, before: "Collection[str]" = ()) -> None:
+        """Write the file anew if modules have been imported, but those of ``before``, that are not in it."""
+        known = {entry[0] for entry in self._entries}.union(before, self._others)
         # An import moves its module to the end when it is complete.
         new = [entry for name, module in sys.modules.items() if name not in known and (entry := _entry(name, module))]
+        self._others.update(entry[0] for entry in (*self._entries, *new))
         if not new or sys.dont_write_bytecode:
             return
         temporary = f"{self._path}.{os.getpid()}"
@@ -70,9 +84,7 @@ class ModuleCache:
 
 def of_command(name: str, arguments: list[str], verbs: tuple[str, ...]) -> ModuleCache:
     """The cache of a call of the command line ``name``: one for each of ``verbs``, and one for all others."""
-    verb = next((argument for argument in arguments if argument in verbs), "other")
-    folder = os.path.join(os.path.dirname(__file__), "__pycache__")
-    return ModuleCache(f"{folder}/{name}-{verb}.{sys.implementation.cache_tag}.modules")
+    return ModuleCache(f"{name}-{next((argument for argument in arguments if argument in verbs), 'other')}")
 
 
 def _entry(name: str, module: "ModuleType") -> "Entry | None":

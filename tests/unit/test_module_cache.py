@@ -19,6 +19,9 @@ from ketch import module_cache
 modules = module_cache.of_command("demo", sys.argv[1:], ("run", "stop"))
 modules.load()
 from ketch.rooms.main import main
+if "inner" in sys.argv:
+    with module_cache.ModuleCache("demo-inner"):
+        import ketch.rooms.late
 said = main()
 kept = sorted(n for n, m in sys.modules.items() if n.startswith("ketch.") and m.__spec__ is None)
 modules.save()
@@ -110,6 +113,20 @@ def test_modules_that_come_later_are_added(package):
     assert package.call("more") == ["late", "one", *KEPT]
     assert package.call("more") == ["late", "one", *sorted([*KEPT, "ketch.rooms.late"])]
     assert package.call() == ["one", *sorted([*KEPT, "ketch.rooms.late"])]
+
+
+def test_a_cache_of_some_imports_within_another(package):
+    """Each has its own modules, and what was imported before is in neither."""
+    both = sorted([*KEPT, "ketch.rooms.late"])
+    assert package.call("inner") == ["late", "one"]
+    assert package.call("inner") == ["late", "one", *both]
+    assert package.call() == ["one", *KEPT]
+    os.unlink(package.cache)
+    assert package.call("inner") == ["late", "one", "ketch.rooms.late"]
+    assert package.call("inner") == ["late", "one", *both]
+    package.write("rooms/late.py", "word = 'new'\n")
+    assert package.call("inner") == ["new", *KEPT]
+    assert package.call("inner") == ["new", *both]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, None], ids=["empty", "zeros", "cut"])

@@ -75,6 +75,12 @@ def load_library() -> Any:
     return lib
 
 
+def library_file() -> str:
+    """The file that libseccomp was loaded from."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as f:
+        return next(line.rstrip("\n").split(maxsplit=5)[5] for line in f if "/libseccomp.so" in line)
+
+
 def version(lib: Any) -> str:
     """The version of libseccomp, as 2.5.4."""
     return ".".join(str(part) for part in lib.seccomp_version().contents)

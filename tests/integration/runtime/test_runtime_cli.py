@@ -18,7 +18,7 @@ from ketch import pidfd
 from ketch.linux import fdpass
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box
-from tests.support.waiting import patient
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,7 +207,7 @@ def test_exec_format_error_at_start(runtime: Runtime, tmp_path: Path) -> None:
     runtime.configure(["garbage"])
     runtime.create_detached("ten", tmp_path / "out")
     assert 'exec: "garbage": exec format error' in runtime("start", "ten", code=1).stderr
-    assert runtime.state("ten")["status"] == "stopped"
+    until(lambda: runtime.state("ten")["status"] == "stopped", "the process does not end")
 
 
 def test_pause_resume_and_update(runtime: Runtime, tmp_path: Path) -> None:

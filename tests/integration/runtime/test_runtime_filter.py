@@ -148,9 +148,16 @@ def test_compiled_filters_are_kept(tmp_path: Path, rootfs: Path) -> None:
     [of_lenient] = set(kept.iterdir()) - {of_strict}
     of_lenient.write_bytes(of_strict.read_bytes())
     runtime("run", "three", code=1)
-    for torn in of_strict.read_bytes()[:-3], b"":
-        of_lenient.write_bytes(torn)
+    library, program = of_strict.read_bytes().split(b"\n", 1)
+    file, changed, size = library.split()
+    assert b"libseccomp.so.2" in file
+    older = b"%s %d %s" % (file, int(changed) - 1, size)
+    for other in library + b"\n" + program[:-3], library, b"", b"\n" + program, b"%s\n%s" % (older, program):
+        of_lenient.write_bytes(other)
         runtime("run", "four")
+    other = library.replace(file, b"/nowhere" + file)
+    of_lenient.write_bytes(other + b"\n" + program)
+    runtime("run", "five")
     assert (runtime("list", "-q").stdout, kept.stat().st_mode & 0o777) == ("", 0o700)
     runtime.box.close()
 

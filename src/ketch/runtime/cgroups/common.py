@@ -13,8 +13,6 @@ from errno import ENOENT
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files
-from ketch.runtime.cgroups.v1.manager import CgroupV1
-from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
@@ -161,8 +159,8 @@ def open(cgroups: Cgroups) -> Cgroup:
 
         return SystemdCgroup(cgroups["dir"], layout().unified or "", cgroups["unit"])
     if cgroups.get("version") == 2:
-        return CgroupV2(cgroups["dir"])
-    return CgroupV1(dict(cgroups.get("dirs") or {}))
+        return _unified(cgroups["dir"])
+    return _hierarchies(dict(cgroups.get("dirs") or {}))
 
 
 def prune(path: str) -> None:
@@ -214,8 +212,8 @@ def at(path: str, annotations: Mapping[str, str] | None = None) -> Cgroup:
     if here.version == 2:
         if here.unified is None:
             raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
-        return CgroupV2(here.unified + path, here.unified)
-    return CgroupV1({name: mount_point + path for name, mount_point in here.hierarchies.items()})
+        return _unified(here.unified + path, here.unified)
+    return _hierarchies({name: mount_point + path for name, mount_point in here.hierarchies.items()})
 
 
 def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
@@ -229,3 +227,26 @@ def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
     from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
 
     return SystemdCgroup.at(path, here.unified, annotations)
+
+
+def prepare() -> None:
+    """Read the hierarchies and import what their version needs: for processes that fork others."""
+    if layout().version == 2:
+        _unified("")
+    else:
+        _hierarchies({})
+
+
+# Of the two versions a machine has one, and to import the other would take time in each call of ketch-runtime.
+
+
+def _hierarchies(directories: dict[str, str]) -> Cgroup:
+    from ketch.runtime.cgroups.v1.manager import CgroupV1
+
+    return CgroupV1(directories)
+
+
+def _unified(directory: str, root: str = "/sys/fs/cgroup") -> Cgroup:
+    from ketch.runtime.cgroups.v2.manager import CgroupV2
+
+    return CgroupV2(directory, root)

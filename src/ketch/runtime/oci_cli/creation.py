@@ -11,29 +11,27 @@ commands: changes of config.json have no effect on a container that exists.
 from __future__ import annotations
 
 import os
-import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket, socketpair
 
+from ketch import module_cache
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass, prctl
-from ketch.linux.netlink import links
-from ketch.linux.netlink import messages as netlink
-from ketch.notation import times
 from ketch.runtime import documents, hooks, namespaces, spec
 from ketch.runtime.cgroups import common
-from ketch.runtime.failure import failure, from_message, reason
+from ketch.runtime.failure import failure, from_message, reason, to_message
 from ketch.runtime.oci_cli import filters
 from ketch.runtime.oci_cli import state as states
 from ketch.runtime.oci_cli.handover import Handover
 from ketch.runtime.process import messages
-from ketch.runtime.process.children import init
 from ketch.runtime.process.children.parent import Parent
 from ketch.runtime.validation import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ketch.runtime.oci_cli.arguments import Invocation
     from ketch.runtime.oci_cli.diagnostics import Diagnostics
     from ketch.runtime.oci_types import OciConfig
@@ -75,6 +73,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
         undo.callback(_remove, cgroup, call.diagnostics)
         pid, sync = _fork_init(state, document, plan, parent)
         listener.close()
+        _import_meanwhile()
         if plan.has_user:
             pid = _await_first(sync, pid)
         undo.callback(kill_child, pid)
@@ -84,7 +83,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
             _loopback_up(fds[1])
         for fd in fds:
             os.close(fd)
-        state.made(pid, message.get("cgroups"), times.fixed(time.time_ns()))
+        state.made(pid, message.get("cgroups"))
         master_fd = handover.give(pid, master_fd)
         handover.write_pid(pid)
         undo.pop_all()
@@ -162,13 +161,37 @@ def _fork_init(
     parent.sync_fd = far.fileno()
     if plan.has_user:
         prctl.set_child_subreaper()  # the first process is a child's child (see `children.crossing`)
-    pid = init.fork_child("host" if plan.has_user else plan.pid_mode())
+    namespaces.enter_pid("host" if plan.has_user else plan.pid_mode())
+    pid = os.fork()
     if pid == 0:
-        terminal = bool(document["process"].get("terminal"))
-        init.child_main(state.bundle, [], parent, tty=terminal, document=document)
+        _run_first_process(state.bundle, document, parent)
     namespaces.enter_pid("/proc/self/ns/pid")  # hooks are children too, but not the container's
     far.close()
     return pid, near
+
+
+def _run_first_process(bundle: str, document: OciConfig, parent: Parent) -> NoReturn:
+    """Run in the forked process, which imports by itself what it alone needs.
+
+    Its parent need not wait for that, and memory that both have would be copied when one of them writes to it.
+    """
+    try:
+        with module_cache.ModuleCache("ketch-runtime-init"):
+            from ketch.runtime.process.children import init
+        init.child_main(bundle, [], parent, tty=bool(document["process"].get("terminal")), document=document)
+    except BaseException as e:
+        messages.send(parent.sync_fd, to_message(e))
+    finally:
+        os._exit(1)
+
+
+def _import_meanwhile() -> None:
+    """Import what is needed from here on, while the first process is at work."""
+    with module_cache.ModuleCache("ketch-runtime-meanwhile"):
+        import ketch.linux.netlink.links
+        import ketch.notation.times
+        import ketch.runtime.oci_cli.lifecycle
+        import ketch.runtime.oci_cli.relay  # noqa: F401
 
 
 def _await_first(sync: socket, passing: int) -> int:
@@ -198,6 +221,9 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
 
 def _loopback_up(rtnl_fd: int) -> None:
     """Bring up ``lo`` through a netlink socket in the container's network namespace."""
+    from ketch.linux.netlink import links
+    from ketch.linux.netlink import messages as netlink
+
     request = links.set_up(index=links.LOOPBACK_INDEX)
     try:
         os.write(rtnl_fd, netlink.encode(request, 1, netlink.NLM_F_REQUEST | netlink.NLM_F_ACK))

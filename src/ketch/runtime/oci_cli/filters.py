@@ -1,8 +1,9 @@
 """Compiled seccomp filters that are kept from one call of ``ketch-runtime`` to the next: ``ROOT/@seccomp/KEY``.
 
 Compiling the default profile takes three times as long as all else that a container's start does.  The directory is
-root's alone; the key names the profile, the kernel, the library and the version of Ketch.  No container can be called
-``@seccomp``.
+root's alone; the key names the profile, the kernel and the version of Ketch.  In front of a filter stands a line about
+the library that compiled it (its file, when that was changed, its size): to load it only to ask for its version would
+take longer than to read the filter.  No container can be called ``@seccomp``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEPT = 32
 _LARGEST = 4096 * 8  # what seccomp(2) takes
+_LONGEST = 4096 + 64
 
 
 def prepare(root: str, profile: OciSeccomp | None) -> None:
@@ -28,7 +30,7 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     if not profile:
         return
     kernel = os.uname()
-    versions = (__version__, seccomp.library_version(), kernel.release, kernel.machine)
+    versions = (__version__, kernel.release, kernel.machine)
     key = f"{' '.join(versions)} {documents.dumps(profile)}"
     directory = f"{root}/@seccomp"
     path = f"{directory}/{blake2b(key.encode(), digest_size=20).hexdigest()}"
@@ -36,7 +38,7 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     if program is None:
         program = seccomp.compile_profile(profile)
         with suppress(OSError):  # there is no room: the next call compiles it, too
-            _keep(directory, path, program)
+            _keep(directory, path, _library(seccomp.library_file()) + program)
     seccomp.remember(profile, program)
 
 
@@ -46,10 +48,21 @@ def _read(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        program = os.read(fd, _LARGEST + 1)
+        content = os.read(fd, _LARGEST + _LONGEST)
     finally:
         os.close(fd)
-    return program if program and len(program) % 8 == 0 else None
+    line, newline, program = content.partition(b"\n")
+    if not program or len(program) % 8:
+        return None
+    try:
+        return program if _library(os.fsdecode(line.split()[0])) == line + newline else None
+    except (OSError, IndexError):
+        return None  # it has been replaced by another
+
+
+def _library(path: str) -> bytes:
+    status = os.stat(path)
+    return b"%s %d %d\n" % (os.fsencode(path), status.st_mtime_ns, status.st_size)
 
 
 def _keep(directory: str, path: str, program: bytes) -> None:

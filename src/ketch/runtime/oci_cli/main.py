@@ -141,12 +141,14 @@ def _create(call: Invocation) -> int:
 
 
 def _run(call: Invocation) -> int:
-    from ketch.runtime.oci_cli import creation, lifecycle, relay
+    from ketch.runtime.oci_cli import creation
 
     foreground = not call.options.flag("detach")
+    state, master_fd = creation.create(call, foreground=foreground)
+    from ketch.runtime.oci_cli import lifecycle, relay
+
     if foreground and not call.options.flag("no-subreaper"):
         relay.adopt_orphans()
-    state, master_fd = creation.create(call, foreground=foreground)
     try:
         lifecycle.start(state)
     except BaseException:

@@ -11,6 +11,7 @@ The status is never stored but seen: is the process with that pid *and* start ti
 from __future__ import annotations
 
 import os
+import time
 
 from ketch.errors import AlreadyExists, InvalidArgument, NotFound
 from ketch.runtime import documents, spec
@@ -85,12 +86,14 @@ class RuntimeState:
         self.document["rootfs"] = os.path.normpath(os.path.join(self.bundle, document["root"]["path"]))
         self.save()
 
-    def made(self, pid: int, cgroups: Cgroups | None, created: str) -> None:
+    def made(self, pid: int, cgroups: Cgroups | None) -> None:
         """Note what has been made, and save it: from now on the container is created."""
+        from ketch.notation import times
+
         self.document["pid"] = pid
         self.document["start_time"] = start_time(pid)
         self.document["cgroups"] = cgroups
-        self.document["created"] = created
+        self.document["created"] = times.fixed(time.time_ns())
         self.save()
 
     def cgroup(self) -> common.Cgroup | None:

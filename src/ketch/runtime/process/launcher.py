@@ -52,7 +52,7 @@ def main(fd: int, no_cgroup: str) -> NoReturn:
     for number in (_signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
     seccomp.warm(seccomp_default.profile(list(defaults.DEFAULT_CAPS)))
-    common.layout()
+    common.prepare()
     with suppress(OSError):  # the kernel has no overlay: containers that need it say so
         overlay.takes_lower_directories()
     title = Title()

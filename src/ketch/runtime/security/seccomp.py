@@ -173,6 +173,12 @@ def library_version() -> str:
     return native.version(_load())
 
 
+def library_file() -> str:
+    """The file that libseccomp was loaded from (RuntimeFailure: it is missing)."""
+    _load()
+    return native.library_file()
+
+
 def _load() -> Any:
     global _library
     if _library is None:
