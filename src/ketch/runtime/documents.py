@@ -44,9 +44,13 @@ def loads(text: str | bytes) -> Any:
         return _explained(text)
 
 
-def dumps(value: object) -> str:
-    """The JSON text of a value, on one line, as by `json.dumps`; TypeError: there is none."""
-    encode = _json.make_encoder({}, _refused, _json.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+def dumps(value: object, *, spaces: bool = True) -> str:
+    """The JSON text of a value, on one line, as by `json.dumps`; TypeError: there is none.
+
+    Without ``spaces`` there are none after commas and colons.
+    """
+    colon, comma = (": ", ", ") if spaces else (":", ",")
+    encode = _json.make_encoder({}, _refused, _json.encode_basestring_ascii, None, colon, comma, False, False, True)
     return "".join(encode(value, 0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from _signal import SIGKILL  # type: ignore[import-not-found]
+from _signal import SIGKILL, strsignal  # type: ignore[import-not-found]
 from errno import EINVAL
 
 from ketch.contexts import ExitStack
@@ -54,8 +54,13 @@ def run(hooks: list[OciHook], state: bytes, kind: str, becoming: Becoming | None
         except OSError as e:
             raise failure("hooks", what, e) from e
         if code != 0:
-            why = "timed out" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
-            raise RuntimeFailure(f"{what}: {why}" + (f": {output}" if output else ""), step="hooks")
+            raise RuntimeFailure(f"{what}: {_fate(code)}" + (f": {output}" if output else ""), step="hooks")
+
+
+def _fate(code: int | None) -> str:
+    if code is None:
+        return "timed out"
+    return f"exit status {code}" if code > 0 else f"signal {-code} ({(strsignal(-code) or '').lower()})"
 
 
 def _run_one(hook: OciHook, state: bytes, becoming: Becoming) -> tuple[int | None, str]:

@@ -6,7 +6,7 @@ stands here, or is null.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class OciIdMapping(TypedDict, total=False):
@@ -371,7 +371,7 @@ class OciHookState(TypedDict):
     status: str
     pid: int
     bundle: str
-    annotations: dict[str, str]
+    annotations: NotRequired[dict[str, str]]
 
 
 class OciState(OciHookState):

@@ -60,6 +60,13 @@ def set_size(fd: int, rows: int, columns: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
 
+def set_output_flags(fd: int, *, set_: int = 0, clear: int = 0) -> None:
+    """Change how a terminal treats output (termios(3), c_oflag)."""
+    modes = termios.tcgetattr(fd)
+    modes[1] = (modes[1] | set_) & ~clear
+    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
+
+
 def take(slave_fd: int) -> None:
     """Make the terminal this session leader's controlling one and its stdin, stdout and stderr.
 

@@ -208,7 +208,7 @@ def test_exec_and_hooks(tmp_path: Path, rootfs: Path) -> None:
         runtime("delete", "--force", "one")
     document["hooks"] = {"startContainer": [{"path": "/bin/busybox", "args": ["ls"]}]}
     (bundle / "config.json").write_text(json.dumps(document))
-    assert "error running startContainer hook #0: `/bin/busybox`: signal 31" in runtime("run", "two").stderr
+    assert "startContainer hook #0: `/bin/busybox`: signal 31 (bad system call)" in runtime("run", "two").stderr
     box.close()
     shutil.rmtree(tmp_path / "state")
     assert runtime_box.orphaned_cgroups(box.parent) == []

@@ -146,4 +146,4 @@ def _pressure(directory: str, name: str) -> Json:
 
 
 def _print(event: Json) -> None:
-    stdio.write(documents.dumps(event) + "\n")
+    stdio.write(documents.dumps(event, spaces=False) + "\n")

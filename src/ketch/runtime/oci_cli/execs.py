@@ -129,35 +129,52 @@ def _add_capabilities(process: OciProcess, names: list[str]) -> None:
         sets["ambient"] = [*(sets.get("ambient") or []), *names]
 
 
-def _below(cgroups: Cgroups | None, paths: list[str]) -> Cgroups | None:
-    """The container's cgroup, with the parts of it that ``[CONTROLLER,…:]PATH`` name further down."""
-    if not paths:
+def _below(cgroups: Cgroups | None, wanted: list[str]) -> Cgroups | None:
+    """The container's cgroup, with the parts of it that ``[CONTROLLER,…:]PATH`` name further down.
+
+    A path without controllers is for all of them, and stands alone.
+    """
+    if not wanted:
         return cgroups
     if cgroups is None:
         raise InvalidArgument("option `--cgroup`: the container has no cgroup of its own")
     if cgroups["version"] == 2:
-        if len(paths) > 1 or ":" in paths[0]:
-            raise InvalidArgument(
-                f"option `--cgroup`: `{paths[0]}`: on cgroup v2 there is one path, without controllers"
-            )
-        return {"version": 2, "dir": cgroups["dir"] + _inside(paths[0])}
-    dirs = dict(cgroups["dirs"])
-    named = set()
-    for text in paths:
-        controllers, colon, path = text.partition(":")
+        if len(wanted) > 1 or ":" in wanted[0]:
+            raise InvalidArgument(f"option `--cgroup`: `{wanted[0]}`: cgroup v2 has one path, without controllers")
+        return {"version": 2, "dir": _existing(cgroups["dir"] + _inside(wanted[0]))}
+    dirs = cgroups["dirs"]
+    paths = _by_controller(wanted, dirs)
+    return {"version": 1, "dirs": {name: _existing(dirs[name] + paths.get(name, "")) for name in dirs}}
+
+
+def _by_controller(wanted: list[str], controllers: dict[str, str]) -> dict[str, str]:
+    """{controller: path below the container's cgroup} of cgroup v1."""
+    paths: dict[str, str] = {}
+    for text in wanted:
+        names, colon, path = text.partition(":")
         if not colon:
-            raise InvalidArgument(f"option `--cgroup`: `{text}` names no controllers, as cgroup v1 needs")
-        for name in controllers.split(","):
-            key = name if name in dirs else f"name={name}"
-            if key not in dirs:
+            if len(wanted) > 1:
+                raise InvalidArgument(f"option `--cgroup`: `{text}` has no controllers, so it has to be the only one")
+            names, path = ",".join(controllers), text
+        for name in names.split(","):
+            key = name if name in controllers else f"name={name}"
+            if key not in controllers:
                 raise InvalidArgument(f"option `--cgroup`: `{text}`: unknown controller `{name}`")
-            if key in named:
+            if key in paths:
                 raise InvalidArgument(f"option `--cgroup`: controller `{name}` is named twice")
-            named.add(key)
-            dirs[key] += _inside(path)
-    return {"version": 1, "dirs": dirs}
+            paths[key] = _inside(path)
+    return paths
 
 
 def _inside(path: str) -> str:
-    """The path of a cgroup seen from the container's, from which no `..` leads out."""
-    return os.path.normpath(f"/{path}").rstrip("/")
+    """The end of a path in the container's cgroup, to be appended; InvalidArgument for a way out of it."""
+    clean = os.path.normpath(path.lstrip("/"))
+    if clean.split("/")[0] == "..":
+        raise InvalidArgument(f"option `--cgroup`: {path} is not a sub cgroup path")
+    return "" if clean == "." else f"/{clean}"
+
+
+def _existing(directory: str) -> str:
+    if not os.path.isdir(directory):
+        raise InvalidArgument(f"option `--cgroup`: `{directory}`: no such cgroup")
+    return directory

@@ -52,6 +52,7 @@ def document() -> dict[str, object]:
 def example() -> OciConfig:
     """A configuration that runs ``sh`` in ``rootfs``, to start from."""
     names = list(defaults.DEFAULT_CAPS)
+    version = common.layout().version
     return {
         "ociVersion": OCI_VERSION,
         "process": {
@@ -68,7 +69,7 @@ def example() -> OciConfig:
         "mounts": defaults.mounts(),
         "linux": {
             "resources": {"devices": defaults.device_rules()},
-            "namespaces": [{"type": kind} for kind in defaults.NAMESPACES],
+            "namespaces": [{"type": kind} for kind in defaults.NAMESPACES if kind != "cgroup" or version == 2],
             "maskedPaths": list(defaults.MASKED_PATHS),
             "readonlyPaths": list(defaults.READONLY_PATHS),
             "seccomp": seccomp_default.profile(names),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+from termios import ONLCR
 
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.linux import fdpass
+from ketch.runtime import tty
 from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import state as states
 
@@ -66,6 +68,8 @@ class Handover:
             finally:
                 os.close(master_fd)
             master_fd = -1
+        if master_fd >= 0:
+            tty.set_output_flags(master_fd, clear=ONLCR)  # before the program writes: no carriage returns of ours
         return master_fd
 
     def write_pid(self, pid: int) -> None:

@@ -183,7 +183,7 @@ def _kill(call: Invocation) -> int:
     from ketch.runtime.oci_cli import lifecycle
 
     name = call.operands[1] if len(call.operands) > 1 else "SIGTERM"
-    number = signals.parse(name)
+    number = 0 if name == "0" else signals.parse(name)  # 0: is there somebody to be signalled?
     if number is None:
         raise InvalidArgument(f"unknown signal `{name}`", hint="use e.g. KILL, SIGTERM or 15")
     lifecycle.kill(call.state(), number, everyone=call.options.flag("all"))

@@ -20,6 +20,7 @@ from _signal import (  # type: ignore[import-not-found]
 )
 
 from ketch.linux import prctl
+from ketch.runtime import tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def attend(master_fd: int, pid: int) -> int:
 def _show(master_fd: int) -> None:
     """Copy between stdio and the terminal until the container's side closes.
 
-    stdin's terminal mode is put back in any case; its size follows to the container.
+    It is this process's terminal, if it has one, that makes new lines of line feeds.  stdin's terminal mode is put back
+    in any case; its size follows to the container.
     """
     saved: list[Any] | None = None
     if os.isatty(0):
@@ -54,6 +56,7 @@ def _show(master_fd: int) -> None:
 
         saved = termios.tcgetattr(0)
         pty_modes.setraw(0, termios.TCSADRAIN)  # not FLUSH: what was typed ahead counts
+        tty.set_output_flags(0, set_=termios.OPOST)
         _copy_size(master_fd)
         signal(SIGWINCH, lambda *_: _copy_size(master_fd))
     try:
@@ -98,8 +101,6 @@ def _forward_signals(pid: int) -> None:
 
 
 def _copy_size(master_fd: int) -> None:
-    from ketch.runtime import tty
-
     columns, rows = os.get_terminal_size(0)
     tty.set_size(master_fd, rows, columns)
 

@@ -29,7 +29,7 @@ def show_list(root: str, options: GivenOptions) -> None:
     if options.flag("quiet"):
         stdio.write("".join(f"{state['id']}\n" for state in found))
     elif as_json:
-        stdio.write(documents.dumps(found) + "\n")
+        stdio.write(documents.dumps(found, spaces=False) + "\n")
     else:
         rows = [_HEADINGS]
         rows += [(s["id"], str(s["pid"]), s["status"], s["bundle"], s["created"], s["owner"]) for s in found]
@@ -44,7 +44,7 @@ def show_processes(state: states.RuntimeState, options: GivenOptions, words: lis
     cgroup = state.cgroup()
     pids = cgroup.pids() if cgroup is not None else []
     if as_json:
-        stdio.write(documents.dumps(pids) + "\n")
+        stdio.write(documents.dumps(pids, spaces=False) + "\n")
     else:
         heading, *rows = _run_ps(words or ["-ef"])
         stdio.write(f"{heading}\n" + "".join(f"{row}\n" for row in _of_processes(heading, rows, set(pids))))

@@ -115,12 +115,19 @@ class RuntimeState:
     def oci(self) -> OciState:
         """The state object of the OCI runtime specification (§ runtime.md, State), with what runc adds."""
         status = self.status()
-        return {
-            **self.of_hooks(status, 0 if status == "stopped" else self.pid),
+        state: OciState = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "pid": 0 if status == "stopped" else self.pid,
+            "status": status,
+            "bundle": self.bundle,
             "rootfs": self.document.get("rootfs", ""),
             "created": self.document.get("created", ""),
             "owner": _owner(self.directory),
         }
+        if self.document.get("annotations"):
+            state["annotations"] = self.document["annotations"]
+        return state
 
     def of_hooks(self, status: str, pid: int) -> OciHookState:
         """The state object that hooks read on their stdin, in the moment of ``status``."""

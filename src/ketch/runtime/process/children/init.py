@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gc
 import os
-from _signal import SIGKILL  # type: ignore[import-not-found]
+from _signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, signal  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
 from errno import EACCES
 
@@ -327,7 +327,7 @@ class _Child:
         linux = document.get("linux") or {}
         mount_point = parts.attach_root(self.bundle)
         failpoint("init.root-attached")
-        self._run_hooks()
+        self._run_hooks(mount_point)
         finalize_process.forget_imports()
         rootfs.enter(mount_point, pivot=not self.no_pivot)
         failpoint("init.root-entered")
@@ -347,15 +347,21 @@ class _Child:
         failpoint("init.mounted")
         return root_fd
 
-    def _run_hooks(self) -> None:
-        """Have the parent run its hooks, then run createContainer (in these namespaces, with the host's files)."""
+    def _run_hooks(self, root: str) -> None:
+        """Have the parent run its hooks, then run createContainer: in these namespaces, with the host's files.
+
+        Those stand in the container's ``root``, as runc's do.
+        """
         if not any(self.hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
             return
         fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
         self.state, _ = fdpass.recv(self.sync_fd, 0)
         if not self.state:
             os._exit(1)
-        hooks.run(self.hooks.get("createContainer") or [], self.state, "createContainer")
+        wanted = self.hooks.get("createContainer")
+        if wanted:
+            os.chdir(root)
+            hooks.run(wanted, self.state, "createContainer")
 
     def _make_devices(self, anchors: Anchors, planned: list[Planned], linux: OciLinux, terminal: bool) -> None:
         fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in planned)
@@ -368,12 +374,13 @@ class _Child:
 
     def _change_root(self, document: OciConfig, terminal: bool) -> int:
         """Change the root of a container without a mount namespace to a directory, without mounts (`host_guard`)."""
-        self._run_hooks()
+        root = os.path.join(self.bundle, document["root"]["path"])
+        self._run_hooks(root)
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair_of_host()
         sysctl.apply((document.get("linux") or {}).get("sysctl") or {})
         finalize_process.forget_imports()
-        rootfs.change(os.path.join(self.bundle, document["root"]["path"]))
+        rootfs.change(root)
         os.umask(0)
         return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -400,6 +407,7 @@ class _Child:
     def wait(self, start_fd: int) -> None:
         """Wait for the parent's ``go``; without a parent the process ends."""
         if start_fd >= 0:
+            _die_of_signals()
             listener = socket(fileno=start_fd)
             os.close(self.sync_fd)
             accepted, _ = listener._accept()  # type: ignore[attr-defined]
@@ -439,6 +447,15 @@ def _shared_memory_of(plan: namespaces.Plan, document: OciConfig) -> int:
         return mounts.tree_of_container(int(pid), "/dev/shm")
     except OSError as e:
         raise failure("mounts", f"share /dev/shm of `{path}`", e) from e
+
+
+def _die_of_signals() -> None:
+    """Let the signals that end other programs end this process, which may wait for long.
+
+    The kernel spares the first process of a pid namespace all that it has no handlers for.
+    """
+    for number in (SIGHUP, SIGINT, SIGQUIT, SIGTERM):
+        signal(number, lambda number, _frame: os._exit(128 + number))
 
 
 def _with_default_devices(resources: OciResources) -> OciResources:
