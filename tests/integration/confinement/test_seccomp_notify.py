@@ -7,7 +7,7 @@ from errno import EDOM
 
 import pytest
 
-from tests.support.boxes.supervisor import Supervisor
+from tests.support.runtimes.supervisor import Supervisor
 
 
 @pytest.fixture

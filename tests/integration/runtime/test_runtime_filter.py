@@ -19,7 +19,7 @@ from ketch.runtime.oci_cli import filters
 from ketch.runtime.security import seccomp_default
 from tests.support.boxes import runtime_box, small_monitor
 from tests.support.boxes.runtime_cli import Runtime
-from tests.support.boxes.supervisor import Supervisor
+from tests.support.runtimes.supervisor import Supervisor
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:

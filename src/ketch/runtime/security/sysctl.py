@@ -55,7 +55,7 @@ def apply(values: dict[str, str], proc_fd: int = -1) -> None:
     if proc_fd >= 0:
         _write(values, proc_fd)
         return
-    proc_fd = _own_proc()
+    proc_fd = own_proc()
     try:
         _write(values, proc_fd)
     finally:
@@ -78,7 +78,8 @@ def _write(values: dict[str, str], proc_fd: int) -> None:
             os.close(fd)
 
 
-def _own_proc() -> int:
+def own_proc() -> int:
+    """A procfs that nobody else has mounted; a user namespace can have none of another's processes."""
     try:
         context_fd = m.fsopen("proc")
         try:

@@ -124,6 +124,7 @@ class _Child:
         self.entered = 0
         self.netns = False
         self.master_fd = self.shm_fd = -1
+        self.proc_fd = -1  # for sysctls, if one that is made later would not do
         self.process: finalize_process.Process
 
     def begin(self) -> None:
@@ -279,6 +280,8 @@ class _Child:
             parts = self._open_parts(document, mounts_of_root, user)
         if plan.is_new("time"):
             clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
+        if (document.get("linux") or {}).get("sysctl"):
+            self.proc_fd = sysctl.own_proc()
         crossing.cross(plan, user, self.process.limits, self.sync_fd)
         failpoint("init.namespaces")
         if self.start_fd < 0:
@@ -339,7 +342,7 @@ class _Child:
         parts.attach(anchors, root_fd)
         self._make_devices(anchors, parts.planned, linux, terminal)
         fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in parts.planned)
-        sysctl.apply(linux.get("sysctl") or {}, anchors.find("/proc")[0] if fresh else -1)
+        sysctl.apply(linux.get("sysctl") or {}, anchors.find("/proc")[0] if fresh else self.proc_fd)
         mounts.seal(anchors, parts.planned)
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
         masks.mask(anchors, linux.get("maskedPaths") or [])
@@ -378,7 +381,7 @@ class _Child:
         self._run_hooks(root)
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair_of_host()
-        sysctl.apply((document.get("linux") or {}).get("sysctl") or {})
+        sysctl.apply((document.get("linux") or {}).get("sysctl") or {}, self.proc_fd)
         finalize_process.forget_imports()
         rootfs.change(root)
         os.umask(0)

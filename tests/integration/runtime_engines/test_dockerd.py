@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-import ketch
 from tests.support.boxes import runtime_box
 from tests.support.engines import Client, Engine, Result
+from tests.support.runtimes.peer_place import write_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +38,7 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     image = runtime_box.make_rootfs(tmp_path_factory.mktemp("image"))
     engine = Engine("dockerd", suffix="u")
     engine.own_network = True
-    packages, runtime = os.path.join(engine.root, "packages"), os.path.join(engine.root, "runtime")
-    shutil.copytree(os.path.dirname(ketch.__file__), os.path.join(packages, "ketch"))
-    with open(runtime, "w", encoding="utf-8") as f:
-        f.write(f'#!/bin/sh\nPYTHONPATH={packages} exec python3 -P -m ketch.runtime.oci_cli.main "$@"\n')
-    os.chmod(runtime, 0o755)
-    engine.extra = ["--add-runtime", f"ketch={runtime}"]
+    engine.extra = ["--add-runtime", f"ketch={write_runtime(engine.root)}"]
     try:
         engine.start()
         tar = subprocess.run(["tar", "-C", image, "-c", "."], check=True, capture_output=True).stdout
