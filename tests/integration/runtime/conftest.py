@@ -24,9 +24,10 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def box(tmp_path: Path, rootfs: Path) -> Iterator[Box]:
+def box(tmp_path: Path, rootfs: Path, request: pytest.FixtureRequest) -> Iterator[Box]:
     """What must leave the host's mounts and cgroups as they were."""
     box = runtime_box.Box(tmp_path, rootfs)
+    box.users = box.idmap = bool(request.config.getoption("--userns"))
     yield box
     box.close()
     assert runtime_box.host_mounts(tmp_path) == []

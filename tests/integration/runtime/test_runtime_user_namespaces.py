@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ketch.runtime import defaults, user_namespaces
+from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
 
@@ -205,3 +206,19 @@ def test_the_command_line_runs_to_the_end_and_leaves_nothing_of_a_failure(tmp_pa
             runtime(command, "two")
     assert runtime_box.orphaned_cgroups(runtime.box.parent + "/0") == []
     runtime.box.close()
+
+
+def test_many_mapped_layers_on_kernels_without_the_new_overlay_api(
+    mapped: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux 6.1: all layers are there, not the first one alone."""
+    mapped.here = True
+    monkeypatch.setattr(overlay, "_one_by_one", False)
+    for number in range(60):
+        place = mapped.directory / f"layer{number}"
+        place.mkdir()
+        (place / f"f{number}").touch()
+        mapped.lowers.insert(0, str(place))
+    result = run(mapped, "ls / | grep -c ^f; echo kept > /file; stat -c %u:%g /f0 /file; rm /f1")
+    assert result.out.split() == ["60", "0:0", "0:0"], result
+    assert sorted(path.name for path in mapped.directory.glob("c*/upper/f*")) == ["f1", "file"]

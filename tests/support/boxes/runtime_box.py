@@ -97,6 +97,7 @@ class Box:
         self.lowers = [str(rootfs)]
         self.count = 0
         self.idmap = False  # whether the layers are seen through the container's user namespace
+        self.users = False  # whether containers that ask for no namespaces of theirs are in a new user namespace
         self.here = False  # in forks of this process, with what a test has changed in it
 
     def close(self) -> None:
@@ -130,6 +131,8 @@ class Box:
         changes = dict(changes or {})
         document["mounts"] += changes.pop("+mounts", [])
         set_in(document, changes)
+        if self.users and "linux.namespaces" not in changes:
+            _in_user_namespace(document)
         return document
 
     def bundle(self, document: dict[str, Any]) -> Path:
@@ -160,7 +163,7 @@ class Box:
         options += ["idmap"] if self.idmap else []
         root = [{"type": "overlay", "source": "overlay", "options": options}]
         if directory:
-            root = [{"type": "bind", "source": directory, "options": ["rbind"]}]
+            root = [{"type": "bind", "source": directory, "options": ["rbind", *(["ridmap"] if self.idmap else [])]}]
         pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, result
         (in_r, in_w), (out_r, out_w), (err_r, err_w), (res_r, res_w) = pipes
         if self.here:
@@ -187,6 +190,17 @@ class Box:
                 os.waitpid(pid, 0)
         report = json.loads(result)
         return Result(report["code"], out.decode(), err.decode(), report["failed"], report["seen"])
+
+
+def _in_user_namespace(document: dict[str, Any]) -> None:
+    """Give it users of its own, as whose it sees the files of binds, too."""
+    linux = document["linux"]
+    linux["namespaces"] = [*linux["namespaces"], {"type": "user"}]
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 300_000, "size": 65_536}]
+    for mount in document["mounts"]:
+        options = mount.get("options") or []
+        if mount["type"] == "bind" and not {"idmap", "ridmap"} & {*options} and "uidMappings" not in mount:
+            mount["options"] = [*options, "ridmap" if "rbind" in options else "idmap"]
 
 
 def _collect(fds: list[int], timeout_s: float) -> list[bytes]:

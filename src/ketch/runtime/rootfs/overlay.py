@@ -54,9 +54,12 @@ def open_overlay(options: list[str], attributes: int = 0, user: OpenUserNamespac
 
 
 class _Layers:
-    """An overlay's lower directories, topmost first, and its other options."""
+    """An overlay's lower directories, topmost first, and its other options.
 
-    __slots__ = ("attached", "lowers", "rest")
+    ``mount_point`` is a path at which to mount for a moment: the first of them, whatever is mounted there.
+    """
+
+    __slots__ = ("attached", "lowers", "mount_point", "rest")
 
     def __init__(self, data: list[str]) -> None:
         self.lowers: list[str] = []
@@ -70,6 +73,7 @@ class _Layers:
                 self.lowers.append(value)
             else:
                 self.rest.append((key, value if equals else None))
+        self.mount_point = self.lowers[0] if self.lowers else ""
 
     @property
     def upper(self) -> str:
@@ -81,7 +85,7 @@ class _Layers:
         Before Linux 6.15 overlay takes only layers that are attached somewhere in the caller's namespace.  One mount
         serves for the upper and the work directory, which must be on the same.
         """
-        place_fd = os.open(self.lowers[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        place_fd = os.open(self.mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         held.append(place_fd)
         self.lowers = [self._map_one(lower, user, place_fd, held) for lower in self.lowers]
         if self.upper:
@@ -234,7 +238,7 @@ def _mounted(layers: _Layers, held: list[int]) -> int:
             options.append(f"{key}={_by_descriptor(value, held)}")
         else:
             options.append(f"{key}={value}")
-    mount_point = layers.lowers[0]  # any directory
+    mount_point = layers.mount_point
     m.mount("overlay", mount_point, "overlay", 0, ",".join(options))
     try:
         return m.open_tree(mount_point)
