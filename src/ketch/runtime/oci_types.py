@@ -236,9 +236,12 @@ class OciMemory(TypedDict, total=False):
     limit: int
     reservation: int
     swap: int
+    kernel: int
     kernelTCP: int
     swappiness: int
     disableOOMKiller: bool
+    useHierarchy: bool
+    checkBeforeUpdate: bool
 
 
 class OciCpu(TypedDict, total=False):
@@ -267,6 +270,7 @@ class OciWeightDevice(TypedDict, total=False):
     major: int
     minor: int
     weight: int
+    leafWeight: int
 
 
 class OciThrottleDevice(TypedDict, total=False):
@@ -281,6 +285,7 @@ class OciBlockIO(TypedDict, total=False):
     """Weights and limits of block devices."""
 
     weight: int
+    leafWeight: int
     weightDevice: list[OciWeightDevice]
     throttleReadBpsDevice: list[OciThrottleDevice]
     throttleWriteBpsDevice: list[OciThrottleDevice]
@@ -295,6 +300,27 @@ class OciHugepageLimit(TypedDict, total=False):
     limit: int
 
 
+class OciInterfacePriority(TypedDict, total=False):
+    """The priority of packets on one network interface."""
+
+    name: str
+    priority: int
+
+
+class OciNetwork(TypedDict, total=False):
+    """The class of packets, and their priorities (cgroup v1)."""
+
+    classID: int
+    priorities: list[OciInterfacePriority]
+
+
+class OciRdma(TypedDict, total=False):
+    """Limits of one RDMA device."""
+
+    hcaHandles: int
+    hcaObjects: int
+
+
 class OciResources(TypedDict, total=False):
     """The limits of a cgroup."""
 
@@ -304,6 +330,8 @@ class OciResources(TypedDict, total=False):
     pids: OciPids
     blockIO: OciBlockIO
     hugepageLimits: list[OciHugepageLimit]
+    network: OciNetwork
+    rdma: dict[str, OciRdma]
     unified: dict[str, str]
 
 

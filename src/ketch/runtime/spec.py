@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
 
 OCI_VERSION = "1.2.0"
+ANNOTATIONS = "dev.ketch."  # how the names of all begin that change what the runtime does
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
 ANNOTATION_GROUP_ADD = "dev.ketch.group-add"

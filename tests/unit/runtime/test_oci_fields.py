@@ -17,12 +17,16 @@ from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.runtime import namespaces
 from ketch.runtime.cgroups import refusals
+from ketch.runtime.cgroups.v1.manager import CgroupV1
+from ketch.runtime.cgroups.v2.manager import CgroupV2
+from ketch.runtime.oci_cli import features
 from ketch.runtime.security import seccomp
 from ketch.runtime.validation import check, fields
 from tests.support.source.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "devices", "rdma", "net_cls", "net_prio")
 # Texts that other modules look up, which know every one that the specification has.
@@ -269,6 +273,9 @@ def test_capabilities_that_nobody_has_are_told() -> None:
     told = check.warnings({"capabilities": {"bounding": ["CAP_FLY", *known], "ambient": ["CAP_FLY", "CAP_SWIM"]}})
     assert told == ["ignoring unknown or unavailable capabilities: CAP_FLY, CAP_SWIM"]
     assert check.warnings({"capabilities": {"bounding": known}}) == []
+    raised = {"permitted": known, "inheritable": [], "ambient": known}
+    (told_of_ambient,) = check.warnings({"capabilities": raised})  # type: ignore[typeddict-item]
+    assert told_of_ambient.startswith(f"can't raise ambient capability {known[0]}: ")
     assert check.warnings({}) == []
 
 
@@ -306,3 +313,78 @@ def test_limits_of_nothing_need_nothing(version: int) -> None:
         "hugepageLimits": None,
     }
     refusals.check(none, version, ())
+
+
+FILES = (
+    (
+        1,
+        {"rdma": {"mlx5_0": {"hcaHandles": 2, "hcaObjects": 2000}}},
+        {"rdma.max": "mlx5_0 hca_handle=2 hca_object=2000"},
+    ),
+    (2, {"rdma": {"mlx5_0": {"hcaObjects": 0}}}, {"rdma.max": "mlx5_0 hca_object=0"}),
+    (1, {"network": {"classID": 0x100001}}, {"net_cls.classid": "1048577"}),
+    (1, {"network": {"priorities": [{"name": "lo", "priority": 500}]}}, {"net_prio.ifpriomap": "lo 500"}),
+    (1, {"blockIO": {"leafWeight": 20}}, {"blkio.leaf_weight": "20"}),
+    (
+        1,
+        {"blockIO": {"weight": 10, "weightDevice": [{"major": 8, "minor": 0, "weight": 30, "leafWeight": 40}]}},
+        {"blkio.weight": "10", "blkio.bfq.weight_device": "8:0 30", "blkio.leaf_weight_device": "8:0 40"},
+    ),
+    (
+        1,
+        {"cpu": {"realtimePeriod": 5000, "realtimeRuntime": 100}},
+        {"cpu.rt_period_us": "5000", "cpu.rt_runtime_us": "100"},
+    ),
+    (2, {"cpu": {"burst": 100, "idle": 1}}, {"cpu.max.burst": "100", "cpu.idle": "1"}),
+    (2, {"memory": {"limit": 8, "swap": 9}}, {"memory.max": "8", "memory.swap.max": "1"}),
+    (2, {"blockIO": {"weight": 10}}, {"io.weight": "1"}),
+)
+
+
+@pytest.mark.parametrize(("version", "resources", "written"), FILES)
+def test_limits_that_few_machines_have(tmp_path: Path, version: int, resources: Any, written: dict[str, str]) -> None:
+    """Which file gets which text; where the kernel lacks one of the files, the limit is refused by its name."""
+    directory = str(tmp_path)
+    cgroup = CgroupV2(directory) if version == 2 else CgroupV1(dict.fromkeys(CONTROLLERS, directory))
+    for name in written:
+        (tmp_path / name).write_text("")
+    cgroup.update(resources)
+    assert {name: (tmp_path / name).read_text() for name in written} == written
+    (kind,) = resources
+    if kind in ("blockIO", "cpu", "memory"):
+        for name in written:
+            (tmp_path / name).unlink()
+        (tmp_path / "memory.max").write_text("")
+        with pytest.raises(
+            RuntimeFailure, match=rf"^linux\.resources\.{kind}\.\w+ is not supported: the kernel has no"
+        ):
+            cgroup.update(resources)
+
+
+@pytest.mark.parametrize(("version", "name"), [(1, "memory.usage_in_bytes"), (2, "memory.current")])
+def test_a_limit_that_is_exceeded_already(tmp_path: Path, version: int, name: str) -> None:
+    directory = str(tmp_path)
+    cgroup = CgroupV2(directory) if version == 2 else CgroupV1({"memory": directory})
+    (tmp_path / name).write_text("100")
+    (tmp_path / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text("")
+    cgroup.update({"memory": {"limit": 100, "checkBeforeUpdate": True}})
+    cgroup.update({"memory": {"limit": -1, "checkBeforeUpdate": True}})
+    cgroup.update({"memory": {"limit": 99}})
+    with pytest.raises(RuntimeFailure, match="rejecting memory limit 99 as it is lower than current usage 100"):
+        cgroup.update({"memory": {"limit": 99, "checkBeforeUpdate": True}})
+
+
+def test_features_say_what_the_table_says() -> None:
+    told: Any = features.document()
+    assert told["linux"]["intelRdt"] == told["linux"]["netDevices"] == {"enabled": False}
+    assert {"linux.intelRdt", "linux.netDevices"} <= set(fields.REFUSED)
+    assert told["hooks"] == list(fields.CONFIG["hooks"])
+    assert set(told["linux"]["namespaces"]) == set(facts()["linux.namespaces[].type"]["type"])
+    assert told["linux"]["memoryPolicy"]["modes"] == sorted(facts()["linux.memoryPolicy.mode"]["type"])
+    assert set(told["linux"]["seccomp"]["actions"]) <= set(facts()["linux.seccomp.defaultAction"]["type"])
+
+
+def test_new_limits_are_checked_as_well() -> None:
+    check.check_resources({"cpu": {"shares": 2}, "unknown": 1})
+    with pytest.raises(RuntimeFailure, match=r"resources\.cpu\.shares is not a whole number"):
+        check.check_resources({"cpu": {"shares": "2"}})

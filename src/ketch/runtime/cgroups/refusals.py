@@ -7,6 +7,7 @@ before it is changed.
 from __future__ import annotations
 
 from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +62,19 @@ def check(resources: OciResources, version: int, controllers: Collection[str] = 
     for name, controller in _wanted(resources):
         if controller not in controllers:
             raise _refused(name, f"cgroup controller `{controller}` is not mounted")
+
+
+def need(directory: str, name: str, field: str) -> None:
+    """Raise RuntimeFailure unless a cgroup has the file ``name``, by which ``field`` of the resources is set."""
+    if not files.exists(directory, name):
+        raise _refused(field, f"the kernel has no `{name}`")
+
+
+def check_usage(limit: int, usage: int) -> None:
+    """Refuse a limit of memory that is exceeded already, as ``memory.checkBeforeUpdate`` asks."""
+    if 0 < limit < usage:
+        text = f"rejecting memory limit {limit} as it is lower than current usage {usage}"
+        raise RuntimeFailure(f"set linux.resources.memory.limit: {text}", step="cgroups")
 
 
 def _check_unified(resources: OciResources) -> None:

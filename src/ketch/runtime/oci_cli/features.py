@@ -6,13 +6,15 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from ketch import __version__
 from ketch.errors import AlreadyExists, Unimplemented
-from ketch.linux import caps
-from ketch.runtime import defaults, namespaces
+from ketch.linux import caps, scheduler
+from ketch.runtime import defaults, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.oci_cli.state import OCI_VERSION
 from ketch.runtime.rootfs import mount_options
 from ketch.runtime.security import seccomp, seccomp_default
+from ketch.runtime.validation import fields
 
 if TYPE_CHECKING:
     from ketch.runtime.oci_cli.arguments import GivenOptions
@@ -21,16 +23,15 @@ if TYPE_CHECKING:
 
 def document() -> dict[str, object]:
     """The features document."""
-    version = common.layout().version
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "hooks": list(fields.CONFIG["hooks"]),
         "mountOptions": mount_options.known(),
         "linux": {
             "namespaces": list(namespaces.FLAGS),
             "capabilities": list(caps.NAMES),
-            "cgroup": {"v1": version == 1, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),
@@ -41,11 +42,13 @@ def document() -> dict[str, object]:
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": "linux.intelRdt" not in fields.REFUSED},
             "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": "linux.netDevices" not in fields.REFUSED},
+            "memoryPolicy": {"modes": sorted(scheduler.MEMORY_MODES), "flags": sorted(scheduler.MEMORY_FLAGS)},
         },
-        "annotations": {},
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "annotations": {"dev.ketch.version": __version__},
+        "potentiallyUnsafeConfigAnnotations": [spec.ANNOTATIONS, "org.systemd.property."],
     }
 
 

@@ -7,6 +7,7 @@ from ketch.notation import integers, sizes
 from ketch.runtime import spec
 from ketch.runtime.failure import reason
 from ketch.runtime.oci_cli import arguments
+from ketch.runtime.validation import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def _resources(options: GivenOptions) -> OciResources:
         if not isinstance(document, dict):
             raise RuntimeFailure("read resources: the document is not an object", step="config")
         spec.check_texts(document, "resources")
+        check.check_resources(document)
         document.pop("devices", None)  # the rules of a running container stay, as with runc
         return document  # type: ignore[return-value]
     resources: dict[str, dict[str, object]] = {}

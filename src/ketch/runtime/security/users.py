@@ -24,18 +24,14 @@ _MAX_DIGITS = 20  # of what can be a number at all; Python refuses to read very 
 
 
 class User:
-    """Numeric identity; ``home`` is None when the passwd file has no entry.
-
-    The primary group is always among ``groups``, as after initgroups(3): otherwise a set-group-ID program would run
-    without it, and could read what is closed to the group and open to others.
-    """
+    """Numeric identity; ``home`` is None when the passwd file has no entry."""
 
     __slots__ = ("gid", "groups", "home", "uid")
 
     def __init__(self, uid: int, gid: int, groups: list[int], home: str | None) -> None:
         self.uid = uid
         self.gid = gid
-        self.groups = groups if gid in groups else [gid, *groups]
+        self.groups = groups
         self.home = home
 
 
@@ -119,10 +115,8 @@ def of_spec(user: OciUser) -> User:
             raise RuntimeFailure(
                 f"become user: `{name}` {number!r} is no number from 0 to {_MAX_KERNEL_ID}", step="user"
             )
-    if len(groups) >= _MAX_GROUPS:  # the primary one is among them
-        raise RuntimeFailure(
-            f"become user: {len(groups)} additional groups, {_MAX_GROUPS - 1} are possible", step="user"
-        )
+    if len(groups) > _MAX_GROUPS:
+        raise RuntimeFailure(f"become user: {len(groups)} additional groups, {_MAX_GROUPS} are possible", step="user")
     return User(numbers["uid"], numbers["gid"], list(groups), None)
 
 
@@ -143,7 +137,8 @@ def resolve(
     if group is not None:
         gid = _group_id(group, known)
     added = dict.fromkeys(_group_id(name, known) for name in additional)
-    # What is named twice stays twice, as with Docker: `id` shows it.
+    # The primary group is among them, as after initgroups(3): otherwise a set-group-ID program would run without it,
+    # and could read what is closed to the group and open to others.  What is named twice stays twice: `id` shows it.
     ids = [gid, *supplementary, *added]
     for number in (uid, *ids):
         _check_range(number)

@@ -45,9 +45,18 @@ def check_process(process: OciProcess) -> None:
 def warnings(process: OciProcess) -> list[str]:
     """Sentences about what a process object asks for that this kernel, or this process, cannot give: it is left out."""
     permitted = caps.get()[1]
-    wanted = dict.fromkeys(name for names in (process.get("capabilities") or {}).values() for name in names or ())  # type: ignore[attr-defined]
+    sets: dict[str, list[str] | None] = process.get("capabilities") or {}  # type: ignore[assignment]
+    wanted = dict.fromkeys(name for names in sets.values() for name in names or ())
     missing = [name for name in wanted if name not in caps.NUMBERS or not permitted >> caps.NUMBERS[name] & 1]
-    return [f"ignoring unknown or unavailable capabilities: {', '.join(missing)}"] if missing else []
+    told = [f"ignoring unknown or unavailable capabilities: {', '.join(missing)}"] if missing else []
+    possible = set(sets.get("permitted") or ()) & set(sets.get("inheritable") or ())
+    raised = [name for name in sets.get("ambient") or () if name not in missing and name not in possible]
+    return told + [f"can't raise ambient capability {name}: it is not permitted and inheritable" for name in raised]
+
+
+def check_resources(resources: object) -> None:
+    """Raise RuntimeFailure for what is wrong with the limits that are to replace others."""
+    _check_value(resources, fields.RESOURCES, "resources")
 
 
 def is_version(text: str) -> bool:

@@ -222,7 +222,5 @@ REFUSED = {
     "linux.netDevices": "the runtime moves no network devices",
     "linux.personality.flags": "the specification has no values for it",
     "linux.resources.memory.kernel": "kernel memory has no limit of its own since Linux 5.16",
-    "linux.resources.network": "the runtime sets no network class and priorities",
-    "linux.resources.rdma": "the runtime limits no RDMA devices",
     "vm": "the runtime makes no virtual machines",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,24 +16,36 @@ _THROTTLES = (
     ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device"),
     ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device"),
 )
+# CFQ's (before Linux 5.0), BFQ's.
+_WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
+_DEVICE_WEIGHTS = ("blkio.weight_device", "blkio.bfq.weight_device")
+_LEAF_WEIGHTS = ("blkio.leaf_weight",)
+_DEVICE_LEAF_WEIGHTS = ("blkio.leaf_weight_device",)
 
 
 def apply(directory: str, resources: OciResources) -> None:
     """Set weights (where a scheduler has them) and throttles."""
     block = resources.get("blockIO") or {}
     if block.get("weight"):
-        for name in ("blkio.weight", "blkio.bfq.weight"):
-            if files.exists(directory, name):
-                files.write(directory, name, block["weight"])
-                break
+        _weigh(directory, "weight", _WEIGHTS, block["weight"])
+    if block.get("leafWeight"):
+        _weigh(directory, "leafWeight", _LEAF_WEIGHTS, block["leafWeight"])
     for entry in block.get("weightDevice") or ():
-        for name in ("blkio.weight_device", "blkio.bfq.weight_device"):
-            if files.exists(directory, name):
-                files.write(directory, name, f"{entry['major']}:{entry['minor']} {entry.get('weight', 0)}")
-                break
+        device = f"{entry['major']}:{entry['minor']}"
+        if entry.get("weight"):
+            _weigh(directory, "weightDevice", _DEVICE_WEIGHTS, f"{device} {entry['weight']}")
+        if entry.get("leafWeight"):
+            _weigh(directory, "weightDevice.leafWeight", _DEVICE_LEAF_WEIGHTS, f"{device} {entry['leafWeight']}")
     for key, name in _THROTTLES:
         for device, rate in files.throttle_lines(block, key):
             files.write(directory, name, f"{device} {rate}")
+
+
+def _weigh(directory: str, field: str, names: tuple[str, ...], value: str | int) -> None:
+    """Write a weight to the file of the scheduler that the kernel has, the first one that is there."""
+    name = next((name for name in names if files.exists(directory, name)), names[-1])
+    refusals.need(directory, name, f"blockIO.{field}")
+    files.write(directory, name, value)
 
 
 def stats(directory: str, out: CgroupReading) -> None:

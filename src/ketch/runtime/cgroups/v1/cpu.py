@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +20,16 @@ def apply(directory: str, resources: OciResources) -> None:
     if cpu.get("quota"):
         files.write(directory, "cpu.cfs_quota_us", cpu["quota"])
     if cpu.get("burst") is not None:
+        refusals.need(directory, "cpu.cfs_burst_us", "cpu.burst")
         files.write(directory, "cpu.cfs_burst_us", cpu["burst"])
     if cpu.get("realtimePeriod"):
+        refusals.need(directory, "cpu.rt_period_us", "cpu.realtimePeriod")
         files.write(directory, "cpu.rt_period_us", cpu["realtimePeriod"])
     if cpu.get("realtimeRuntime"):
+        refusals.need(directory, "cpu.rt_runtime_us", "cpu.realtimeRuntime")
         files.write(directory, "cpu.rt_runtime_us", cpu["realtimeRuntime"])
-    if cpu.get("idle") is not None and files.exists(directory, "cpu.idle"):
+    if cpu.get("idle") is not None:
+        refusals.need(directory, "cpu.idle", "cpu.idle")
         files.write(directory, "cpu.idle", cpu["idle"])
 
 

@@ -7,7 +7,20 @@ import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from ketch.runtime.cgroups import files, refusals, tree
-from ketch.runtime.cgroups.v1 import blkio, cpu, cpuacct, cpuset, devices, freezer, hugetlb, memory, pids
+from ketch.runtime.cgroups.v1 import (
+    blkio,
+    cpu,
+    cpuacct,
+    cpuset,
+    devices,
+    freezer,
+    hugetlb,
+    memory,
+    net_cls,
+    net_prio,
+    pids,
+    rdma,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +38,9 @@ _APPLY: dict[str, ModuleType] = {
     "blkio": blkio,
     "devices": devices,
     "hugetlb": hugetlb,
+    "net_cls": net_cls,
+    "net_prio": net_prio,
+    "rdma": rdma,
 }
 _ROUNDS = 4  # of a kill, until it looks whether something is frozen
 _STATS: dict[str, ModuleType] = {"memory": memory, "cpuacct": cpuacct, "cpu": cpu, "pids": pids, "blkio": blkio}

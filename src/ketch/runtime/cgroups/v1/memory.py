@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ def apply(directory: str, resources: OciResources) -> None:
     """Set limits in bytes; -1 is unlimited.  Memory plus swap may never be below memory, so the order matters."""
     memory = resources.get("memory") or {}
     limit, swap = memory.get("limit"), memory.get("swap")
-    if not files.exists(directory, _SWAP):
-        swap = None  # kernel without swap accounting
+    if limit and memory.get("checkBeforeUpdate"):
+        refusals.check_usage(limit, files.number(files.read(directory, "memory.usage_in_bytes")))
+    if swap and not files.exists(directory, _SWAP):  # a kernel without swap accounting
+        if swap > 0:
+            refusals.need(directory, _SWAP, "memory.swap")
+        swap = None
     if limit and swap and _is_raise(directory, swap):
         files.write(directory, _SWAP, swap)
         files.write(directory, _LIMIT, limit)
@@ -33,7 +37,8 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "memory.soft_limit_in_bytes", memory["reservation"])
     if memory.get("kernelTCP"):
         files.write(directory, "memory.kmem.tcp.limit_in_bytes", memory["kernelTCP"])
-    if memory.get("swappiness") is not None and files.exists(directory, "memory.swappiness"):
+    if memory.get("swappiness") is not None:
+        refusals.need(directory, "memory.swappiness", "memory.swappiness")
         files.write(directory, "memory.swappiness", memory["swappiness"])
     if memory.get("disableOOMKiller"):
         files.write(directory, "memory.oom_control", "1")

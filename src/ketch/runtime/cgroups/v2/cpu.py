@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ def apply(directory: str, resources: OciResources) -> None:
     if quota or period:
         files.write(directory, "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or DEFAULT_PERIOD_US}")
     if cpu.get("burst") is not None:
+        refusals.need(directory, "cpu.max.burst", "cpu.burst")
         files.write(directory, "cpu.max.burst", cpu["burst"])
-    if cpu.get("idle") is not None and files.exists(directory, "cpu.idle"):
+    if cpu.get("idle") is not None:
+        refusals.need(directory, "cpu.idle", "cpu.idle")
         files.write(directory, "cpu.idle", cpu["idle"])
 
 

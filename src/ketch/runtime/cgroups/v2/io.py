@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EOPNOTSUPP
 
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +24,21 @@ def apply(directory: str, resources: OciResources) -> None:
     """Set weights (OCI 10…1000), of all devices and of single ones, and throttles."""
     block = resources.get("blockIO") or {}
     if block.get("weight"):
+        _need_weight(directory, "blockIO.weight")
         for name, scale in _WEIGHTS:
             if files.exists(directory, name):
                 files.write(directory, name, scale(block["weight"]))
     for entry in block.get("weightDevice") or ():
+        _need_weight(directory, "blockIO.weightDevice")
         _weigh(directory, f"{entry['major']}:{entry['minor']}", entry.get("weight", 0))
     for key, name in _THROTTLES:
         for device, rate in files.throttle_lines(block, key):
             files.write(directory, "io.max", f"{device} {name}={rate or 'max'}")
+
+
+def _need_weight(directory: str, field: str) -> None:
+    if not any(files.exists(directory, name) for name, _ in _WEIGHTS):
+        refusals.need(directory, _WEIGHTS[-1][0], field)
 
 
 def _weigh(directory: str, device: str, value: int) -> None:

@@ -8,7 +8,7 @@ import time
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files, refusals, tree
-from ketch.runtime.cgroups.v1 import pids
+from ketch.runtime.cgroups.v1 import pids, rdma
 from ketch.runtime.cgroups.v2 import cpu, cpuset, devices, hugetlb, io, memory
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import Cgroups
 
 _CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
-_APPLY: tuple[ModuleType, ...] = (cpuset, cpu, io, memory, pids, hugetlb)
+_APPLY: tuple[ModuleType, ...] = (cpuset, cpu, io, memory, pids, hugetlb, rdma)
 
 
 class CgroupV2:

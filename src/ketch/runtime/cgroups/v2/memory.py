@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ def apply(directory: str, resources: OciResources) -> None:
     """Set limits in bytes; -1 is unlimited.  OCI's ``swap`` counts memory plus swap, v2 counts swap alone."""
     memory = resources.get("memory") or {}
     limit, swap = memory.get("limit"), memory.get("swap")
+    if limit and memory.get("checkBeforeUpdate"):
+        refusals.check_usage(limit, files.number(files.read(directory, "memory.current")))
+    if swap and swap > 0:
+        refusals.need(directory, "memory.swap.max", "memory.swap")
     if swap and files.exists(directory, "memory.swap.max"):
         files.write(directory, "memory.swap.max", swap_max(limit or 0, swap))
     if limit:
