@@ -28,6 +28,7 @@ from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings import userns as userns_settings
 from ketch.engine.aio.background import BackgroundTasks
 from ketch.engine.aio.serial_thread import SerialThread
+from ketch.engine.apparmor.profiles import AppArmorProfiles
 from ketch.engine.assembly import assemble
 from ketch.engine.build.cache_mounts import CacheMounts
 from ketch.engine.build.history import BuildHistory
@@ -71,6 +72,7 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> En
     stack.push_async_callback(_release, parts)
     failpoint("daemon.networks-up")
     await parts.network_thread.run(network_settings.default_network, config, parts.network)
+    await parts.apparmor.begin()
     engine = assemble(parts)
     await engine.start()
     stack.push_async_callback(engine.close)
@@ -115,6 +117,7 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         engine_id=engine_id,
         paths=paths,
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
+        apparmor=AppArmorProfiles(),
         store=containers,
         images=images,
         snapshots=snapshots,

@@ -99,7 +99,7 @@ class _Foundation:
         changes = PendingChanges(p.images, p.snapshots, p.volumes, self.container_volumes)
         self.control = RuntimeControl(p.paths, p.cgroups)
         self.updates = Updates(p.store, self.live, p.events, self.control, changes)
-        self.execs = ExecService(p.store, self.live, p.paths, p.events, self.links, self.views)
+        self.execs = ExecService(p.store, self.live, p.paths, p.events, self.links, self.views, p.apparmor)
 
 
 def assemble(p: Parts) -> Engine:
@@ -134,6 +134,7 @@ def assemble(p: Parts) -> Engine:
             log_default=p.log_default,
             cgroup_driver=p.cgroups.driver,
             user_namespaces=p.user_namespaces,
+            apparmor=p.apparmor,
         ),
         commits=CommitService(
             store=p.store,
@@ -189,6 +190,7 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         containers=containers,
         caches=p.builds.mounts,
         user_namespaces=p.user_namespaces,
+        apparmor=p.apparmor,
         later=p.remover.later,
     )
 
@@ -244,6 +246,7 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         sandboxes=base.sandboxes,
         links=base.links,
         runtimes=p.runtimes,
+        apparmor=p.apparmor,
     )
     health = HealthChecks(p.store, p.events, p.tasks, base.execs)
     return Lifecycle(

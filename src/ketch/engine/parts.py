@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ketch.build.sources.kept.stores import SourceStores
     from ketch.engine.aio.background import BackgroundTasks
     from ketch.engine.aio.serial_thread import SerialThread
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.build.cache_mounts import CacheMounts
     from ketch.engine.build.history import BuildHistory
     from ketch.engine.build.snapshots import EngineBuildSnapshots
@@ -57,6 +58,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     engine_id: str
     paths: ContainerPaths
     cgroups: ContainerCgroups
+    apparmor: AppArmorProfiles
     store: ContainerStore
     images: ImageStore
     snapshots: Snapshots

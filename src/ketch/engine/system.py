@@ -28,6 +28,7 @@ from ketch.threads import in_own_thread
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
     from ketch.engine.model.records import LogConfig
@@ -60,11 +61,12 @@ def architecture() -> str:
     return architectures.goarch(platform.machine())
 
 
-def _security_options(user_namespaces: UserNamespaces) -> list[str]:
+def _security_options(apparmor: AppArmorProfiles, user_namespaces: UserNamespaces) -> list[str]:
     """The security options of a container that asks for none."""
+    confined = ["name=apparmor"] if apparmor.by_default else []
     users = ["name=userns"] if user_namespaces.usual else []
     own = ["name=cgroupns"] if cgroups.default_namespace() == "private" else []
-    return ["name=seccomp,profile=builtin", *users, *own]
+    return [*confined, "name=seccomp,profile=builtin", *users, *own]
 
 
 def _limits() -> ApiObject:
@@ -104,6 +106,7 @@ class SystemService(Struct, frozen=True, eq=False):
     log_default: LogConfig
     cgroup_driver: str
     user_namespaces: UserNamespaces
+    apparmor: AppArmorProfiles
 
     def version(self) -> ApiObject:
         """The body of ``GET /version``."""
@@ -180,11 +183,12 @@ class SystemService(Struct, frozen=True, eq=False):
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": _security_options(self.user_namespaces),
+            "SecurityOptions": _security_options(self.apparmor, self.user_namespaces),
             "CDISpecDirs": [],
             "FirewallBackend": {"Driver": "nftables"},
             "Warnings": [
                 *limit_support.warnings(common.layout()),
+                *self.apparmor.warnings,
                 *warnings,
                 *self.snapshots.warnings,
                 *self.store.warnings,

@@ -7,8 +7,6 @@ itself with the runtime tries to have something else there at that moment (CVE-2
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +14,7 @@ import pytest
 from tests.support.boxes import runtime_box
 from tests.support.boxes.races import bind, racing, tmpfs, tries
 from tests.support.boxes.runtime_cli import Runtime
-from tests.support.programs import need
-from tests.support.waiting import patient
+from tests.support.run import apparmor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,29 +23,17 @@ if TYPE_CHECKING:
     from tests.support.boxes.runtime_box import Box
 
 
-def enabled() -> bool:
-    """Whether this kernel confines by AppArmor."""
-    try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as f:
-            return f.read() == "Y\n"
-    except FileNotFoundError:
-        return False
-
-
 pytestmark = [
     pytest.mark.timeout(120),
     *runtime_box.NEEDED,
-    pytest.mark.skipif(not enabled(), reason="AppArmor is off"),
+    apparmor.NEEDED,
 ]
 
 # Everything but one file, which anybody may read who is not confined. Paths begin at the root of the mount namespace,
 # which is not the container's where the machine itself is in a chroot.
-POLICY = """
-profile %s flags=(attach_disconnected, mediate_deleted) {
-  capability, file, mount, network, pivot_root, ptrace, remount, signal, umount, unix,
+RULES = """
   audit deny /etc/forbidden r,
   audit deny /**/etc/forbidden r,
-}
 """
 PROBE = ["sh", "-c", "cat /etc/forbidden 2>/dev/null || echo confined"]
 FILES = ("attr/exec", "attr/apparmor/exec")
@@ -57,17 +42,8 @@ FILES = ("attr/exec", "attr/apparmor/exec")
 @pytest.fixture(scope="module")
 def profile() -> Iterator[str]:
     """The name of a loaded profile."""
-    parser = need("apparmor_parser")
-    name = f"ketch-test-{os.getpid()}"
-
-    def change(option: str) -> None:
-        subprocess.run(
-            [parser, "--skip-cache", option], input=POLICY % name, check=True, text=True, timeout=patient(30)
-        )
-
-    change("--replace")
-    yield name
-    change("--remove")
+    with apparmor.profile(RULES) as name:
+        yield name
 
 
 @pytest.fixture

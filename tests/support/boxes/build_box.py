@@ -96,6 +96,7 @@ class BuildBox:
             containers=containers,
             caches=self.caches,
             user_namespaces=parts.user_namespaces,
+            apparmor=parts.apparmor,
             later=parts.remover.later,
         )
         self._stack.push_async_callback(self.executor.close)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
-# A sysfs shows the links of the namespace that mounted it; the cgroups stay the machine's.
+# A sysfs shows the links of the namespace that mounted it; the cgroups and the security modules stay the machine's.
 _SCRIPT = """
     set -e; mount --make-rprivate /
+    test -d /sys/kernel/security/apparmor && modules=yes || modules=no
     cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup $cgroups
     mount -t sysfs sysfs /sys; mount --rbind $cgroups /sys/fs/cgroup; umount -l $cgroups; rmdir $cgroups
+    test $modules = no || mount -t securityfs securityfs /sys/kernel/security
 """
 
 _THREADS = "/proc/thread-self/ns/net"

@@ -282,7 +282,7 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
         "Platform": container.platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.apparmor_profile,
         "ExecIDs": engine.execs.shown_of(container.id) or None,
         "HostConfig": _host_config(container, details.secrets(container)) | {"Links": details.own_links(container)},
         "GraphDriver": {"Name": details.storage_driver, "Data": details.root_directories(container)},

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ketch.build.providers import BuildCommand, BuildSnapshots, Written
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.build.cache_mounts import CacheMounts
     from ketch.engine.build.command.container import CommandContainers
     from ketch.engine.build.command.networks import CommandNetwork
@@ -67,6 +68,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
     containers: CommandContainers
     caches: CacheMounts
     user_namespaces: UserNamespaces
+    apparmor: AppArmorProfiles
     later: Callable[[Callable[[], None]], object]  # runs removals of files in the background
     _running: set[asyncio.Task[Written]] = field(default_factory=set)
     _needless: list[CommandFiles] = field(default_factory=list)  # to be removed when the next commands have begun
@@ -99,7 +101,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
 
             async def attach(monitor: MonitorClient) -> InteractiveContainer:
-                found = InteractiveContainer(monitor, await attached(monitor, tty=command.tty))
+                found = InteractiveContainer(monitor, await attached(monitor, tty=command.tty), self.apparmor)
                 undo.callback(found.close)
                 return found
 
@@ -142,7 +144,8 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             users = undo.enter_context(wanted)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]
         shown = await undo.enter_async_context(self.caches.held(caches, words)) if caches else {}
-        files = CommandFiles(command, self.paths, self.snapshots, self.layers, users)
+        profile = await self.apparmor.of_command(insecure=command.insecure)
+        files = CommandFiles(command, self.paths, self.snapshots, self.layers, profile, users)
         undo.callback(self._remove_later, files)
         undo.callback(files.forget)
         agents: dict[str, str] = {}

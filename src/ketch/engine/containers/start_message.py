@@ -18,6 +18,7 @@ from ketch.failpoints import followed
 from ketch.runtime.process.foreign import remains
 
 if TYPE_CHECKING:
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.files.container_view import ContainerViews
     from ketch.engine.logs.drivers import LogDrivers
@@ -49,12 +50,15 @@ class StartMessages(Struct, frozen=True, eq=False):
     sandboxes: Sandboxes
     links: Links
     runtimes: Runtimes
+    apparmor: AppArmorProfiles
 
     async def prepare(self, container: Container) -> StartContainer:
         """Write bundle and network files; return the launcher's message."""
         self.views.check_files(container)
         log = await self.log_drivers.message(container)
         cgroup = self.cgroups.choose(container)
+        container.apparmor_profile = self.apparmor.chosen(container.host)
+        await self.apparmor.prepare(container.apparmor_profile)
         bundle_dir, spec = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
         rootfs = through(container.user_namespace, self.snapshots.mounts(container.id, image.chain_ids))

@@ -12,6 +12,8 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from ketch.engine.aio.streams import ClientStream
 from ketch.engine.containers import validate
 from ketch.engine.model import names
@@ -36,6 +38,7 @@ from ketch.threads import in_own_thread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.container_view import ContainerViews
     from ketch.engine.live.containers import LiveContainers
@@ -57,26 +60,18 @@ class Overdue(TimeoutError):
         self.output, self.whole = output, whole
 
 
-class ExecService:
+class ExecService(Struct, eq=False):
     """All execs since the daemon started; the record of an ended one stays for some minutes, as dockerd's does."""
 
-    def __init__(
-        self,
-        store: ContainerStore,
-        live: LiveContainers,
-        paths: ContainerPaths,
-        events: EventBus,
-        links: Links,
-        views: ContainerViews,
-    ) -> None:
-        self._store = store
-        self._live = live
-        self._paths = paths
-        self._events = events
-        self._links = links
-        self._views = views
-        self._execs: dict[str, Exec] = {}
-        self._ends: dict[str, asyncio.Future[int]] = {}
+    store: ContainerStore
+    live: LiveContainers
+    paths: ContainerPaths
+    events: EventBus
+    links: Links
+    views: ContainerViews
+    apparmor: AppArmorProfiles
+    _execs: dict[str, Exec] = field(default_factory=dict)
+    _ends: dict[str, asyncio.Future[int]] = field(default_factory=dict)
 
     def get(self, exec_id: str) -> Exec:
         """The exec of an id (NotFound, also for one that did not begin before its container's end)."""
@@ -87,7 +82,7 @@ class ExecService:
 
     def _may_begin(self, exec_: Exec) -> bool:
         """Whether the container still is in the run for which this was made."""
-        container = self._store.ids.get(exec_.container_id)
+        container = self.store.ids.get(exec_.container_id)
         return container is not None and container.state.running and container.state.started_at == exec_.run
 
     def of(self, container_id: str) -> list[str]:
@@ -107,24 +102,24 @@ class ExecService:
             detach.parse(config.detach_keys)
         except InvalidArgument as e:
             raise UnclassifiedArgument(f"Invalid escape keys ({config.detach_keys}) provided", hint=e.hint) from e
-        container = self._store.get(ref)
+        container = self.store.get(ref)
         self._check_running(container, ref)
         exec_ = Exec(id=names.new_id(), container_id=container.id, config=config, run=container.state.started_at)
         self._forget_old()
         self._execs[exec_.id] = exec_
-        self._events.of_container(container, f"exec_create: {_shown(config.cmd)}", execID=exec_.id)
+        self.events.of_container(container, f"exec_create: {_shown(config.cmd)}", execID=exec_.id)
         return exec_
 
     async def check_user(self, ref: str, config: ExecConfig) -> None:
         """Refuse a user or group that is not in the container's files (InvalidArgument), before anything starts."""
         if config.user:
-            container = self._store.get(ref)
+            container = self.store.get(ref)
             self._check_running(container, ref)
             groups = ",".join(container.host.group_add or ())
             await in_own_thread(functools.partial(_look_up, container.state.pid, config.user, groups))
 
     def _check_running(self, container: Container, ref: str = "") -> None:
-        self._views.check_files(container)
+        self.views.check_files(container)
         if container.state.status is Status.PAUSED:
             raise Conflict(f"Container {ref or container.id} is paused, unpause the container before exec")
         if container.state.status is Status.RESTARTING:
@@ -136,7 +131,7 @@ class ExecService:
         """Drop records of execs that ended long ago, and of those that never began in containers that are gone."""
         if len(self._execs) <= _MANY:
             return
-        ids, now = self._store.ids, time.monotonic()
+        ids, now = self.store.ids, time.monotonic()
         self._execs = {
             k: e
             for k, e in self._execs.items()
@@ -149,9 +144,9 @@ class ExecService:
     async def check_startable(self, exec_id: str) -> Container:
         """Check a start before its connection is upgraded; returns the exec's container."""
         exec_ = self.get(exec_id)
-        container = self._store.get(exec_.container_id)
+        container = self.store.get(exec_.container_id)
         self._check_running(container)
-        (await self._live.of(container.id).reach(container)).check_not_stopped()
+        (await self.live.of(container.id).reach(container)).check_not_stopped()
         return container
 
     async def start(
@@ -169,18 +164,19 @@ class ExecService:
         closed here only after the monitor has its own copy.
         """
         exec_ = self.get(exec_id)
-        container = self._store.get(exec_.container_id)
+        container = self.store.get(exec_.container_id)
         if exec_.started:
             raise Conflict(f"exec command {exec_id} {'is already running' if exec_.running else 'has already run'}")
         self._check_running(container)
-        monitor = await self._live.of(container.id).reach(container)
+        monitor = await self.live.of(container.id).reach(container)
         config = exec_.config
         size = [n & 0xFFFF for n in validate.terminal(console_size or config.console_size) or (0, 0)]
         raw = config.tty if tty is None else tty
+        await self.apparmor.prepare(container.apparmor_profile)
         process = bundle.exec_process(container, config)
-        bundle.add_environment(process, self._links.environment(container))
+        bundle.add_environment(process, self.links.environment(container))
         exec_.started = exec_.running = True
-        self._events.of_container(container, f"exec_start: {_shown(config.cmd)}", execID=exec_.id)
+        self.events.of_container(container, f"exec_start: {_shown(config.cmd)}", execID=exec_.id)
         try:
             if any(item.startswith("=") for item in config.env or ()):
                 raise RuntimeFailure("invalid environment variable: name cannot be empty", step="config")
@@ -243,7 +239,7 @@ class ExecService:
         self._execs.pop(exec_id, None)
 
     async def _kill(self, container: Container, exec_: Exec) -> None:
-        monitor = self._live.of(container.id).monitor
+        monitor = self.live.of(container.id).monitor
         if monitor is not None:
             with contextlib.suppress(KetchError):  # it has ended just now
                 await monitor.kill(9, exec_.id)
@@ -257,10 +253,10 @@ class ExecService:
         if (end := self._ends.get(exec_id)) is not None and not end.done():
             end.set_result(code)
         try:
-            container = self._store.get(exec_.container_id)
+            container = self.store.get(exec_.container_id)
         except NotFound:
             return
-        self._events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
+        self.events.of_container(container, "exec_die", execID=exec_id, exitCode=str(code))
 
     def lost(self, container_id: str) -> None:
         """End the records of execs whose monitor was killed."""
@@ -274,8 +270,8 @@ class ExecService:
             raise NotFound(f"NotFound: process does not exist {exec_id}: not found")
         if not exec_.running:
             raise Conflict(f"cannot resize exec {exec_id}: it is not running")
-        container = self._store.get(exec_.container_id)
-        monitor = await self._live.of(container.id).reach(container)
+        container = self.store.get(exec_.container_id)
+        monitor = await self.live.of(container.id).reach(container)
         await monitor.resize(rows, cols, exec_id=exec_id)
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
@@ -284,7 +280,7 @@ class ExecService:
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), running=True, started=True, pid=pid
             )
-        run_dir = self._paths.run_dir(container.id)
+        run_dir = self.paths.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
             if entry.startswith("exec-") and entry.endswith(".json"):
                 try:

@@ -513,4 +513,5 @@ class Container(msgspec.Struct, kw_only=True):
     own_resolv: str = ""  # its /etc/resolv.conf as we wrote it
     user_namespace: UserNamespace | None = None  # None: the host's
     name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
+    apparmor_profile: str = ""  # of its last start; empty: AppArmor confined nothing
     pending: Pending | None = None

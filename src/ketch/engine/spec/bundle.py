@@ -19,7 +19,7 @@ from ketch.engine.volumes import mount_plan, propagation
 from ketch.errors import DeviceNotFound, FailedPrecondition, InvalidArgument, UnclassifiedArgument
 from ketch.notation import booleans, digits, signals
 from ketch.runtime import defaults
-from ketch.runtime.security import seccomp_default
+from ketch.runtime.security import apparmor, seccomp_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,11 +115,14 @@ def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | Non
             unconfined_paths = True
         elif key == "writable-cgroups" and booleans.parse(value) is not None:
             continue  # see `_cgroups_writable`
-        elif key in ("apparmor", "label") and value in ("unconfined", "disable"):
+        elif key == "apparmor" and separator and (value == apparmor.UNCONFINED or apparmor.enabled()):
+            continue  # see `AppArmorProfiles`
+        elif key == "label" and value == "disable":
             continue
         else:
             which = 2 if "=" in option or ":" in option else 1
-            raise UnclassifiedArgument(f'invalid --security-opt {which}: "{option}"')
+            hint = "this machine's kernel does not confine by AppArmor" if key == "apparmor" and separator else None
+            raise UnclassifiedArgument(f'invalid --security-opt {which}: "{option}"', hint=hint)
     return no_new_privs, seccomp, unconfined_paths
 
 
@@ -162,6 +165,12 @@ def process(container: Container, caps: list[str], no_new_privs: bool) -> OciPro
     if size and len(size) == 2 and any(size):
         result["consoleSize"] = {"height": size[0] & 0xFFFF, "width": size[1] & 0xFFFF}
     return result
+
+
+def confine(process_: OciProcess, apparmor_profile: str) -> None:
+    """Give an OCI process its AppArmor profile; an empty name: there is no AppArmor here."""
+    if apparmor_profile:
+        process_["apparmorProfile"] = apparmor_profile
 
 
 def capability_sets(caps: list[str]) -> OciCapabilities:
@@ -393,6 +402,7 @@ def build(
             spec["domainname"] = container.config.domainname
     if within is not None:
         spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = within.oci()
+    confine(spec["process"], container.apparmor_profile)
     if seccomp is not None:
         spec["linux"]["seccomp"] = seccomp
     if of_root := propagation.of_root(container.mounts):
@@ -430,7 +440,7 @@ def exec_process(container: Container, config: ExecConfig) -> OciProcess:
     no_new_privs = _security(container.host, caps)[0]
     if config.privileged:
         caps = list(defaults.ALL_CAPS)
-    return {
+    found: OciProcess = {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
         "args": list(config.cmd),
@@ -444,6 +454,8 @@ def exec_process(container: Container, config: ExecConfig) -> OciProcess:
             "dev.ketch.group-add": ",".join(container.host.group_add or ()),
         },
     }
+    confine(found, container.apparmor_profile)  # the container's, also where it is privileged and that is not
+    return found
 
 
 def signal_number(name: str) -> int:

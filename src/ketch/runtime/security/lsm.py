@@ -44,29 +44,46 @@ class Labels:
         with less confinement than it was given.
         """
         if self._apparmor:
-            paths = ["attr/apparmor/exec", "attr/exec"]
-            self._write(paths, f"exec {self._apparmor}", "AppArmor profile", self._apparmor)
+            self._request_profile(self._apparmor)
         if self._selinux:
-            self._write(["attr/exec"], self._selinux, "SELinux label", self._selinux)
+            self._request_label(self._selinux)
         if self._self_fd >= 0:
             os.close(self._self_fd)
 
-    def _write(self, paths: list[str], value: str, what: str, name: str) -> None:
-        error: OSError | None = None
-        for path in paths:
+    def _request_profile(self, name: str) -> None:
+        """Have the kernel change to an AppArmor profile; errors in runc's words."""
+        path, what = "attr/apparmor/exec", "unable to apply apparmor profile"
+        try:
+            fd = openat2(self._self_fd, path, os.O_WRONLY, 0, _STRICT)
+        except OSError as e:
+            if e.errno != ENOENT:
+                raise failure("lsm", f"{what}: open /proc/self/{path}", e) from e
+            why = f"{what}: apparmor: config provided but apparmor not supported"
+            hint = f"the kernel has no AppArmor; `{name}` is a profile of it"
+            raise RuntimeFailure(why, step="lsm", errno=ENOENT, hint=hint) from e
+        try:
+            os.write(fd, f"exec {name}".encode())
+        except OSError as e:
+            hints = {
+                ENOENT: f"is the profile `{name}` loaded? aa-status lists those that are",
+                EINVAL: f"the kernel's AppArmor is off; `{name}` is a profile of it",
+            }
+            what = f"{what}: apparmor failed to apply profile: write /proc/self/{path}"
+            raise failure("lsm", what, e, hints.get(e.errno or 0)) from e
+        finally:
+            os.close(fd)
+
+    def _request_label(self, label: str) -> None:
+        """Have the kernel change to an SELinux label."""
+        what = f"set SELinux label `{label}`"
+        try:
+            fd = openat2(self._self_fd, "attr/exec", os.O_WRONLY, 0, _STRICT)
             try:
-                fd = openat2(self._self_fd, path, os.O_WRONLY, 0, _STRICT)
-                try:
-                    os.write(fd, value.encode())
-                finally:
-                    os.close(fd)
-                return
-            except OSError as e:
-                error = e
-                if e.errno != ENOENT:
-                    break
-        assert error is not None
-        if error.errno in (ENOENT, EINVAL):
-            hint = f"is {what.split()[0]} enabled in this kernel, and is the name loaded?"
-            raise RuntimeFailure(f"set {what} `{name}`: not available", step="lsm", errno=error.errno, hint=hint)
-        raise failure("lsm", f"set {what} `{name}`", error)
+                os.write(fd, label.encode())
+            finally:
+                os.close(fd)
+        except OSError as e:
+            if e.errno not in (ENOENT, EINVAL):
+                raise failure("lsm", what, e) from e
+            hint = "is SELinux enabled in this kernel, and is the name loaded?"
+            raise RuntimeFailure(f"{what}: not available", step="lsm", errno=e.errno, hint=hint) from e

@@ -10,6 +10,7 @@ import pytest
 from ketch.build.errors import CommandFailed
 from ketch.build.providers import BuildCommand
 from ketch.build.tree import EMPTY
+from ketch.engine.apparmor.profiles import AppArmorProfiles
 from ketch.engine.build import executor
 from ketch.errors import ResourceExhausted
 
@@ -57,6 +58,7 @@ async def test_a_failed_command_whose_files_cannot_be_kept(monkeypatch, caplog, 
         layers=None,
         containers=SimpleNamespace(run=run, networks=SimpleNamespace(find=lambda _command: None)),
         caches=None,
+        apparmor=AppArmorProfiles(),
         later=lambda work: work(),
     )
     with pytest.raises(CommandFailed, match="exit code: 7") as raised:

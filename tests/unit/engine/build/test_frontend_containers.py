@@ -12,6 +12,7 @@ import pytest
 from ketch.build.llb import ops_pb2 as pb
 from ketch.build.providers import BuildCommand
 from ketch.build.tree import EMPTY
+from ketch.engine.apparmor.profiles import AppArmorProfiles
 from ketch.engine.build.command.interactive import InteractiveContainer
 from ketch.engine.build.frontends.containers import ContainerMount, FrontendContainer, ProcessOptions
 from ketch.errors import Conflict
@@ -32,7 +33,7 @@ class Executor:
             pid=os.getpid(), process=self.parent, exited=asyncio.get_running_loop().create_future()
         )
         streams = SimpleNamespace(write=None, end_input=None, read=None, close=lambda: None, is_closed=False)
-        found = InteractiveContainer(monitor, streams)
+        found = InteractiveContainer(monitor, streams, AppArmorProfiles())
         found.hold_root()
         try:
             yield found

@@ -44,7 +44,8 @@ _INFINITY = 2**64 - 1
 class Surroundings(Struct, frozen=True, kw_only=True):
     """The surroundings of a command: network, cgroup, the directory that has hosts and resolv.conf.
 
-    ``secret_env`` is a file with variables; ``users`` the user namespace, None for the host's.
+    ``secret_env`` is a file with variables; ``users`` the user namespace, None for the host's; without an
+    ``apparmor_profile`` there is no AppArmor.
     """
 
     network: CommandNetwork
@@ -52,6 +53,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     directory: str
     cgroup: str
     secret_env: str = ""
+    apparmor_profile: str = ""
 
 
 def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount]) -> OciConfig:
@@ -83,6 +85,7 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
     }
     if around.users is not None:
         spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = around.users.oci()
+    bundle.confine(spec["process"], around.apparmor_profile)
     if not command.insecure:
         spec["linux"]["seccomp"] = seccomp_default.profile(caps)
     if around.secret_env:
@@ -90,9 +93,10 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
     return spec
 
 
-def added(command: BuildCommand) -> OciProcess:
+def added(command: BuildCommand, apparmor_profile: str) -> OciProcess:
     """The ``process`` that is added to a running container, with its secrets: nobody writes it to a file."""
     found = _process(command)
+    bundle.confine(found, apparmor_profile)
     variables = [f"{name}={value}" for name, value in command.secret_env.items()]
     return {**found, "env": [*found["env"], *variables], "annotations": {ANNOTATION_USER: command.user}}
 

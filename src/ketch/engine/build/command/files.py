@@ -59,6 +59,7 @@ class CommandFiles:
         paths: ContainerPaths,
         snapshots: Snapshots,
         layers: BuildSnapshots,
+        apparmor_profile: str,
         users: UserNamespace | None = None,
     ) -> None:
         self.name = OF_A_BUILD + secrets.token_hex(16)
@@ -67,7 +68,7 @@ class CommandFiles:
         self.run_dir = paths.run_dir(self.name)
         self._rootfs: list[OciMount] = []
         self._namespaces: list[str] = []
-        self._command, self._users = command, users
+        self._command, self._apparmor_profile, self._users = command, apparmor_profile, users
         self._mapped = ["idmap"] if users is not None else []
         self._paths, self._snapshots, self._layers = paths, snapshots, layers
         self._changes: dict[str, str] = {}  # places → snapshots
@@ -121,7 +122,12 @@ class CommandFiles:
                 os.fchmod(f.fileno(), 0o644)  # for every user of the root, whatever ketchd's umask is or was
                 f.write(text)
         around = bundle.Surroundings(
-            network=network, users=self._users, directory=self.directory, cgroup=cgroup, secret_env=source
+            network=network,
+            users=self._users,
+            directory=self.directory,
+            cgroup=cgroup,
+            secret_env=source,
+            apparmor_profile=self._apparmor_profile,
         )
         spec = bundle.build(command, around, mounts)
         self._namespaces = new_namespaces(spec)

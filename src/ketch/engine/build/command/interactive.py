@@ -21,6 +21,7 @@ from ketch.notation.stream_frames import HEADER, STDOUT
 
 if TYPE_CHECKING:
     from ketch.build.providers import BuildCommand
+    from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.monitors.monitor_client import MonitorClient
 
 _PIECE = 32 << 10
@@ -118,8 +119,8 @@ class InteractiveProcess:
 class InteractiveContainer:
     """A running container: its first process, and those that are added to it."""
 
-    def __init__(self, monitor: MonitorClient, streams: _Streams) -> None:
-        self._monitor = monitor
+    def __init__(self, monitor: MonitorClient, streams: _Streams, apparmor: AppArmorProfiles) -> None:
+        self._monitor, self._apparmor = monitor, apparmor
         self._execs: dict[str, asyncio.Future[int]] = {}
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.process = InteractiveProcess(monitor, streams, None, ended)
@@ -176,6 +177,7 @@ class InteractiveContainer:
 
     async def add(self, command: BuildCommand) -> InteractiveProcess:
         """Start another process (RuntimeFailure: it cannot be executed; Conflict: the container has ended)."""
+        process = bundle.added(command, await self._apparmor.of_command(insecure=command.insecure))
         if self._monitor.exited.done():
             raise Conflict("start a process in a build's container: it has ended")
         exec_id = secrets.token_hex(16)
@@ -186,7 +188,7 @@ class InteractiveContainer:
             with theirs:
                 await self._monitor.exec(
                     exec_id,
-                    ExecProcess(document=bundle.added(command), tty=command.tty),
+                    ExecProcess(document=process, tty=command.tty),
                     theirs.fileno(),
                     _options(tty=command.tty),
                 )
