@@ -173,3 +173,15 @@ def test_memory_that_runs_out(engine, run):
 def test_health(engine, run):
     run("-d", "--name", "fit", "--health-cmd", "test -e /tmp", "--health-interval", "100ms", "busybox", "sleep", "1000")
     until(lambda: state(engine, "fit")["Health"]["Status"] == "healthy", "it is healthy")
+
+
+def test_capabilities(engine, run):
+    """A privileged container has what ketchd has, and an ordinary user nothing until a program gives it."""
+    read = ("sh", "-c", "grep -E '^Cap(Eff|Bnd)' /proc/self/status")
+    with open("/proc/self/status", encoding="ascii") as f:
+        own = next(line for line in f if line.startswith("CapBnd")).split()[1]
+    assert own in run("--rm", "--privileged", "busybox", *read).out
+    run("-d", "--name", "user", "-u", "nobody", "--cap-add", "SYS_TIME", "busybox", "sleep", "1000")
+    expected = "CapEff:\t0000000000000000\nCapBnd:\t00000000aa0425fb\n"
+    assert engine.ketch("exec", "user", *read).out == expected
+    assert run("--rm", "-u", "nobody", "--cap-add", "SYS_TIME", "busybox", *read).out == expected

@@ -4,6 +4,7 @@ What the built-in runtime does beyond the specification is done here, in the mou
 called, and is a bind mount in its bundle:
 
     users by name                       numbers, from the container's files
+    capabilities                        those that this process has, as any other runtime fails without
     HOME                                in the environment
     a part of a volume, an image        a tree that is mounted in a directory which nobody else sees
     secrets                             files in memory, mounted there as well
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 
 from ketch.errors import RuntimeFailure
+from ketch.linux import caps
 from ketch.linux import mount as m
 from ketch.runtime import documents, spec
 from ketch.runtime.failure import failure
@@ -26,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ketch.runtime.oci_types import OciConfig, OciMount, OciProcess
+    from ketch.runtime.oci_types import OciCapabilities, OciConfig, OciMount, OciProcess
 
 _DIRECTORY = "bundle"
 _VERSION = "1.0.2"  # runtimes refuse versions that are younger than they are, and ignore fields that are
@@ -43,7 +45,7 @@ def write(document: OciConfig, run_dir: str, place: str, root_path: str) -> str:
     root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         docker_files.make(root_fd)
-        resolve_user(document["process"], root_fd, named, group_add)
+        complete(document["process"], root_fd, named, group_add)
     finally:
         os.close(root_fd)
     document["ociVersion"] = _VERSION
@@ -58,17 +60,28 @@ def write(document: OciConfig, run_dir: str, place: str, root_path: str) -> str:
     return directory
 
 
-def resolve_user(process: OciProcess, root_fd: int, named: str | None, group_add: str) -> None:
-    """Put the numbers of a user that is given by name into an OCI process, and HOME (RuntimeFailure)."""
+def complete(process: OciProcess, root_fd: int, named: str | None, group_add: str) -> None:
+    """Put what the built-in runtime finds out by itself into an OCI process (RuntimeFailure).
+
+    The numbers of a user that is given by name, HOME, and of its capabilities those that this process can give.
+    """
     if named is not None:
         user = users.lookup(root_fd, named, group_add)
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
         home = user.home
+        process["capabilities"] = _capabilities(process.get("capabilities") or {}, bounding_alone=user.uid != 0)
     else:
         home = users.home_of(root_fd, users.of_spec(process.get("user") or {}).uid)
     entries = process.get("env") or []
     if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in entries):
         process["env"] = [*(entry for entry in entries if entry != "HOME="), f"HOME={home or '/'}"]
+
+
+def _capabilities(given: OciCapabilities, *, bounding_alone: bool) -> OciCapabilities:
+    """The sets without what this process lacks; of an ordinary user, as Docker's, what execve leaves of them."""
+    available = set(caps.names(caps.get()[1]))
+    chosen = [name for name in given.get("bounding") or [] if name in available]  # the engine gives all sets the same
+    return {"bounding": chosen} if bounding_alone else {"bounding": chosen, "effective": chosen, "permitted": chosen}
 
 
 def _mounts(document: OciConfig, place: str) -> list[OciMount]:

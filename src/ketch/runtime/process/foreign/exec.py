@@ -85,6 +85,6 @@ def _resolve_user(place: RunningContainer, process: OciProcess) -> None:
     except OSError as e:
         raise failure("user", f"open the root of process {place.pid}", e) from e
     try:
-        bundle.resolve_user(process, root_fd, named, group_add or of_container)
+        bundle.complete(process, root_fd, named, group_add or of_container)
     finally:
         os.close(root_fd)
