@@ -45,16 +45,16 @@ def pytest_runtest_makereport(item: pytest.Item):
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest):
     """The daemon that most tests share, with ``busybox`` in it; at the end nothing may be left."""
+    undo = contextlib.ExitStack()
+    if runtime := request.config.getoption("--runtime"):
+        undo.enter_context(runtimes.usable(runtime))
     before = Census.take(session.SESSION)
     one = Engine(request.config.getoption("--engine"))
+    one.extra += ["--default-runtime", runtime] if runtime else []
     if driver := request.config.getoption("--storage-driver"):
         one.extra += ["--storage-driver", driver]
     if request.config.getoption("--userns"):
         one.user_namespaces("--userns-default", request.config.getoption("--userns"))
-    undo = contextlib.ExitStack()
-    if runtime := request.config.getoption("--runtime"):
-        undo.enter_context(runtimes.usable(runtime))
-        one.extra += ["--default-runtime", runtime]
     try:
         one.start()
         one.add_busybox()

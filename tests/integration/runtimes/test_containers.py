@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.support.programs import need
+from tests.support.rawapi import Api
 from tests.support.waiting import until
 
 
@@ -111,6 +113,30 @@ def test_signals(engine, box):
     assert state(engine, box)["ExitCode"] == 137
     client("start", box)
     assert client("rm", "-f", box).out == "box\n"
+
+
+SLOW = """#!/bin/sh
+{} "$@"
+code=$?
+case " $* " in *" start "*) sleep 0.3; esac
+exit $code
+"""
+
+
+def test_whose_output_is_there_runs(engine, other, tmp_path):
+    """Whoever reads the first line can send a signal, also while the runtime's call to start it has not ended."""
+    slow = tmp_path / "slow"
+    slow.write_text(SLOW.format(need(other)))
+    slow.chmod(0o755)
+    script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.01; done"
+    engine.ketch("create", "--name", "me", "--runtime", str(slow), "busybox", "sh", "-c", script)
+    api = Api(engine.socket)
+    with engine.ketch.piped("start", "me") as client:
+        until(lambda: engine.ketch("logs", "me").out == "up\n", "it has written")
+        assert api("POST", "/containers/me/kill", signal="TERM")[0] == 204
+        assert client.wait() == 0
+    assert api("POST", "/containers/me/wait")[1]["StatusCode"] == 7
+    assert engine.inspect("me")["HostConfig"]["Runtime"] == str(slow)
 
 
 def test_restarts(engine, run):

@@ -177,13 +177,13 @@ class Execs:
         message, fds = messages.receive_from_child(exec_.sync)
         if message is not None and message["ev"] == "ready":
             exec_.state = "starting"
-            if "pid" in message:
+            if self._monitor.foreign:
                 exec_.pid = message["pid"]
                 exec_.status = self.claim(exec_.pid)
             if message["tty"]:
-                exec_.streams.listen(fds.pop())
-            elif "pid" in message:
-                exec_.streams.listen()
+                exec_.streams.take_terminal(fds.pop())
+                if not self._monitor.foreign:
+                    exec_.streams.listen()
             if request.get("rows"):
                 exec_.streams.resize(request["rows"], request["cols"])
             with suppress(OSError):  # it died: the end of file comes next
@@ -201,6 +201,8 @@ class Execs:
 
     def _started(self, exec_: ExecChild) -> None:
         exec_.state = "running"
+        if self._monitor.foreign:  # as the container's own streams
+            exec_.streams.listen()
         failpoint("monitor.exec-runs")
         self._reply(exec_, {"ok": True, "pid": exec_.pid})
         if exec_.status is not None:

@@ -273,19 +273,19 @@ class Monitor:
         if (passages := followed()) is not None:
             passages += message.get("passages", ())
         self.cgroups = message.get("cgroups")
-        if message["tty"]:
+        if self.foreign:
+            self._adopt(message["pid"], fds.pop() if message["tty"] else -1)
+        elif message["tty"]:
             self.streams.listen(fds.pop())
-        if "pid" in message:
-            self._adopt(message["pid"], tty=message["tty"])
         if self.state == "setup":
             self._created(fds)
 
-    def _adopt(self, pid: int, *, tty: bool) -> None:
+    def _adopt(self, pid: int, master_fd: int) -> None:
         """Take charge of the first process that another runtime has made, and which may have ended by now."""
         assert self.streams is not None
         self.pid, self._status = pid, self.execs.claim(pid)
-        if not tty:  # not earlier: what the runtime itself has written, of an error, is in the error
-            self.streams.listen()
+        if master_fd >= 0:
+            self.streams.take_terminal(master_fd)
 
     def _child_failed(self, message: Failed) -> None:
         self.cgroups = message.get("cgroups") or self.cgroups
@@ -301,7 +301,12 @@ class Monitor:
             self._fail(self._died("before the start"))
 
     def _started(self) -> None:
+        assert self.streams is not None
         self.state = "running"
+        if self.foreign:
+            # Not earlier: what a runtime itself writes, of an error, is in the error, and whoever reads the program's
+            # first line may expect that the container runs.
+            self.streams.listen()
         self._started_at = time_ns()
         if self.cgroups:
             self._oom.begin(common.open(self.cgroups))

@@ -87,16 +87,20 @@ class Streams:
             os.close(fd)
         self.child_fds = []
 
+    def take_terminal(self, master_fd: int) -> None:
+        """Take the terminal's master, for `listen`."""
+        os.set_blocking(master_fd, False)
+        self._outputs = {master_fd: log_format.STDOUT}
+        self._input_fd = master_fd
+
     def listen(self, master_fd: int = -1) -> None:
-        """Begin to read; ``master_fd`` is the terminal's, when there is one."""
+        """Begin to read; ``master_fd`` is the terminal's, when there is one that was not taken yet."""
         if master_fd >= 0:
-            os.set_blocking(master_fd, False)
-            self._outputs = {master_fd: log_format.STDOUT}
-            self._input_fd = master_fd
+            self.take_terminal(master_fd)
         self._listening = True
         for fd in self._outputs:
             self._loop.add(fd, READ, lambda events, fd=fd: self._ready(fd, events))  # type: ignore[misc]
-        if self._input_fd >= 0 and master_fd < 0:
+        if self._input_fd >= 0 and not self.terminal:
             self._loop.add(self._input_fd, 0, self._input_ready)
         self._flush()
 
@@ -376,6 +380,8 @@ class Streams:
         self.close_outputs()
         for fd in self._outputs:
             os.close(fd)
+        if self._input_fd in self._outputs:
+            self._input_fd = -1
         self._outputs = {}
         self._drop_input()
 
