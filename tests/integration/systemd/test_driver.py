@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ketch.linux import caps
 from ketch.runtime.cgroups import common
 from tests.support.boxes import runtime_box
 from tests.support.engines import BIN, NOWHERE
+from tests.support.programs import need
 from tests.support.rawapi import Api
+from tests.support.run.runtimes import OTHERS
 from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
@@ -111,6 +114,24 @@ def test_containers_are_scopes(service: Service, machine: SystemdBox) -> None:
     assert len(service.api.must("GET", "/containers/one/top")["Processes"]) == 1
     for _ in range(3):  # its unit's name is the same each time
         service.api.must("POST", "/containers/one/restart", t=0)
+    service.api.must("DELETE", "/containers/one", force=1)
+    until(lambda: f"ketch-{one}.scope" not in machine.scopes(), "the scope of a removed container stays")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_runtimes_make_scopes(service: Service, machine: SystemdBox, name: str) -> None:
+    need(name)
+    if name == "crun" and "CAP_SYS_RESOURCE" not in caps.names(caps.get()[1]):
+        pytest.skip("on cgroup v2 crun needs CAP_SYS_RESOURCE")
+    one = service.run("one", "sleep", "1000", Runtime=name)
+    assert f"ketch-{one}.scope" in machine.scopes()
+    assert machine.property(f"ketch-{one}.scope", "ControlGroup") == f"/system.slice/ketch-{one}.scope"
+    service.api.must("POST", "/containers/one/pause")
+    assert service.state("one")["Status"] == "paused"
+    service.api.must("POST", "/containers/one/unpause")
+    assert "in" in service.output("one", "echo", "in")
+    service.api.must("POST", "/containers/one/restart", t=0)
+    assert len(service.api.must("GET", "/containers/one/top")["Processes"]) == 1
     service.api.must("DELETE", "/containers/one", force=1)
     until(lambda: f"ketch-{one}.scope" not in machine.scopes(), "the scope of a removed container stays")
 

@@ -15,6 +15,7 @@ from ketch.engine.runtimes.catalog import BUILT_IN
 from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.failpoints import followed
+from ketch.runtime.cgroups.systemd import units
 from ketch.runtime.process.foreign import remains
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class StartMessages(Struct, frozen=True, eq=False):
         if runtime is None:
             message["namespaces"] = bundle.new_namespaces(spec)
         else:
+            if units.is_unit_path(cgroup):
+                runtime["command"].append("--systemd-cgroup")
             message["runtime"] = runtime
             os.makedirs(runtime["root"], mode=0o700, exist_ok=True)
             remains.record(message["run_dir"], runtime)
