@@ -132,3 +132,8 @@ def test_record(runtime, tmp_path):
     with pytest.raises(RuntimeFailure):
         remains.delete(run_dir, "box")
     assert os.listdir(run_dir) == ["runtime.json"]
+    (tmp_path / "state" / "box" / "deep").mkdir(parents=True)
+    (tmp_path / "state" / "other").mkdir()
+    remains.record(run_dir, {"command": ["/nonexistent/runtime"], "root": str(tmp_path / "state")})
+    remains.delete(run_dir, "box")
+    assert (os.listdir(run_dir), os.listdir(tmp_path / "state")) == ([], ["other"])

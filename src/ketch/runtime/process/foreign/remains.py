@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ketch import trees
 from ketch.contexts import suppress
 from ketch.runtime import documents
 from ketch.runtime.process import messages
@@ -38,9 +39,17 @@ def find(run_dir: str) -> ForeignProgram | None:
 
 
 def delete(run_dir: str, container_id: str) -> None:
-    """Have the container deleted by its runtime, if another one than the built-in has it (RuntimeFailure, OSError)."""
+    """Have the container deleted by its runtime, if another one than the built-in has it (RuntimeFailure, OSError).
+
+    Of a program that is not there (any more) the state is removed: nobody else can, and the container's processes are
+    found by their cgroup.
+    """
     program = find(run_dir)
-    if program is not None:
+    if program is None:
+        return
+    if os.access(program.command[0], os.X_OK):
         program.delete(container_id)
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(run_dir, _RECORD))
+    else:
+        trees.remove_path(os.path.join(program.root, container_id))
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(run_dir, _RECORD))

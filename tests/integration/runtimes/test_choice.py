@@ -1,0 +1,102 @@
+"""Which runtime a container gets, what says so, and what is refused in dockerd's words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.support.rawapi import Api
+from tests.support.run.runtimes import kept, usable
+from tests.support.waiting import until
+
+SHIM = "io.containerd.runc.v2"
+MISSING = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "unable to retrieve OCI runtime error"
+)
+
+
+@pytest.fixture
+def runc():
+    with usable("runc") as name:
+        yield name
+
+
+def test_choice(own_engine, runc):
+    """The default is what it was when the container was created; the same is in info and inspect."""
+    engine = own_engine
+    args = {"path": "runc", "runtimeArgs": ["--debug"]}
+    settings = {"runtimes": {"gone": {"path": "/nonexistent/runtime"}, "args": args}}
+    path = f"{engine.root}/daemon.json"
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(settings, f)
+    engine.extra += ["--config-file", path, "--default-runtime", "args", "--add-runtime", f"flag={runc}"]
+    engine.start()
+    engine.add_busybox()
+    api = Api(engine.socket)
+    info = api.must("GET", "/info")
+    assert info["DefaultRuntime"] == "args"
+    assert {"ketch", "runc", "args", "gone", "flag", SHIM} <= info["Runtimes"].keys()
+    assert info["Runtimes"]["args"] == {"path": "runc", "runtimeArgs": ["--debug"]}
+    for name, shown in {"": "args", "ketch": "ketch", SHIM: SHIM, "flag": "flag"}.items():
+        body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"Runtime": name}}
+        api.must("POST", "/containers/create", body, name=f"box-{name}")
+        api.must("POST", f"/containers/box-{name}/start")
+        assert engine.inspect(f"box-{name}")["HostConfig"]["Runtime"] == shown
+    assert sorted(one.split("/")[0] for one in kept(engine)) == ["args", "flag"]
+    for name in ("nonesuch", "/nonexistent/x", "io.containerd.foo.v1"):
+        status, answer = api("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": name}})
+        assert (status, answer["message"]) == (400, f"unknown or invalid runtime name: {name}")
+    api.must("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": "gone"}}, name="lost")
+    status, answer = api("POST", "/containers/lost/start")
+    assert (status, answer["message"].startswith(MISSING)) == (400, True)
+    assert answer["message"].endswith("fork/exec /nonexistent/runtime: no such file or directory")
+    state = engine.inspect("lost")["State"]
+    assert (state["Status"], state["ExitCode"], state["Error"]) == ("created", 127, answer["message"])
+    engine.stop(signal.SIGKILL)
+    engine.extra = []  # its containers go on, and end, without the settings that they were started with
+    engine.start()
+    assert api.must("GET", "/info")["DefaultRuntime"] == "ketch"
+    assert engine.ketch("exec", "box-", "echo", "in").out == "in\n"
+    api.must("POST", "/containers/box-flag/stop", t=0)
+    status, answer = api("POST", "/containers/box-flag/start")
+    assert (status, answer["message"]) == (400, "unknown or invalid runtime name: flag")
+    assert engine.inspect("box-flag")["State"]["Status"] == "exited"
+
+
+SLOW = """#!/bin/sh
+case " $* " in *" {0} "*) touch {1}; exec sleep 1000; esac
+exec runc "$@"
+"""
+
+
+@pytest.mark.parametrize("victim", ["monitor", "daemon", "both"])
+def test_a_start_that_is_interrupted(own_engine, runc, tmp_path, victim):
+    """Nothing is left of a start that was killed while the runtime was at work."""
+    engine, slow = own_engine, tmp_path / "slow"
+    slow.write_text(SLOW.format("create", tmp_path / "begun"))
+    slow.chmod(0o755)
+    engine.start()
+    engine.add_busybox()
+    engine.ketch("create", "--name", "box", "--runtime", str(slow), "busybox", "sleep", "1000")
+    run_dir = f"{engine.exec_root}/run/{engine.inspect('box')['Id']}"
+    with engine.ketch.piped("start", "box") as client:
+        until((tmp_path / "begun").exists, "the runtime is at work")
+        with open(f"{run_dir}/monitor.pid", encoding="ascii") as f:
+            monitor = int(f.read())
+        if victim != "monitor":
+            engine.stop(signal.SIGKILL)
+        if victim != "daemon":
+            os.kill(monitor, signal.SIGKILL)
+        assert client.wait() != 0
+    until(lambda: not os.path.exists(f"/proc/{monitor}/exe"), "its monitor has ended")
+    if victim != "monitor":
+        engine.start()
+    slow.write_text(SLOW.format("nothing", "x"))
+    assert engine.inspect("box")["State"]["Status"] in ("created", "exited")
+    until(lambda: not os.path.exists(f"{run_dir}/runtime.json"), "nothing is kept of it")
+    engine.ketch("start", "box")
+    assert engine.ketch("exec", "box", "echo", "in").out == "in\n"
