@@ -33,6 +33,8 @@ def test_a_supervisor_answers_for_the_kernel(engine, tmp_path, profile):
         assert engine.docker("exec", name, "ls", "-d", "/new", check=False).code == 1
         pid = int(engine.docker("inspect", "-f", "{{.State.Pid}}", name).out)
         engine.docker("rm", "-f", name)
+        assert engine.docker("run", "--rm", "busybox", "true").code == 0  # meanwhile the next one is made ready
+    assert supervisor.connections == len(supervisor.told), "nobody else has connected"
     first, second, third = supervisor.told
     assert (first["ociVersion"], first["fds"], first["metadata"]) == ("1.2.0", ["seccompFd"], "of mine")
     assert (first["pid"], first["state"]["pid"], first["state"]["id"]) == (pid, pid, name)

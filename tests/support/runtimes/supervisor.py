@@ -26,6 +26,7 @@ class Supervisor:
         self.path = str(path)
         self.told: list[dict[str, Any]] = []
         self.pids: list[int] = []
+        self.connections = 0
         self._error = error
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(self.path)
@@ -60,6 +61,7 @@ class Supervisor:
 
     def _taken(self) -> list[int]:
         connection, _ = self._socket.accept()
+        self.connections += 1
         with connection:
             data, fds, _, _ = socket.recv_fds(connection, 1 << 16, 4)
         if data:

@@ -14,7 +14,7 @@ _STRICT = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
 class Labels:
-    """An AppArmor profile and an SELinux label, with a descriptor of /proc/self from the host's /proc.
+    """An AppArmor profile and an SELinux label; `open` them while /proc is the host's.
 
     The container's /proc would not do: what is mounted over ``attr/exec`` there would take the profile, and the program
     would run without (CVE-2019-16884, CVE-2025-52881).
@@ -26,7 +26,6 @@ class Labels:
         self._apparmor = "" if apparmor == "unconfined" else apparmor
         self._selinux = selinux
         self._self_fd = -1
-        self.open()
 
     def open(self) -> None:
         """Open the calling process's directory in the host's /proc; a forked process does it again."""

@@ -86,6 +86,7 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
             linux = {**linux, "seccomp": process["seccomp"]}
         named, group_add = _user(process, document)
         prepared = finalize_process.Process(process, linux)
+        prepared.open(linux)
         plan = namespaces.Plan(linux.get("namespaces") or [])
         own_root = not document or plan.is_new("mount")
         if tty and not own_root:

@@ -91,14 +91,19 @@ class Process:
         profile = linux.get("seccomp")
         self.filter = seccomp.filter_of(profile) if profile else None
         self.listener: Listener | None = None
-        if profile and seccomp.notifies(profile):
-            from ketch.runtime.security.seccomp_listener import Listener
-
-            self.listener = Listener(profile)
         self.scheduling = scheduling.Scheduling(process, linux)
         self.user = users.User(0, 0, [], None)
         self.own_cwd = False
         self.path = ""
+
+    def open(self, linux: OciLinux) -> None:
+        """Open, with the host's files, what confines the process: the directory of its labels, its supervisor."""
+        self.labels.open()
+        profile = linux.get("seccomp")
+        if profile and seccomp.notifies(profile):
+            from ketch.runtime.security.seccomp_listener import Listener
+
+            self.listener = Listener(profile)
 
     def regain_capabilities(self, process: OciProcess) -> None:
         """Read the capabilities anew, in a user namespace that was just entered: its root can give all of them."""

@@ -35,7 +35,7 @@ from ketch.runtime.rootfs import devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
 from ketch.runtime.rootfs.planned import Planned
-from ketch.runtime.security import host_guard, sysctl
+from ketch.runtime.security import host_guard, seccomp, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ class _Child:
         if "process" in document:
             secrets.add_environment(document)
         plan, linux = self._check(document), document.get("linux") or {}
+        self.process.open(linux)
         self.shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
         scheduling.set_affinity(frozenset())
@@ -249,7 +250,7 @@ class _Child:
         clocks.check(plan, linux.get("timeOffsets") or {})
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux)
-        if self.process.listener is not None and self.hooks.get("startContainer"):
+        if self.hooks.get("startContainer") and seccomp.notifies(linux.get("seccomp") or {}):
             raise RuntimeFailure(
                 "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
             )
