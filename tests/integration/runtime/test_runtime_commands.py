@@ -120,13 +120,12 @@ def test_labels_come_from_the_container(runtime: Runtime, tmp_path: Path) -> Non
     assert "pparmor" in runtime("exec", "--apparmor", "nosuch", "one", "true", code=255).stderr.lower()
 
 
-UPDATES = [  # options, (controller of v1, its file, value), (file of v2, value)
+UPDATES = [  # options; controller of v1, its file, value; file of v2, value
     (["--memory", "64M"], ("memory", "memory.limit_in_bytes", 64 << 20), ("memory.max", 64 << 20)),
-    (
-        ["--memory-reservation", "33554432"],
-        ("memory", "memory.soft_limit_in_bytes", 32 << 20),
-        ("memory.low", 32 << 20),
-    ),
+    (["--memory-swap", "80M"], ("memory", "memory.memsw.limit_in_bytes", 80 << 20), None),
+    (["--memory", "32M", "--memory-swap", "48M"], None, ("memory.swap.max", 16 << 20)),
+    (["--memory", "-1"], ("memory", "memory.memsw.limit_in_bytes", (1 << 63) - 4096), ("memory.swap.max", "max")),
+    (["--memory-reservation", "1024k"], ("memory", "memory.soft_limit_in_bytes", 1 << 20), ("memory.low", 1 << 20)),
     (["--pids-limit", "42"], ("pids", "pids.max", 42), ("pids.max", 42)),
     (["--pids-limit", "-1"], ("pids", "pids.max", "max"), ("pids.max", "max")),
     (["--cpu-share", "512"], ("cpu", "cpu.shares", 512), None),
@@ -139,8 +138,9 @@ UPDATES = [  # options, (controller of v1, its file, value), (file of v2, value)
 
 def test_options_of_update(runtime: Runtime) -> None:
     described = start(runtime, "one", SLEEP).describe()
-    for options, (controller, name, value), unified in UPDATES:
+    for options, divided, unified in UPDATES:
         if described["version"] == 1:
+            controller, name, value = divided or ("", "", "")
             directory = described["dirs"].get(controller)
         else:
             directory = described["dir"]
@@ -148,6 +148,14 @@ def test_options_of_update(runtime: Runtime) -> None:
         if directory and name and files.exists(directory, name):
             runtime("update", *options, "one")
             assert files.read(directory, name) == str(value), options
+    if described["version"] == 1:  # the parent's share is less than what either of the two alone would be
+        cpu = described["dirs"]["cpu"]
+        files.write(os.path.dirname(cpu), "cpu.cfs_quota_us", 60000)
+        runtime("update", "--cpu-period", "100000", "--cpu-quota", "50000", "one")
+        runtime("update", "--cpu-period", "10000", "--cpu-quota", "3000", "one")
+        assert files.read(cpu, "cpu.cfs_period_us") == "10000"
+        files.write(cpu, "cpu.cfs_quota_us", -1)
+        files.write(os.path.dirname(cpu), "cpu.cfs_quota_us", -1)
     for options, why in (
         (["--memory", "x"], "invalid value for memory: `x`"),
         (["--cpu-share", "1.5"], "invalid value for cpu-share"),

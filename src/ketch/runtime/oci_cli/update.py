@@ -45,6 +45,9 @@ def update(state: RuntimeState, options: GivenOptions, diagnostics: Diagnostics)
         if options.text(name):
             diagnostics.warn(f"option `--{name}` has no effect: the kernel has no such limit of its own any more")
     resources = _resources(options)
+    memory = resources.get("memory") or {}
+    if memory.get("limit") == -1 and not memory.get("swap"):
+        memory["swap"] = -1  # memory and swap together cannot be limited to less than memory
     cgroup = state.cgroup()
     if cgroup is None:
         raise Conflict(f"update container `{state.id}`: it has no cgroup of its own")

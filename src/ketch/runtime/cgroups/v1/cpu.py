@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EINVAL
+
 from ketch.runtime.cgroups import files, refusals
 
 TYPE_CHECKING = False
@@ -15,10 +17,7 @@ def apply(directory: str, resources: OciResources) -> None:
     cpu = resources.get("cpu") or {}
     if cpu.get("shares"):
         files.write(directory, "cpu.shares", cpu["shares"])
-    if cpu.get("period"):
-        files.write(directory, "cpu.cfs_period_us", cpu["period"])
-    if cpu.get("quota"):
-        files.write(directory, "cpu.cfs_quota_us", cpu["quota"])
+    _set_bandwidth(directory, cpu.get("quota") or 0, cpu.get("period") or 0)
     if cpu.get("burst") is not None:
         refusals.need(directory, "cpu.cfs_burst_us", "cpu.burst")
         files.write(directory, "cpu.cfs_burst_us", cpu["burst"])
@@ -31,6 +30,26 @@ def apply(directory: str, resources: OciResources) -> None:
     if cpu.get("idle") is not None:
         refusals.need(directory, "cpu.idle", "cpu.idle")
         files.write(directory, "cpu.idle", cpu["idle"])
+
+
+def _set_bandwidth(directory: str, quota: int, period: int) -> None:
+    """Set what is not 0 of the two.
+
+    After each the kernel compares their quotient with that of the parent cgroup, so the new period may be possible
+    only once the new quota is there.
+    """
+    late = 0
+    if period:
+        try:
+            files.write(directory, "cpu.cfs_period_us", period)
+        except OSError as e:
+            if e.errno != EINVAL or not quota:
+                raise
+            late = period
+    if quota:
+        files.write(directory, "cpu.cfs_quota_us", quota)
+    if late:
+        files.write(directory, "cpu.cfs_period_us", late)
 
 
 def stats(directory: str, out: CgroupReading) -> None:

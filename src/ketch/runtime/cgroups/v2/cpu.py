@@ -14,13 +14,18 @@ DEFAULT_PERIOD_US = 100000
 
 
 def apply(directory: str, resources: OciResources) -> None:
-    """Set weight (from OCI shares) and ``cpu.max`` (microseconds; quota -1 is unlimited)."""
+    """Set weight (from OCI shares) and ``cpu.max`` (microseconds; quota -1 is unlimited).
+
+    Of quota and period, one that is not given stays.
+    """
     cpu = resources.get("cpu") or {}
     if cpu.get("shares"):
         files.write(directory, "cpu.weight", weight(cpu["shares"]))
     quota, period = cpu.get("quota"), cpu.get("period")
     if quota or period:
-        files.write(directory, "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or DEFAULT_PERIOD_US}")
+        before = files.read_or(directory, "cpu.max", f"max {DEFAULT_PERIOD_US}").split()
+        wanted = (before[0] if not quota else str(quota) if quota > 0 else "max", str(period or before[1]))
+        files.write(directory, "cpu.max", " ".join(wanted))
     if cpu.get("burst") is not None:
         refusals.need(directory, "cpu.max.burst", "cpu.burst")
         files.write(directory, "cpu.max.burst", cpu["burst"])
