@@ -246,7 +246,8 @@ def test_hooks_run_where_they_should(runtime: Runtime, tmp_path: Path) -> None:
     assert list(seen) == list(kinds)
     host = os.readlink("/proc/self/ns/net")
     assert {kind for kind, net in seen.items() if net == host} == {"prestart", "createRuntime", "poststart", "poststop"}
-    for kind, status in (("createRuntime", "creating"), ("createContainer", "creating"), ("poststop", "stopped")):
+    statuses = (("prestart", "created"), ("createRuntime", "creating"), ("createContainer", "creating"))
+    for kind, status in (*statuses, ("poststop", "stopped")):
         state = json.loads((tmp_path / f"hooks.{kind}").read_text())
         assert (state["id"], state["status"], state["annotations"]) == ("twelve", status, {"who": "x"})
 

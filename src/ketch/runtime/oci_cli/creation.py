@@ -211,9 +211,11 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
     """Wait for the child's ``ready``, and run the runtime namespace's hooks on its request."""
     message, fds = answer(sync)
     if message["ev"] == "hooks":
+        # prestart is older than "creating", and what was written for it looks for "created", as crun says.
+        data = documents.dumps(state.of_hooks("created", pid)).encode()
+        hooks.run(spec.member(document, "hooks", "prestart") or [], data, "prestart")
         data = documents.dumps(state.of_hooks("creating", pid)).encode()
-        for kind in ("prestart", "createRuntime"):
-            hooks.run(spec.member(document, "hooks", kind) or [], data, kind)
+        hooks.run(spec.member(document, "hooks", "createRuntime") or [], data, "createRuntime")
         fdpass.send(sync, data)
         message, fds = answer(sync)
     return ready(message), fds
