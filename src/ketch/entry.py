@@ -11,7 +11,9 @@ import gc
 import os
 import sys
 
-_VERBS = ("create", "start", "run", "exec", "state", "kill", "delete")  # of ketch-runtime: what engines wait for
+# Commands of ketch-runtime: those that engines wait for, and those that make processes in containers.
+_VERBS = ("create", "start", "run", "exec", "state", "kill", "delete")
+_MAKING = frozenset(("create", "run", "exec"))
 
 
 def ketch() -> None:
@@ -35,7 +37,14 @@ def runtime() -> int:
     gc.disable()
     _prepare()
     from ketch import module_cache
+    from ketch.contexts import suppress
+    from ketch.errors import KetchError
 
+    if not _MAKING.isdisjoint(sys.argv):
+        with module_cache.ModuleCache("ketch-runtime-interpreter"):
+            from ketch.runtime.security import interpreter
+        with suppress(KetchError):  # `main` tries again, and tells why not
+            interpreter.protect()  # before all else: it may begin all this anew
     modules = module_cache.of_command("ketch-runtime", sys.argv[1:], _VERBS)
     modules.load()
     from ketch.runtime.oci_cli.main import main

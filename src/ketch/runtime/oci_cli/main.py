@@ -68,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.flag("help"):
             return _show_help([name])
         arguments.check_operands(name, operands, command.least, command.most)
+        if name in ("create", "run", "exec"):
+            from ketch.runtime.security import interpreter
+
+            interpreter.protect()
         diagnostics.debug(f"{name} {' '.join(operands)}".rstrip())
         return command.function(
             Invocation(_root(settings), options, operands, diagnostics, systemd=settings.flag("systemd-cgroup"))
