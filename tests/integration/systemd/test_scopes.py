@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ketch.runtime.cgroups import common
+from ketch.runtime.cgroups import common, files
 from tests.support.boxes import runtime_box
 from tests.support.waiting import until
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 needs_limits = pytest.mark.skipif(common.layout().version != 2, reason="needs all controllers on cgroup v2")
+
+UNIFIED = files.read_or(common.layout().unified or "", "cgroup.controllers").split()
 
 
 class Runtime:
@@ -142,6 +144,18 @@ def test_what_is_no_unit_is_refused(runtime: Runtime, path: str, reason: str) ->
     assert runtime("list", "-q") == ""
 
 
+def test_systemd_is_reached_without_a_bus(runtime: Runtime, machine: SystemdBox) -> None:
+    """By its own socket; without both it is said what is missing."""
+    machine.systemctl("stop", "dbus.socket", "dbus.service")
+    runtime.configure(["true"], None)
+    runtime("run", "--bundle", str(runtime.bundle), "direct")
+    machine.run("mv", "/run/systemd/private", "/run/systemd/away")
+    error = runtime("run", "--bundle", str(runtime.bundle), "direct", code=1)
+    assert "connect to systemd: /run/dbus/system_bus_socket" in error
+    machine.run("mv", "/run/systemd/away", "/run/systemd/private")
+    machine.systemctl("start", "dbus.service")
+
+
 def test_annotations_are_properties(runtime: Runtime, machine: SystemdBox) -> None:
     """As with runc; what systemd ends is stopped, and can be deleted."""
     runtime.configure(["sleep", "1000"], None)
@@ -167,6 +181,21 @@ def test_a_limit_that_the_machine_lacks_is_told(runtime: Runtime) -> None:
     assert "hugetlb.3MB.max`: no cgroup here has this limit" in error
 
 
+@pytest.mark.skipif("hugetlb" not in UNIFIED, reason="no hugetlb controller on cgroup v2")
+def test_limits_that_systemd_does_not_know(runtime: Runtime, machine: SystemdBox) -> None:
+    """Their controllers are enabled for the scope all the same."""
+    runtime.configure(
+        ["sleep", "1000"], "huge.slice:ketch:huge", hugepageLimits=[{"pageSize": "2MB", "limit": 4 << 20}]
+    )
+    runtime.begin("huge")
+    directory = machine.cgroup + machine.property("ketch-huge.scope", "ControlGroup")
+    assert files.read(directory, "hugetlb.2MB.max") == str(4 << 20)
+    new = {"hugepageLimits": [{"pageSize": "2MB", "limit": 6 << 20}]}
+    runtime("update", "--resources", "-", "huge", input=json.dumps(new))
+    assert files.read(directory, "hugetlb.2MB.max") == str(6 << 20)
+    runtime("delete", "--force", "huge")
+
+
 @needs_limits
 def test_limits_are_the_units(runtime: Runtime, machine: SystemdBox) -> None:
     """They are in the files, and systemd knows them, so that it never sets them back; updates as well."""
@@ -188,8 +217,7 @@ def test_limits_are_the_units(runtime: Runtime, machine: SystemdBox) -> None:
         ("cpu.max", "50000 100000"),
         ("cpuset.cpus", 0),
     ):
-        with open(f"{directory}/{name}", encoding="ascii") as file:
-            assert file.read().strip() == str(value), name
+        assert files.read(directory, name) == str(value), name
     runtime("delete", "--force", "limited")
 
 

@@ -32,11 +32,14 @@ _UNITS = {
     ),
     "box.target": "[Unit]\nDefaultDependencies=no\nRequires=dbus.service\nAfter=dbus.service\n",
 }
+# It waits until the process that has made the namespaces is out of the cgroup, whose controllers serve its children
+# only when no process is in it itself.
 # A root of its own: what is mounted below another mount, as cgroups of v1 may be, would be seen in the mounts' list.
 _BOOT = r"""
 set -e
 echo $$ > {cgroup}/cgroup.procs
 exec {unshare} --fork --pid --mount --cgroup --net --uts --ipc sh -ec '
+  read -r _
   cd {directory}
   mount --bind / root
   for place in /dev /tmp {places}; do mount --rbind $place root$place; done
@@ -49,7 +52,7 @@ exec {unshare} --fork --pid --mount --cgroup --net --uts --ipc sh -ec '
   mount -t cgroup2 cgroup2 root/sys/fs/cgroup
   cd root && mkdir run/old && pivot_root . run/old && umount -l /run/old
   exec env -i container=box PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    {systemd} --unit=box.target --log-target=console --show-status=no
+    {systemd} --unit=box.target --log-target=console --show-status=no < /dev/null
 '
 """
 _PLACES = {os.getcwd(), sys.prefix, sys.base_prefix}  # file systems of their own, maybe
@@ -62,8 +65,7 @@ class SystemdBox:
         self.directory = directory
         root = common.layout().unified
         assert root, "needs a unified hierarchy"
-        if common.layout().version == 2:
-            _enable_controllers(root)
+        _enable_controllers(root)
         self.cgroup = f"{root}/{SESSION}systemd"
         programs = {"systemd": need("systemd"), "unshare": need("unshare"), "dbus": need("dbus-daemon")}
         units = directory / "units"
@@ -76,11 +78,14 @@ class SystemdBox:
         self._log = directory / "log"
         script = _BOOT.format(directory=directory, cgroup=self.cgroup, places=" ".join(_PLACES), **programs)
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [need("sh"), "-c", script], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen([need("sh"), "-c", script], stdin=subprocess.PIPE, stdout=log, stderr=log)
         try:
             self._first = 0
+            until(self._has_namespaces, self._log.read_text)
+            files.write(f"{self.cgroup}/visitors", "cgroup.procs", self._process.pid)
+            assert self._process.stdin
+            self._process.stdin.write(b"\n")
+            self._process.stdin.close()
             until(self._is_booted, lambda: f"systemd does not boot:\n{self._log.read_text()}", 30)
         except BaseException:
             self.close()
@@ -122,13 +127,16 @@ class SystemdBox:
             time.sleep(0.01)
         tree.remove(self.cgroup)
 
+    def _has_namespaces(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        self._first = int(children[0]) if children else 0
+        return bool(children)
+
     def _is_booted(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
-        if not self._first:
-            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-            if not children or Path(f"/proc/{children[0]}/comm").read_text().strip() != "systemd":
-                return False
-            self._first = int(children[0])
+        if Path(f"/proc/{self._first}/comm").read_text().strip() != "systemd":
+            return False
         asked = subprocess.run(self.command("systemctl", "is-active", "box.target"), capture_output=True, text=True)
         return asked.stdout.strip() == "active"
 

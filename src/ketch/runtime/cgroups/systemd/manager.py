@@ -72,8 +72,9 @@ class SystemdCgroup(CgroupV2):
                 raise self._taken()
         else:
             raise self._taken()
-        self.enable_controllers()
         if resources:
+            if _needs_more(resources):
+                self.enable_controllers()
             super().update(resources)
 
     def share(self, description: str) -> None:
@@ -142,6 +143,13 @@ def _attempts() -> Iterator[None]:
         time.sleep(pause)
         pause = min(pause * 2, 0.1)
         yield
+
+
+def _needs_more(resources: OciResources) -> bool:
+    """Whether there are limits of controllers that systemd does not know, and so does not enable."""
+    names = resources.get("unified") or {}
+    unknown = any(name.startswith(("hugetlb.", "rdma.", "misc.")) for name in names)
+    return unknown or bool(resources.get("hugepageLimits") or resources.get("rdma"))
 
 
 def _host_pid() -> int:
