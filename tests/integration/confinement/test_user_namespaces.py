@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +91,7 @@ def test_each_has_a_range_until_it_is_removed(auto):
         auto.ketch("run", "-d", "--name", name, *AUTO, *SLEEP)
     one, two = (first_id(auto, name) for name in ("one", "two"))
     assert abs(one - two) >= 65536
+    assert auto.inspect("one")["HostConfig"]["IDMappings"] == dict.fromkeys(("UidMap", "GidMap"), [f"0:{one}:65536"])
     auto.stop(signal.SIGKILL)
     auto.start()
     auto.ketch("restart", "-t", "0", "one")
@@ -108,6 +110,14 @@ def test_a_failed_creation_keeps_no_range(auto):
         )
         assert status == 409, answer
     auto.ketch("run", "--rm", *AUTO, "busybox", "true")
+
+
+def test_containers_that_are_made_at_once_have_different_ranges(auto):
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"UsernsMode": "auto"}}
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: Api(auto.socket).must("POST", "/containers/create", body)["Id"], range(16)))
+    ranges = {auto.inspect(name)["HostConfig"]["IDMappings"]["UidMap"][0] for name in made}
+    assert len(ranges) == 16
 
 
 def test_ids_can_run_out(auto):
@@ -155,6 +165,10 @@ def test_namespaces_that_are_shared_belong_to_one_user_namespace(auto):
         assert first_id(auto, name) == first_id(auto, "web")
         auto.ketch("exec", name, "sh", "-c", "touch /x; kill -0 1; ls /sys/class/net /dev/shm /dev/mqueue")
     assert set(links.values()) == {auto.ketch("exec", "web", "readlink", "/proc/self/ns/user").out}
+    out = auto.ketch(
+        "run", "--rm", "--userns", "host", "--network", "container:web", "busybox", "cat", "/proc/self/uid_map"
+    )
+    assert out.out.split()[1] == "0"
     body = {"Image": "busybox", "HostConfig": {"UsernsMode": "auto", "NetworkMode": "container:plain"}}
     status, answer = Api(auto.socket)("POST", "/containers/create", body)
     assert status == 400
@@ -449,3 +463,18 @@ def test_health_checks_restarts_and_statistics(auto):
     os.kill(auto.inspect("box")["State"]["Pid"], signal.SIGKILL)
     until(lambda: (now := auto.inspect("box"))["RestartCount"] == 1 and now["State"]["Pid"], "a restart")
     assert first_id(auto, "box") == int(uid)
+
+
+def test_a_file_system_that_maps_nothing_is_named(own_engine):
+    """A container's root there cannot be seen as by others; nothing of the start is left."""
+    tree = (
+        "mkdir $0/lower $0/work $0/data && mount -t overlay overlay -o lowerdir=$0/lower,upperdir=$0/work,workdir=$0/w"
+    )
+    own_engine.prefix = ["unshare", "--mount", "sh", "-c", f'mkdir $0/w; {tree} $0/data && exec "$@"', own_engine.root]
+    own_engine.user_namespaces("--storage-driver", "vfs")
+    own_engine.start()
+    own_engine.add_busybox()
+    failed = own_engine.ketch("run", "--name", "one", *AUTO, "busybox", "true", check=False)
+    assert failed.code != 0
+    assert "the file system of the source must support id-mapped mounts" in failed.err
+    own_engine.ketch("run", "--rm", "--userns", "host", "busybox", "true")

@@ -17,7 +17,10 @@ from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.engine import Engine
+    from ketch.engine.model.namespaces.user import IdRange, UserNamespace
     from ketch.engine.model.records import Container, Health, MountPoint
     from ketch.notation.api_objects import ApiObject
 
@@ -292,9 +295,20 @@ def inspect(engine: Engine, container: Container, sizes: tuple[int, int] | None 
     }
     if waiting := pending.shown(container):
         answer["Pending"] = waiting
+    if container.user_namespace is not None:
+        answer["HostConfig"]["IDMappings"] = _id_mappings(container.user_namespace)
     if sizes is not None:
         answer["SizeRw"], answer["SizeRootFs"] = sizes
     return answer
+
+
+def _id_mappings(namespace: UserNamespace) -> ApiObject:
+    """Ids inside, ids of the machine, how many: as Podman's inspect has them."""
+
+    def shown(ranges: Sequence[IdRange]) -> list[str]:
+        return [f"{part.inside}:{part.outside}:{part.size}" for part in ranges]
+
+    return {"UidMap": shown(namespace.uids), "GidMap": shown(namespace.gids)}
 
 
 def _network_settings(container: Container) -> ApiObject:

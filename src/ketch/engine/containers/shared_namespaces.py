@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.namespaces.mode import ModeKind
+from ketch.engine.model.namespaces.user import UsernsKind, UsernsMode
 from ketch.errors import Conflict, FailedPrecondition, InvalidArgument, NotFound, UnclassifiedArgument
 from ketch.notation.namespace_modes import of_container
 
@@ -67,7 +68,12 @@ def path(store: ContainerStore, ref: str, kind: str) -> str:
 
 
 def check_users(store: ContainerStore, container: Container) -> None:
-    """Refuse to share what belongs to another user namespace than the container was made for (FailedPrecondition)."""
+    """Refuse to share what belongs to another user namespace than the container was made for (FailedPrecondition).
+
+    One that was to be in the host's has rights in all.
+    """
+    if UsernsMode.parse(container.host.userns_mode).kind is UsernsKind.HOST:
+        return
     for ref in container.host.joined:
         found = other(store, ref, "user")
         if found.user_namespace != container.user_namespace:

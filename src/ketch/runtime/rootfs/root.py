@@ -12,6 +12,7 @@ Sources of bind mounts are opened before `enter` (see `mounts.prepare`), while t
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
@@ -193,7 +194,8 @@ def _open_bind(source: str, options: list[str], user: OpenUserNamespace | None =
         if parsed.set or parsed.clear:
             m.mount_setattr(fd, set_=parsed.set, clear=parsed.clear)
     except OSError as e:
-        raise failure("rootfs", f"bind root file system `{source}`", e) from e
+        hint = idmap.HINT if parsed.idmap and user is not None and e.errno == EINVAL else None
+        raise failure("rootfs", f"bind root file system `{source}`", e, hint) from e
     return fd
 
 
