@@ -322,3 +322,14 @@ def test_what_a_killed_create_leaves(runtime: Runtime) -> None:
     assert "it is creating" in runtime("delete", "one", code=1).stderr
     runtime("delete", "--force", "one")
     assert not common.exists(path)
+
+
+def test_a_damaged_state(runtime: Runtime) -> None:
+    start(runtime, "one", SLEEP)
+    path = runtime.root / "one/state.json"
+    text = path.read_text()
+    path.write_text("{")
+    listed = runtime("list", "-q")
+    assert (listed.stdout, "warning: read state of container `one`: " in listed.stderr) == ("", True)
+    assert f"remove `{runtime.root}/one`" in runtime("delete", "--force", "one", code=1).stderr
+    path.write_text(text)

@@ -48,7 +48,7 @@ def start(state: states.RuntimeState) -> None:
         try:
             hooks.run(wanted, _hook_state(state, "running"), "poststart")
         except RuntimeFailure:
-            _kill_and_wait(state.pid)
+            _kill_and_wait(state)
             raise
 
 
@@ -66,10 +66,8 @@ def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> 
             raise _not_running("kill", state)
         for pid in found:
             _send(pid, number)
-    elif status in ("stopped", "creating"):
+    elif status in ("stopped", "creating") or not _signal_first(state, number):
         raise _not_running("kill", state)
-    else:
-        _send(state.pid, number)
     if fatal and status == "paused" and cgroup is not None:
         cgroup.freeze(False)  # v1 delivers no signal to what is frozen
 
@@ -103,7 +101,7 @@ def delete(state: states.RuntimeState, diagnostics: Diagnostics, *, force: bool 
             hint="stop it first, or use --force",
         )
     if status != "stopped" and state.pid:
-        _kill_and_wait(state.pid, cgroup if status == "paused" else None)
+        _kill_and_wait(state, cgroup if status == "paused" else None)
     if cgroup is not None:
         cgroup.kill()
         cgroup.remove()
@@ -135,11 +133,36 @@ def _has_pid_namespace(document: OciConfig) -> bool:
     return namespaces.Plan(spec.member(document, "linux", "namespaces") or []).pid_mode() != "host"
 
 
-def _kill_and_wait(pid: int, frozen: Cgroup | None = None) -> None:
-    """Kill a process, whose cgroup may be ``frozen``: there, v1 delivers no signal."""
+def _open_first(state: states.RuntimeState) -> int:
+    """A descriptor of the container's first process; -1 when it has ended, and another may have its pid by now."""
     try:
-        fd = pidfd.open_process(pid)
+        fd = pidfd.open_process(state.pid)
     except ProcessLookupError:
+        return -1
+    if states.start_time(state.pid) == state.document.get("start_time"):
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _signal_first(state: states.RuntimeState, number: int) -> bool:
+    """Send a signal to the first process; False when it has ended."""
+    fd = _open_first(state)
+    if fd < 0:
+        return False
+    try:
+        _signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _kill_and_wait(state: states.RuntimeState, frozen: Cgroup | None = None) -> None:
+    """Kill the first process, whose cgroup may be ``frozen``: there, v1 delivers no signal."""
+    fd = _open_first(state)
+    if fd < 0:
         return
     try:
         with suppress(ProcessLookupError):  # it has ended meanwhile

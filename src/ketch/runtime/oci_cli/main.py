@@ -229,7 +229,7 @@ def _state(call: Invocation) -> int:
 def _list(call: Invocation) -> int:
     from ketch.runtime.oci_cli import reports
 
-    reports.show_list(call.root, call.options)
+    reports.show_list(call)
     return 0
 
 

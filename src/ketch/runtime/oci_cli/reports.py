@@ -11,7 +11,7 @@ from ketch.runtime.oci_cli import state as states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.runtime.oci_cli.arguments import GivenOptions
+    from ketch.runtime.oci_cli.arguments import GivenOptions, Invocation
 
 _HEADINGS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 _LEAST_WIDTH, _GAP = 12, 3
@@ -22,10 +22,11 @@ def show_state(state: states.RuntimeState) -> None:
     show_json(state.oci())
 
 
-def show_list(root: str, options: GivenOptions) -> None:
+def show_list(call: Invocation) -> None:
     """Print all containers of a root."""
+    options = call.options
     as_json = _is_json(options)
-    found = [state.oci() for state in states.load_all(root)]
+    found = [state.oci() for state in states.load_all(call.root, call.diagnostics)]
     if options.flag("quiet"):
         stdio.write("".join(f"{state['id']}\n" for state in found))
     elif as_json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 
-from ketch.errors import AlreadyExists, InvalidArgument, NotFound
+from ketch.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from ketch.runtime import documents, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.spec import OCI_VERSION as OCI_VERSION
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NotRequired, TypedDict
 
+    from ketch.runtime.oci_cli.diagnostics import Diagnostics
     from ketch.runtime.oci_types import OciConfig, OciHookState, OciState
     from ketch.runtime.protocol import Cgroups
 
@@ -169,7 +170,7 @@ def reserve(root: str, container_id: str, bundle: str) -> RuntimeState:
 
 
 def load(root: str, container_id: str) -> RuntimeState:
-    """The container's state; NotFound when there is none."""
+    """The container's state; NotFound when there is none, DataLoss when it cannot be read."""
     _check_id(container_id)
     directory = f"{root}/{container_id}"
     try:
@@ -177,6 +178,9 @@ def load(root: str, container_id: str) -> RuntimeState:
             return RuntimeState(directory, documents.loads(file.read()))
     except FileNotFoundError as e:
         raise NotFound(f"find container `{container_id}`: container does not exist") from e
+    except (ValueError, RecursionError) as e:
+        hint = f"end what runs of it, and remove `{directory}`"
+        raise DataLoss(f"read state of container `{container_id}`: {e}", hint=hint) from e
 
 
 def find(root: str, container_id: str) -> RuntimeState | None:
@@ -187,8 +191,8 @@ def find(root: str, container_id: str) -> RuntimeState | None:
         return None
 
 
-def load_all(root: str) -> list[RuntimeState]:
-    """Every container of the root, by id."""
+def load_all(root: str, diagnostics: Diagnostics) -> list[RuntimeState]:
+    """Every container of the root whose state can be read, by id."""
     found = []
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []
     for name in names:
@@ -196,6 +200,8 @@ def load_all(root: str) -> list[RuntimeState]:
             found.append(load(root, name))
         except (NotFound, InvalidArgument):
             continue  # being created or deleted just now
+        except DataLoss as e:
+            diagnostics.warn(e.message)
     return found
 
 
