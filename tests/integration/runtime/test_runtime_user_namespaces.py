@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ketch.runtime import defaults, user_namespaces
+from ketch.runtime.cgroups import common
 from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
@@ -157,6 +158,21 @@ def test_maps_that_make_no_sense_are_refused(mapped: Box, changes: dict[str, Any
     result = run(mapped, "true", changes)
     assert result.code is None
     assert message in result.failed["message"]
+
+
+@pytest.mark.skipif(common.layout().version != 2, reason="cgroups are delegated on the unified hierarchy alone")
+@pytest.mark.parametrize(("options", "outcome"), [([], "0 made"), (["ro"], "65534")])
+def test_a_writable_cgroup_belongs_to_the_container(mapped: Box, options: list[str], outcome: str) -> None:
+    mounts = [mount for mount in defaults.mounts() if mount["type"] != "cgroup"]
+    mounts.append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
+    script = """
+        cd /sys/fs/cgroup; echo $(stat -c %u . cgroup.procs cgroup.subtree_control | uniq) > /answer
+        mkdir below && echo 0 > below/cgroup.procs && echo made >> /answer
+        echo 1 2> /dev/null > memory.max && echo raised >> /answer
+        cat /answer
+    """
+    result = run(mapped, script, {"mounts": mounts})
+    assert " ".join(result.out.split()) == outcome
 
 
 @pytest.fixture

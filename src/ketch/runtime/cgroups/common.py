@@ -45,6 +45,9 @@ class Cgroup(Protocol):
     def join(self) -> None:
         """Move the calling single-threaded process in."""
 
+    def give(self, uid: int) -> None:
+        """Let a user of the host make cgroups below it and move processes in it, where that is safe (v2 alone)."""
+
     def check(self, resources: OciResources) -> None:
         """Raise RuntimeFailure for a limit that it cannot have."""
 

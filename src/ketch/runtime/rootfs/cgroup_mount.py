@@ -19,6 +19,7 @@ from ketch.runtime.rootfs.mounts import make_file_system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.runtime.oci_types import OciConfig
     from ketch.runtime.rootfs.anchors import Anchors
     from ketch.runtime.rootfs.planned import Planned
 
@@ -76,6 +77,14 @@ class CgroupView:
         m.mount_setattr(tree_fd, set_=attributes, clear=m.MOUNT_ATTR_RDONLY & ~attributes)
         m.move_mount(tree_fd, target_fd)
         os.close(tree_fd)
+
+
+def is_writable(document: OciConfig) -> bool:
+    """Whether the container may write to the cgroups that are mounted in it."""
+    return any(
+        mount.get("type") in ("cgroup", "cgroup2") and "ro" not in (mount.get("options") or ())
+        for mount in document.get("mounts") or ()
+    )
 
 
 def _directories(cgroup: common.Cgroup | None) -> list[tuple[str, str, list[str]]]:

@@ -76,6 +76,9 @@ class CgroupV1:
         for directory in dict.fromkeys(self.dirs.values()):
             files.write(directory, "tasks", "0")
 
+    def give(self, uid: int) -> None:
+        """Do nothing: who may write to a v1 cgroup may raise its limits."""
+
     def check(self, resources: OciResources) -> None:
         """Raise RuntimeFailure for a limit that cgroups of this version, or this machine's, do not have."""
         refusals.check(resources, 1, self.dirs)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.runtime.protocol import Cgroups
 
 _CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc", "rdma")
+_DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _APPLY: tuple[ModuleType, ...] = (cpuset, cpu, io, memory, pids, hugetlb, rdma)
 
 
@@ -55,6 +56,15 @@ class CgroupV2:
     def join(self) -> None:
         """Move the calling process in."""
         files.write(self.directory, "cgroup.procs", "0")
+
+    def give(self, uid: int) -> None:
+        """Give the directory and the files that can be delegated to a user (cgroups(7), "Cgroup delegation")."""
+        os.chown(self.directory, uid, -1)
+        for name in files.read_or("/sys/kernel/cgroup", "delegate").split() or _DELEGATED:
+            try:
+                os.chown(f"{self.directory}/{name}", uid, -1)
+            except FileNotFoundError:
+                continue  # of a controller that is not enabled here
 
     def check(self, resources: OciResources) -> None:
         """Raise RuntimeFailure for a limit that cgroups of this version, or this machine's, do not have."""

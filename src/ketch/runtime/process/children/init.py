@@ -31,7 +31,7 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import clocks, crossing, finalize_process, scheduling
 from ketch.runtime.process.children.root_parts import RootParts
-from ketch.runtime.rootfs import devices, docker_files, masks, mounts, secrets
+from ketch.runtime.rootfs import cgroup_mount, devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
 from ketch.runtime.rootfs.planned import Planned
@@ -316,6 +316,16 @@ class _Child:
         except OSError as e:
             raise failure("cgroups", f"join cgroup `{path}`", e) from e
         failpoint("init.cgroup-joined")
+
+    def _give_cgroup(self, plan: namespaces.Plan, document: OciConfig, user: OpenUserNamespace | None) -> None:
+        """Give the cgroup to the program's user where the container may write to it (config-linux.md, ownership)."""
+        if self.cgroup is None or not plan.is_new("cgroup") or not cgroup_mount.is_writable(document):
+            return
+        uid = (document["process"].get("user") or {}).get("uid") or 0
+        try:
+            self.cgroup.give(user_namespaces.owner(user, uid, 0)[0])
+        except OSError as e:
+            raise failure("cgroups", f"give the cgroup to user {uid}", e) from e
 
     def _open_network(self) -> None:
         self.netns = True
