@@ -116,7 +116,7 @@ def enter(plan: Plan, entered: int = 0) -> None:
     _make(plan.new & ~(ns.CLONE_NEWPID | ns.CLONE_NEWCGROUP | ns.CLONE_NEWTIME | entered))
 
 
-def enter_with_user(plan: Plan, user_fd: int) -> None:
+def enter_with_user(plan: Plan, user_fd: int, *, keep_groups: bool) -> None:
     """Join and unshare everything, so that what is new belongs to the user namespace, of which this is root afterwards.
 
     The pid namespace is that of the next child; a new time namespace has been made before (`clocks`).  The
@@ -125,14 +125,15 @@ def enter_with_user(plan: Plan, user_fd: int) -> None:
     _join_others(plan)
     if "pid" in plan.join:
         enter_pid(plan.join["pid"])
-    enter_user(user_fd)
+    enter_user(user_fd, keep_groups=keep_groups)
     _make(plan.new & ~(ns.CLONE_NEWUSER | ns.CLONE_NEWTIME))
 
 
-def enter_user(fd: int) -> None:
-    """Enter a user namespace, and become its root without the supplementary groups of the host."""
+def enter_user(fd: int, *, keep_groups: bool) -> None:
+    """Enter a user namespace, and become its root, unless told otherwise without the host's supplementary groups."""
     try:
-        os.setgroups([])
+        if not keep_groups:
+            os.setgroups([])
     except OSError as e:
         if e.errno != EPERM or ns.may_set_groups():
             raise failure("namespaces", "leave the groups of the host", e) from e

@@ -24,6 +24,7 @@ ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given the
 ANNOTATION_USER = "dev.ketch.user"
 ANNOTATION_GROUP_ADD = "dev.ketch.group-add"
 ANNOTATION_OWN_CWD = "dev.ketch.own-cwd"  # a working directory that is missing is the user's, as with BuildKit
+ANNOTATION_KEEP_GROUPS = "run.oci.keep_original_groups"  # crun's, which podman sets for --group-add keep-groups
 
 _KINDS = {"dict": "an object", "list": "a list", "str": "a string"}
 _SHAPES: tuple[tuple[str, type], ...] = (
@@ -129,6 +130,11 @@ def member(document: Mapping[str, Any], *path: str) -> Any:
             return None
         value = value.get(name)
     return value
+
+
+def keeps_groups(annotations: dict[str, str]) -> bool:
+    """Whether the process shall have the supplementary groups of the runtime's caller, and no others."""
+    return annotations.get(ANNOTATION_KEEP_GROUPS) == "1"
 
 
 def named_user(annotations: dict[str, str]) -> tuple[str | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +193,40 @@ def test_a_user_namespace_is_joined(mapped: Box, other: str) -> None:
     changes["linux.uidMappings"] = [{"containerID": 0, "hostID": 5, "size": 1}]
     refused = run(mapped, "true", changes)
     assert f"linux.uidMappings is 0 5 1, the namespace has 0 {_FIRST} {_SIZE}" in refused.failed["message"]
+
+
+def test_where_setgroups_is_denied_a_container_has_no_groups(box: Box) -> None:
+    """As in the user namespaces that people make without any right."""
+    holder = subprocess.Popen(["unshare", "--user", "--map-root-user", "sleep", "60"])
+    try:
+        place = Path(f"/proc/{holder.pid}")
+        until(lambda: (place / "uid_map").read_text().split() == ["0", "0", "1"], "a mapped user namespace")
+        entries = [{"type": kind} for kind in defaults.NAMESPACES]
+        entries.append({"type": "user", "path": f"{place}/ns/user"})
+        changes: dict[str, Any] = {
+            "linux.namespaces": entries,
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            **dict.fromkeys(("linux.maskedPaths", "linux.readonlyPaths"), []),
+        }
+        result = box.run(["sh", "-c", "id -G; cat /proc/self/setgroups"], changes)
+        assert (result.out.split(), result.code) == (["0", "deny"], 0), result.failed
+        refused = box.run(["true"], {**changes, "process.user": {"uid": 0, "gid": 0, "additionalGids": [1]}})
+        assert "the user namespace denies setgroups" in refused.failed["message"]
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.mark.parametrize(("settings", "kept"), [({}, "1234"), (_SETTINGS, "65534")])
+def test_the_callers_groups_are_kept_if_that_is_wanted(
+    tmp_path: Path, rootfs: Path, settings: dict[str, Any], kept: str
+) -> None:
+    runtime = Runtime(tmp_path, rootfs)
+    runtime.configure(["id", "-G"], settings)
+    assert runtime("run", "one", extra_groups=[1234]).stdout.split() == ["0"]
+    runtime.configure(["id", "-G"], {"annotations": {"run.oci.keep_original_groups": "1"}})
+    assert runtime("run", "one", extra_groups=[1234]).stdout.split() == ["0", kept]
+    runtime.box.close()
 
 
 def test_the_command_line_creates_enters_and_deletes(tmp_path: Path, rootfs: Path) -> None:

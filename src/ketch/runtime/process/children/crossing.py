@@ -27,7 +27,6 @@ from ketch.runtime.security import rlimits
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.namespaces import Plan
-    from ketch.runtime.oci_types import OciRlimit
     from ketch.runtime.protocol import ChildForked
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
@@ -41,14 +40,14 @@ def leave_host_mounts() -> None:
     rootfs.isolate("rslave")
 
 
-def cross(plan: Plan, user: OpenUserNamespace, limits: list[OciRlimit], sync_fd: int) -> None:
+def cross(plan: Plan, user: OpenUserNamespace, process: finalize_process.Process, sync_fd: int) -> None:
     """Enter the namespaces, and return in the first process that is forked there; this one ends.
 
     RuntimeFailure and OSError come from the passing process.
     """
     finalize_process.own_stdio(*user.root())
-    rlimits.raise_hard(limits)
-    namespaces.enter_with_user(plan, user.fd)
+    rlimits.raise_hard(process.limits)
+    namespaces.enter_with_user(plan, user.fd, keep_groups=process.keep_groups)
     user.close()
     passing_fd = os.pidfd_open(os.getpid())
     pid = os.fork()

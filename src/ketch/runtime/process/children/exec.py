@@ -87,6 +87,7 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         named, group_add = _user(process, document)
         prepared = finalize_process.Process(process, linux)
         prepared.open(linux)
+        prepared.keep_groups = spec.keeps_groups(document.get("annotations") or {})
         plan = namespaces.Plan(linux.get("namespaces") or [])
         own_root = not document or plan.is_new("mount")
         if tty and not own_root:
@@ -172,7 +173,7 @@ def _enter(
         for flag, fd in fds:
             namespaces.join(fd, flag)
         if user is not None:
-            namespaces.enter_user(user.fd)
+            namespaces.enter_user(user.fd, keep_groups=prepared.keep_groups)
             prepared.regain_capabilities(process)
     except OSError as e:
         raise failure("namespaces", f"join the namespaces of process {container.init_pid}", e) from e

@@ -65,6 +65,7 @@ class Process:
         "cwd",
         "env",
         "filter",
+        "keep_groups",
         "labels",
         "limits",
         "listener",
@@ -93,7 +94,7 @@ class Process:
         self.listener: Listener | None = None
         self.scheduling = scheduling.Scheduling(process, linux)
         self.user = users.User(0, 0, [], None)
-        self.own_cwd = False
+        self.own_cwd = self.keep_groups = False
         self.path = ""
 
     def open(self, linux: OciLinux) -> None:
@@ -182,7 +183,7 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
     process.labels.prepare_exec()
     caps.limit_bounding(process.caps)
     entered = _change_directory(process.cwd, may_fail=True)
-    _change_user(process.user)
+    _change_user(process)
     caps.apply(process.caps, keep=caps.ADMIN if process.needs_admin else 0)
     if process.no_new_privs:
         prctl.set_no_new_privs()
@@ -232,10 +233,12 @@ def own_stdio(uid: int, gid: int = -1) -> None:
             continue  # closed, or of a kind that has no owner: the program will see
 
 
-def _change_user(user: users.User) -> None:
+def _change_user(process: Process) -> None:
+    user = process.user
     try:
         prctl.prctl(prctl.PR_SET_KEEPCAPS, 1)
-        _set_groups(user)
+        if not process.keep_groups:
+            _set_groups(user)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as e:

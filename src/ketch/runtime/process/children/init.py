@@ -250,6 +250,7 @@ class _Child:
         clocks.check(plan, linux.get("timeOffsets") or {})
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux)
+        self.process.keep_groups = spec.keeps_groups(document.get("annotations") or {})
         if self.hooks.get("startContainer") and seccomp.notifies(linux.get("seccomp") or {}):
             raise RuntimeFailure(
                 "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
@@ -283,7 +284,7 @@ class _Child:
             clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
         if (document.get("linux") or {}).get("sysctl"):
             self.proc_fd = sysctl.own_proc()
-        crossing.cross(plan, user, self.process.limits, self.sync_fd)
+        crossing.cross(plan, user, self.process, self.sync_fd)
         failpoint("init.namespaces")
         if self.start_fd < 0:
             self.die_with_parent()
