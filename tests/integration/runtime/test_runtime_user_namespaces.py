@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ketch.linux import mount as m
 from ketch.runtime import defaults, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.rootfs import overlay
@@ -25,6 +26,10 @@ pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 
 _FIRST, _SIZE = 300_000, 65_536
 _MAP = [{"containerID": 0, "hostID": _FIRST, "size": _SIZE}]
+_MIGHTY = {
+    **{f"process.capabilities.{kind}": list(defaults.ALL_CAPS) for kind in ("bounding", "effective", "permitted")},
+    "linux.seccomp": None, "linux.maskedPaths": [], "linux.readonlyPaths": [],
+}
 _SETTINGS: dict[str, Any] = {
     "linux.namespaces": [{"type": kind} for kind in (*defaults.NAMESPACES, "user")],
     "linux.uidMappings": _MAP,
@@ -65,17 +70,13 @@ def test_root_of_the_container_is_nobody_on_the_host_and_owns_its_files(mapped: 
 
 def test_all_namespaces_belong_to_the_user_namespace(mapped: Box) -> None:
     """A namespace that the host owned could not be changed: each of these asks for a right in one of them."""
-    changes = {
-        f"process.capabilities.{kind}": list(defaults.ALL_CAPS) for kind in ("bounding", "effective", "permitted")
-    }
-    changes |= {"linux.seccomp": None, "linux.maskedPaths": [], "linux.readonlyPaths": []}
     script = """
         set -e
         hostname other; mount -t tmpfs none /tmp; mount -t proc proc /tmp; ip link set lo up
         echo 100 > /proc/sys/net/ipv4/ip_default_ttl; cat /proc/sys/net/ipv4/ip_default_ttl
         mount -t mqueue none /tmp; hostname
     """
-    result = run(mapped, script, changes)
+    result = run(mapped, script, _MIGHTY)
     assert (result.code, result.out.split(), result.err) == (0, ["100", "other"], "")
 
 
@@ -111,6 +112,34 @@ def test_the_hosts_files_are_nobodys(mapped: Box, tmp_path: Path) -> None:
     assert result.out == "65534\n"
     assert "Permission denied" in result.err
     assert result.code == 1
+
+
+def test_what_the_host_mounts_stays_as_it_is(mapped: Box, tmp_path: Path) -> None:
+    """A mighty container may mount what it likes, and has its own root; without that it would be the host's."""
+    for name in ("tree/covered", "over", "read-only"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "tree/covered/secret").write_text("of the host")
+    m.mount(str(tmp_path / "over"), str(tmp_path / "tree/covered"), None, m.MS_BIND)
+    mounts = [
+        {"destination": "/tree", "type": "bind", "source": str(tmp_path / "tree"), "options": ["rbind", "rprivate"]},
+        {
+            "destination": "/ro",
+            "type": "bind",
+            "source": str(tmp_path / "read-only"),
+            "options": ["rbind", "ro", "idmap"],
+        },
+    ]
+    script = """
+        umount /tree/covered 2> /dev/null && echo unmounted; ls /tree/covered
+        mkdir /tmp/x; mount --bind /tree /tmp/x 2> /dev/null && echo uncovered
+        mount -o remount,rw,bind /ro 2> /dev/null && echo writable; touch /ro/made 2> /dev/null && echo made
+        mount -t tmpfs none /tmp && umount /tmp && umount -l /tree && echo free
+    """
+    try:
+        result = run(mapped, script, {**_MIGHTY, "+mounts": mounts})
+    finally:
+        m.umount2(str(tmp_path / "tree/covered"), m.MNT_DETACH)
+    assert (result.out.split(), result.err) == (["free"], "")
 
 
 @pytest.mark.parametrize("mappings", [{}, {"uidMappings": _MAP, "gidMappings": _MAP}])

@@ -280,6 +280,7 @@ class _Child:
             crossing.leave_host_mounts()
             os.umask(0)
             parts = self._open_parts(document, mounts_of_root, user)
+            parts.leave(self.bundle)
         if plan.is_new("time"):
             clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
         if (document.get("linux") or {}).get("sysctl"):
@@ -294,6 +295,7 @@ class _Child:
             self._open_network()
         if parts is not None:
             rootfs.isolate((document.get("linux") or {}).get("rootfsPropagation"))
+            parts.take()
             mounts.make_visible(parts.planned)
         return parts
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+from ketch.linux import mount as m
+from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import cgroup_mount, devices, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
+from ketch.runtime.rootfs.mount_options import MountOptions
 from ketch.runtime.rootfs.planned import BundlePlaces
 
 TYPE_CHECKING = False
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from ketch.runtime.cgroups import common
     from ketch.runtime.oci_types import OciConfig, OciMount
     from ketch.runtime.rootfs.anchors import Anchors
+    from ketch.runtime.rootfs.planned import Planned
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
@@ -22,7 +26,7 @@ class RootParts:
     ``planned``: the mounts of the spec, which are attached below the root.
     """
 
-    __slots__ = ("_root_fds", "_root_path", "_secrets", "_secrets_fd", "_view", "planned")
+    __slots__ = ("_kept", "_root_fds", "_root_path", "_secrets", "_secrets_fd", "_view", "planned")
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class RootParts:
             mounts.replace(self.planned, "/dev/shm", shm_fd)
         if user is not None:
             self._make_dev(document, user)
+        self._kept: list[Planned] = []
         self._view: cgroup_mount.CgroupView | None = None
         self._secrets = secrets.read(document)
         self._secrets_fd = secrets.make(self._secrets, user)
@@ -59,6 +64,49 @@ class RootParts:
         """Open the container's cgroups, if they are mounted."""
         if any(mount.fstype in ("cgroup", "cgroup2") for mount in self.planned):
             self._view = cgroup_mount.CgroupView(cgroup)
+
+    def leave(self, bundle: str) -> None:
+        """Leave the mounts to the mount namespace that is made next, and belongs to another user namespace.
+
+        What the kernel copies from one to the other stays as it is: nobody there makes it writable or executable again,
+        or unmounts a part of it and sees what that covers (mount_namespaces(7)).  What is attached later is not so
+        protected.  They lie in the working directory, which the next namespace has as well, where the root will be.
+        """
+        place_fd = mounts.make_file_system("tmpfs", "tmpfs", MountOptions(["mode=755"]))
+        try:
+            rootfs.attach_trees([place_fd], self._root_path if os.path.isdir(self._root_path) else bundle)
+            for mount in self.planned:
+                if mount.tree_fd >= 0:
+                    self._leave_one(mount, place_fd)
+            os.fchdir(place_fd)
+        except OSError as e:
+            raise failure("mounts", "keep the mounts for the user namespace", e) from e
+        finally:
+            os.close(place_fd)
+
+    def _leave_one(self, mount: Planned, place_fd: int) -> None:
+        name = str(len(self._kept))
+        if mount.directory:
+            os.mkdir(name, dir_fd=place_fd)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, dir_fd=place_fd))
+        target_fd = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=place_fd)
+        try:
+            m.move_mount(mount.tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+        os.close(mount.tree_fd)
+        mount.tree_fd = -1
+        self._kept.append(mount)
+
+    def take(self) -> None:
+        """Take the mounts in the next namespace."""
+        for number, mount in enumerate(self._kept):
+            try:
+                mount.tree_fd = m.open_tree(str(number), recursive=True)
+            except OSError as e:
+                raise failure("mounts", mount.describe(), e) from e
+        os.chdir("/")
 
     def attach_root(self, bundle: str) -> str:
         """Attach the root somewhere in this mount namespace; where it is."""
