@@ -254,7 +254,7 @@ def _set_groups(user: users.User) -> None:
         if e.errno == EINVAL:
             text = f"set groups {', '.join(map(str, user.groups))}"
             raise failure("user", text, e, "the user namespace has no mapping for one of them") from e
-        if e.errno != EPERM or user.groups != [user.gid] or ns.may_set_groups():
+        if e.errno != EPERM or user.groups not in ([], [user.gid]) or ns.may_set_groups():
             raise failure("user", "set groups", e, "the user namespace denies setgroups") from e
 
 
