@@ -33,6 +33,22 @@ def unshare(flags: int) -> None:
         raise failed("unshare")
 
 
+def unshare_user() -> None:
+    """Enter a new user namespace, for a process that does nothing else: its root may be another one afterwards.
+
+    The kernel refuses it in a chroot, which such a namespace's root could leave; setns(2) leaves it as well.
+    """
+    try:
+        unshare(CLONE_NEWUSER)
+    except PermissionError:
+        here_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(here_fd, CLONE_NEWNS)
+        finally:
+            os.close(here_fd)
+        unshare(CLONE_NEWUSER)
+
+
 def setns(fd: int, flags: int = 0) -> None:
     """setns(2): ``fd`` is a namespace file, or (Linux 5.8) a pidfd whose namespaces ``flags`` are joined at once."""
     if _setns(fd, flags) != 0:

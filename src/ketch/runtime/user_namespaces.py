@@ -15,6 +15,8 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.runtime.namespaces import Plan
     from ketch.runtime.oci_types import OciConfig, OciIdMapping, OciLinux
 
@@ -118,7 +120,7 @@ def make(uids: list[OciIdMapping], gids: list[OciIdMapping]) -> int:
 
     A passing child makes it, its parent writes the maps (user_namespaces(7)), and the descriptor outlives the child.
     """
-    with _Passing(lambda: ns.unshare(ns.CLONE_NEWUSER)) as directory:
+    with _Passing(ns.unshare_user) as directory:
         for kind, mappings in (("uid_map", uids), ("gid_map", gids)):
             with open(f"{directory}/{kind}", "wb", buffering=0) as file:
                 file.write(_text(mappings).replace(", ", "\n").encode())
@@ -149,7 +151,7 @@ def _read(path: str) -> list[OciIdMapping]:
 class _Passing:
     """A context with the /proc directory of a child that has entered a user namespace and ends with the context."""
 
-    def __init__(self, enter: object) -> None:
+    def __init__(self, enter: Callable[[], None]) -> None:
         self._enter = enter
         self._pid = self._done_w = -1
 
@@ -180,8 +182,8 @@ class _Passing:
         try:
             os.close(self._done_w)
             try:
-                self._enter()  # type: ignore[operator]
                 told = os.readlink("/proc/self")
+                self._enter()
             except OSError as e:
                 told = f"-{e.errno}"
             os.write(ready_w, told.encode())

@@ -39,7 +39,13 @@ def in_chroot(root: str, image: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kinds", [["pid", "uts", "mount"], ["pid", "uts"], ["pid", {"type": "mount", "path": "/proc/self/ns/mnt"}]]
+    "kinds",
+    [
+        ["pid", "uts", "mount"],
+        ["pid", "uts", "mount", "user"],
+        ["pid", "uts"],
+        ["pid", {"type": "mount", "path": "/proc/self/ns/mnt"}],
+    ],
 )
 def test_an_exec_by_the_runtime(tmp_path: Path, kinds: list[Any]) -> None:
     image = runtime_box.make_rootfs(tmp_path / "image")
@@ -53,6 +59,9 @@ def test_an_exec_by_the_runtime(tmp_path: Path, kinds: list[Any]) -> None:
         "linux.maskedPaths": [],
         "linux.readonlyPaths": [],
     }
+    if "user" in kinds:
+        ids = [{"containerID": 0, "hostID": 0, "size": 1}]
+        changes |= {"linux.uidMappings": ids, "linux.gidMappings": ids}
     program = box.bundle(box.spec(["stat", "-c", "%i", "/", "/.."], changes))
     sleeper = box.bundle(box.spec(["sleep", "100"], changes))
     runtime = f"{sys.executable} -m ketch.runtime.oci_cli.main --root {tmp_path}/state"
