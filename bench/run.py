@@ -29,7 +29,7 @@ from tests.support.engines import Engine  # noqa: E402
 from tests.support.registries.registries import registry  # noqa: E402
 from tests.support.run.isolation import own_network  # noqa: E402
 
-from bench import builds, buildx, measures, scale, waits  # noqa: E402
+from bench import builds, buildx, measures, scale, starts, waits  # noqa: E402
 from bench import images as workloads  # noqa: E402
 from bench import registry as depot  # noqa: E402
 
@@ -182,6 +182,7 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
     """Every measurement, by the name that ``--only`` knows; the engines run afterwards still."""
     return {
         "runs": lambda: runs(engines, quick),
+        "starts": lambda: starting(engines, quick),
         "logs": lambda: logging(engines, 1 if quick else 3, root),
         "networks": lambda: networking(engines, quick),
         "images": lambda: images(engines, quick, root, debian),
@@ -209,6 +210,40 @@ def runs(engines: list[Engine], quick: bool) -> list[Row]:
     for engine in engines:
         engine.docker("rm", "-f", "box")
     rows.append(rounds(Row("each of 40 runs, 8 at a time", "ms", ratio=0.25), engines, few, measures.forty_runs))
+    return rows
+
+
+def starting(engines: list[Engine], quick: bool) -> list[Row]:
+    """Starts by the API, of which the slowest count as well, and by the OCI command line."""
+    count, at_once = (50, 32) if quick else (200, 32)
+    rows = []
+    for network, name in (("none", "without a network"), ("bridge", "with one")):
+        median = Row(f"{count} starts by the API {name}, p50", "ms", limit=8)
+        slow = Row("the same, p99", "ms", limit=16)
+        for engine in engines:
+            starts.in_turn(engine, 3, network)
+            took = starts.in_turn(engine, count, network)
+            median.add(engine.kind, starts.percentile(took, 0.5) * 1000)
+            slow.add(engine.kind, starts.percentile(took, 0.99) * 1000)
+        rows += [median, slow]
+    together = Row(f"{at_once} starts at once, p50", "ms", ratio=0.25)
+    for number in range(2 if quick else 6):
+        for engine in engines:
+            took = starts.at_once(engine, at_once)
+            if number:
+                together.add(engine.kind, starts.percentile(took, 0.5) * 1000)
+    rows.append(together)
+    found = starts.by_command_line(10 if quick else 40)
+    for name, goal in (("runc", 0.5), ("crun", 1.5)):
+        if name not in found or "ketch-runtime" not in found:
+            rows += left_out(f"ketch-runtime beside {name}", "it runs nothing here")
+            continue
+        row = Row(f"ketch-runtime run of true beside {name}", "ms", ratio=goal)
+        row.add("ketch", found["ketch-runtime"] * 1000)
+        row.add("dockerd", found[name] * 1000)
+        rows.append(row)
+    for row in rows:
+        say(row)
     return rows
 
 
@@ -372,6 +407,7 @@ def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
     one_stream = Row(f"stats of {some} in one stream, CPU", "%", limit=5)
     streams = Row(f"docker stats of {some}, CPU", "%")
     resident = Row(f"daemon RSS, {all_} running", "MiB", limit=150)
+    beneath = Row(f"a start by the API beneath {all_} running", "ms", limit=8)
     again = Row(f"daemon restarted beneath {all_}", "s")
     for engine in engines:
         scale.start(engine, 0, some)
@@ -381,7 +417,9 @@ def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
             one_stream.add(engine.kind, scale.cpu_of_stats(engine, "ketch", seconds))
         scale.start(engine, some, all_)
         resident.add(engine.kind, scale.memory_of_daemon(engine))
-    rows = [memory, one_stream, streams, resident, again]
+        for took in starts.in_turn(engine, 20, "bridge"):
+            beneath.add(engine.kind, took * 1000)
+    rows = [memory, one_stream, streams, resident, again, beneath]
     count = 3 if quick else 9
     # No goal: most of it is the client's own work, its start and the drawing of the rows.
     rows.append(rounds(Row(f"docker ps -a, {all_} containers", "ms"), engines, count, scale.list_by_client))
@@ -390,7 +428,7 @@ def at_scale(engines: list[Engine], quick: bool) -> list[Row]:
         for _ in range(1 if quick else 3):
             again.add(engine.kind, scale.restart(engine))
         scale.remove(engine)
-    for row in rows[:5]:
+    for row in rows[:6]:
         say(row)
     return rows
 
