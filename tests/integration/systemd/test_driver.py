@@ -176,6 +176,19 @@ def test_commands_of_builds_are_scopes(service: Service, machine: SystemdBox) ->
     until(lambda: machine.scopes() == ["ketch-monitors-system.scope"], lambda: f"left: {machine.scopes()}")
 
 
+@pytest.mark.parametrize("host", [{"UsernsMode": "auto"}, {"Privileged": True}])
+def test_containers_of_each_kind_are_scopes(service: Service, machine: SystemdBox, host: dict[str, Any]) -> None:
+    """Also those in a user namespace."""
+    unit = f"ketch-{service.run('one', 'sleep', '1000', **host)}.scope"
+    assert unit in machine.scopes()
+    pid = service.state("one")["Pid"]
+    assert machine.run("cat", f"/proc/{pid}/cgroup").stdout.splitlines()[-1] == f"0::/system.slice/{unit}"
+    assert service.output("one", "cat", "/proc/self/cgroup").splitlines()[-1] == "0::/"
+    service.api.must("POST", "/containers/one/restart", t=0)
+    service.api.must("DELETE", "/containers/one", force=1)
+    until(lambda: unit not in machine.scopes(), "the scope of a removed container stays")
+
+
 @needs_limits
 def test_limits_are_changed_as_the_units(service: Service, machine: SystemdBox) -> None:
     """`update` tells systemd, which would set them back otherwise."""
