@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ketch.runtime.cgroups import common, files
+from ketch.linux import caps
+from ketch.runtime.cgroups import common, files, tree
 from tests.support.boxes import runtime_box
+from tests.support.programs import need
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -172,6 +174,54 @@ def test_annotations_are_properties(runtime: Runtime, machine: SystemdBox) -> No
     (runtime.bundle / "config.json").write_text(json.dumps(runtime.document))
     error = runtime("run", "--bundle", str(runtime.bundle), "noted", code=1)
     assert "annotation org.systemd.property.TimeoutStopSec=soon: `soon` is no value" in error
+
+
+INNER = {
+    "inner.target": "[Unit]\nDefaultDependencies=no\nWants=work.service\n",
+    "work.service": "[Unit]\nDefaultDependencies=no\n[Service]\nSlice=deep-er.slice\nExecStart=/bin/sleep 1000\n",
+}
+
+
+def test_systemd_is_the_first_process_of_a_container(runtime: Runtime, machine: SystemdBox) -> None:
+    """It manages what is below its scope, which systemd outside leaves to it; all of it ends with the container."""
+    layers, root = runtime.directory / "layers", runtime.directory / "root-of-it"
+    root.mkdir()
+    layers.mkdir()
+    machine.run("mount", "-t", "tmpfs", "tmpfs", str(layers))
+    machine.run("mkdir", "-p", f"{layers}/upper/etc/systemd/system", f"{layers}/work")
+    for name, text in INNER.items():
+        machine.run("tee", f"{layers}/upper/etc/systemd/system/{name}", input=text)
+    options = f"lowerdir=/,upperdir={layers}/upper,workdir={layers}/work"
+    machine.run("mount", "-t", "overlay", "overlay", str(root), "-o", options)
+    systemd = [need("systemd"), "--unit=inner.target", "--show-status=no"]
+    runtime.configure(["env", "container=oci", *systemd], "system.slice:ketch:inner")
+    tmpfs = {"type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]}
+    mounts = [{"destination": place, **tmpfs} for place in ("/run", "/tmp")]
+    mounts.append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]})
+    runtime.document["mounts"] += mounts
+    runtime.document["root"] = {"path": str(root)}
+    every = caps.names(caps.bounding())
+    runtime.document["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), every)
+    runtime.document["process"]["env"] = ["PATH=/usr/bin:/bin"]
+    for name in ("seccomp", "maskedPaths", "readonlyPaths"):
+        del runtime.document["linux"][name]
+    (runtime.bundle / "config.json").write_text(json.dumps(runtime.document))
+    runtime.begin("inner")
+    until(lambda: _is_active(runtime, "work.service"), "systemd starts nothing")
+    scope = machine.cgroup + machine.property("ketch-inner.scope", "ControlGroup")
+    assert len(tree.pids(f"{scope}/deep.slice/deep-er.slice/work.service")) == 1
+    machine.systemctl("daemon-reload")
+    assert "0::/init.scope" in runtime("exec", "inner", "cat", "/proc/1/cgroup")
+    runtime("exec", "inner", "systemctl", "stop", "work.service")
+    runtime("delete", "--force", "inner")
+    machine.run("umount", str(root), str(layers))
+
+
+def _is_active(runtime: Runtime, unit: str) -> bool:
+    try:
+        return runtime("exec", "inner", "systemctl", "is-active", unit).strip() == "active"
+    except AssertionError:  # it does not answer yet
+        return False
 
 
 def test_a_limit_that_the_machine_lacks_is_told(runtime: Runtime) -> None:
