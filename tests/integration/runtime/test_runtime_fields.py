@@ -85,6 +85,9 @@ def test_the_callers_affinity_stays_outside(runtime: Runtime) -> None:
     assert runtime("run", "bound", preexec_fn=lambda: os.sched_setaffinity(0, {0})).stdout == everywhere
 
 
+TIMES = {"runtime": 42000, "deadline": 1000000, "period": 1000000}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -95,6 +98,15 @@ def test_the_callers_affinity_stays_outside(runtime: Runtime) -> None:
         ({"linux.memoryPolicy": {"mode": "MPOL_BIND", "nodes": "x"}}, "memoryPolicy.nodes: `x` is no list"),
         ({"linux.timeOffsets": {"boottime": {"secs": 1}}}, "timeOffsets: the container has no new time namespace"),
         ({"process.scheduler": {"policy": "SCHED_ISO"}}, "set scheduler `SCHED_ISO`: invalid argument"),
+        ({"linux.memoryPolicy": {"nodes": "0"}}, "memoryPolicy.mode: it is missing"),
+        pytest.param(
+            {
+                "process.scheduler": {"policy": "SCHED_DEADLINE", "nice": 19, **TIMES},
+                "linux.resources.cpu": {"cpus": "0"},
+            },
+            "process scheduler can't be used together with AllowedCPUs `0`",
+            marks=pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors"),
+        ),
     ],
 )
 def test_values_that_a_field_does_not_take(box: Box, changes: dict[str, Any], message: str) -> None:

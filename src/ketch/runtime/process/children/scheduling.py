@@ -6,6 +6,7 @@ Read before anything is made (`Scheduling`), applied as one of the last steps be
 from __future__ import annotations
 
 import os
+from errno import EPERM
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import scheduler
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
     )
 
 _WITH_PRIORITY = ("SCHED_FIFO", "SCHED_RR")
-_WITH_NICE = ("SCHED_OTHER", "SCHED_BATCH")
 
 
 class Scheduling:
     """The wishes of a process object and of its container; RuntimeFailure (step ``config``): one is wrong."""
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_cpus", "_steps")
 
     def __init__(self, process: OciProcess, linux: OciLinux) -> None:
+        self._cpus = ((linux.get("resources") or {}).get("cpu") or {}).get("cpus") or ""
         self._steps: list[tuple[str, Callable[[], None]]] = []
         if wanted := process.get("scheduler"):
             self._steps.append((f"set scheduler `{wanted['policy']}`", _policy(wanted)))
         if priority := process.get("ioPriority"):
             self._steps.append((f"set ioPriority `{priority['class']}`", _io_priority(priority)))
         if policy := linux.get("memoryPolicy"):
-            self._steps.append((f"set memoryPolicy `{policy['mode']}`", _memory_policy(policy)))
+            self._steps.append((f"set memoryPolicy `{policy.get('mode')}`", _memory_policy(policy)))
         if personality := linux.get("personality"):
             self._steps.append((f"set personality `{personality.get('domain')}`", _personality(personality)))
 
@@ -50,8 +51,13 @@ class Scheduling:
             try:
                 step()
             except OSError as e:
-                hint = "CAP_SYS_NICE is needed" if e.errno == 1 else None
-                raise failure("scheduling", what, e, hint) from e
+                raise failure("scheduling", what, e, self._hint() if e.errno == EPERM else None) from e
+
+    def _hint(self) -> str:
+        """A sentence for EPERM: SCHED_DEADLINE is for processes that may use every CPU (sched_setattr(2))."""
+        if self._cpus:
+            return f"process scheduler can't be used together with AllowedCPUs `{self._cpus}`"
+        return "CAP_SYS_NICE is needed"
 
 
 def _policy(wanted: OciScheduler) -> Callable[[], None]:
@@ -60,8 +66,6 @@ def _policy(wanted: OciScheduler) -> Callable[[], None]:
     times = (wanted.get("runtime") or 0, wanted.get("deadline") or 0, wanted.get("period") or 0)
     if not -20 <= nice <= 19:
         raise _wrong("process.scheduler.nice", f"{nice} is not in -20…19")
-    if nice and name not in _WITH_NICE:
-        raise _wrong("process.scheduler.nice", f"`{name}` has none")
     if priority and name not in _WITH_PRIORITY:
         raise _wrong("process.scheduler.priority", f"`{name}` has none")
     if any(times) and name != "SCHED_DEADLINE":
