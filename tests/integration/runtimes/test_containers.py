@@ -154,9 +154,9 @@ def test_mounts(engine, run, tmp_path):
         "echo no > /here/x"
     )
     mounts = [
-        *("--mount", "type=volume,src=vol,dst=/p,volume-subpath=part", "--tmpfs", "/t:size=1m"),
+        *("--mount", "type=volume,src=vol,dst=/p,volume-subpath=part", "--tmpfs", "/t:defaults,size=1m"),
         *("--mount", "type=image,src=busybox,dst=/image", "-v", f"{tmp_path}:/here:ro"),
-        *("--secret", f"id=pass,src={tmp_path}/password"),
+        *("--security-opt", "apparmor=unconfined", "--secret", f"id=pass,src={tmp_path}/password"),
     ]
     out = run("--rm", *mounts, "busybox", "sh", "-c", script, check=False)
     assert out.out == "deep\n/image/bin/busybox\nsesamesesame1\n"

@@ -22,7 +22,7 @@ from ketch.runtime import documents, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.process import messages
 from ketch.runtime.rootfs import docker_files, mounts, secrets
-from ketch.runtime.security import users
+from ketch.runtime.security import apparmor, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def complete(process: OciProcess, root_fd: int, named: str | None, group_add: st
         process["capabilities"] = _capabilities(process.get("capabilities") or {}, bounding_alone=user.uid != 0)
     else:
         home = users.home_of(root_fd, users.of_spec(process.get("user") or {}).uid)
+    if process.get("apparmorProfile") == apparmor.UNCONFINED:  # which this process is; without AppArmor it is an error
+        del process["apparmorProfile"]
     entries = process.get("env") or []
     if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in entries):
         process["env"] = [*(entry for entry in entries if entry != "HOME="), f"HOME={home or '/'}"]
@@ -96,7 +98,8 @@ def _mounts(document: OciConfig, place: str) -> list[OciMount]:
             _attach(planned.tree_fd, target, directory=planned.directory)
             result.append(_bind(target, entry["destination"], entry.get("options") or []))
         else:
-            result.append(entry)
+            options = [option for option in entry.get("options") or [] if option != "defaults"]  # runc 1.1 knows it not
+            result.append({**entry, "options": options})
     return result + _secrets(document, os.path.join(place, "secrets"))
 
 
