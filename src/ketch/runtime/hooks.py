@@ -142,6 +142,10 @@ class _Attendance:
         pidfd = os.pidfd_open(pid)
         try:
             in_time = self._serve(pidfd, output_fd, deadline)
+        except BaseException:
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         finally:
             os.close(pidfd)
         if not in_time:

@@ -324,6 +324,23 @@ def test_what_a_killed_create_leaves(runtime: Runtime) -> None:
     assert not common.exists(path)
 
 
+def test_a_create_that_is_interrupted_leaves_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/hook; exec sleep 60"
+    runtime.configure(["true"], {"hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}})
+    command = [*RUNTIME, "--root", str(runtime.root), "run", "one"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        running = subprocess.Popen(command, cwd=runtime.bundle, stderr=subprocess.PIPE, text=True)
+        until((tmp_path / "hook").exists, "the hook runs")
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=patient(15))
+        assert (running.returncode, errors.count("\n")) == (128 + number, 1), errors
+        assert "interrupted: " in errors
+        assert ended(int((tmp_path / "hook").read_text()))
+        assert not common.exists(runtime.document["linux"]["cgroupsPath"])
+        assert not (runtime.root / "one").exists()
+        (tmp_path / "hook").unlink()
+
+
 def test_a_damaged_state(runtime: Runtime) -> None:
     start(runtime, "one", SLEEP)
     path = runtime.root / "one/state.json"

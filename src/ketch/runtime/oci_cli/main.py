@@ -27,6 +27,14 @@ DEFAULT_ROOT = "/run/ketch-runtime"
 _EXEC_FAILED = 255  # as runc and ssh: what the program may end with is below
 
 
+class Interrupted(BaseException):
+    """A signal that ends this process; what has been made is unmade on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class Verb:
     """A command: its function, options, number of operands (``most`` None: any), and help."""
 
@@ -52,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
     args = sys.argv[1:] if argv is None else argv
     _forget_parent()
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        if _signal.getsignal(number) != _signal.SIG_IGN:  # as by nohup(1)
+            _signal.signal(number, _interrupt)
     diagnostics = Diagnostics()
     failed = 1
     try:
@@ -82,7 +93,14 @@ def main(argv: list[str] | None = None) -> int:
         diagnostics.fail(str(e), None)
     except OSError as e:
         diagnostics.fail(f"{e.filename or 'system call'}: {reason(e)}", None)
+    except Interrupted as e:
+        diagnostics.fail(f"interrupted: {(_signal.strsignal(e.number) or '').lower()}", None)
+        return 128 + e.number
     return failed
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise Interrupted(number)
 
 
 def _forget_parent() -> None:
@@ -153,6 +171,8 @@ def _run(call: Invocation) -> int:
 
     if foreground and not call.options.flag("no-subreaper"):
         relay.adopt_orphans()
+    if foreground:
+        relay.forward_signals(state.pid)
     try:
         lifecycle.start(state)
     except BaseException:
@@ -172,6 +192,7 @@ def _exec(call: Invocation) -> int:
     pid, master_fd = execs.enter(call)
     if call.options.flag("detach"):
         return 0
+    relay.forward_signals(pid)
     return relay.attend(master_fd, pid)
 
 

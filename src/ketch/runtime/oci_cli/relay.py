@@ -33,11 +33,10 @@ def adopt_orphans() -> None:
 
 
 def attend(master_fd: int, pid: int) -> int:
-    """Stay with a child until its end, with signals and (``master_fd`` not -1) the terminal; returns its exit code.
+    """Stay with a child until its end, with (``master_fd`` not -1) the terminal; returns its exit code.
 
     A signal that ended it is 128+n.
     """
-    _forward_signals(pid)
     if master_fd >= 0:
         _show(master_fd)
     return _wait(pid)
@@ -77,7 +76,7 @@ def _wait(pid: int) -> int:
             return 128 - code if code < 0 else code
 
 
-def _forward_signals(pid: int) -> None:
+def forward_signals(pid: int) -> None:
     """Forward this process's signals to ``pid`` while it is a child of ours."""
 
     def forward(number: int, _frame: object) -> None:

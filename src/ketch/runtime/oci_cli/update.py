@@ -5,7 +5,7 @@ from __future__ import annotations
 from ketch.errors import Conflict, InvalidArgument, RuntimeFailure, Unimplemented
 from ketch.notation import integers, sizes
 from ketch.runtime import spec
-from ketch.runtime.failure import reason
+from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import arguments
 from ketch.runtime.validation import check
 
@@ -54,11 +54,8 @@ def update(state: RuntimeState, options: GivenOptions, diagnostics: Diagnostics)
     try:
         cgroup.update(resources)
     except OSError as e:
-        raise RuntimeFailure(
-            f"update container `{state.id}`: set `{e.filename}`: {e.strerror}: {reason(OSError(e.errno, ''))}",
-            step="cgroups",
-            errno=e.errno or 0,
-        ) from e
+        written = f": {e.strerror}" if (e.strerror or "").startswith("write") else ""
+        raise failure("cgroups", f"update container `{state.id}`: set `{e.filename}`{written}", e) from e
 
 
 def _resources(options: GivenOptions) -> OciResources:
