@@ -139,7 +139,6 @@ def test_bad_signals(bad):
         ({}, {"port_bindings": {"80/tcp": [PortBinding(host_port="x")]}}, "invalid port"),
         ({}, {"network_mode": "container:x", "port_bindings": {"80/tcp": []}}, "conflicting options"),
         ({}, {"pid_mode": "moon"}, "invalid PID mode"),
-        ({}, {"runtime": "magic"}, "runtime name"),
     ],
 )
 def test_refused_configurations(config, host, why):

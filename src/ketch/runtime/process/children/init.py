@@ -262,12 +262,16 @@ class _Child:
         if plan.is_new("time"):
             clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
             clocks.enter()
-        failpoint("init.namespaces")
-        if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
-            self._open_network()
+        self._open_own_network(plan)
         self._make_cgroup(document)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
+
+    def _open_own_network(self, plan: namespaces.Plan) -> None:
+        """In the namespaces: give the parent the network that is new."""
+        failpoint("init.namespaces")
+        if plan.is_new("network") and not self.entered & namespaces.FLAGS["network"]:
+            self._open_network()
 
     def _cross(
         self, plan: namespaces.Plan, user: OpenUserNamespace, document: OciConfig, mounts_of_root: list[OciMount]
@@ -286,13 +290,11 @@ class _Child:
         if (document.get("linux") or {}).get("sysctl"):
             self.proc_fd = sysctl.own_proc()
         crossing.cross(plan, user, self.process, self.sync_fd)
-        failpoint("init.namespaces")
         if self.start_fd < 0:
             self.die_with_parent()
         self.process.regain_capabilities(document["process"])
         self.process.labels.open()
-        if plan.is_new("network"):
-            self._open_network()
+        self._open_own_network(plan)
         if parts is not None:
             rootfs.isolate((document.get("linux") or {}).get("rootfsPropagation"))
             parts.take()
