@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ketch.linux import mount as m
+from ketch.runtime import defaults
 from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tests.support.boxes.runtime_box import Box
 
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
+RELEASE = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
 
 @pytest.fixture
@@ -184,6 +186,22 @@ def test_copy_up_fills_a_tmpfs_from_what_it_covers(box: Box) -> None:
     result = box.run(["sh", "-c", script], {"+mounts": [entry]})
     assert result.out == "copied\n640 2 1234567891\nfifo\n"
     assert "Read-only file system" in result.err
+
+
+@pytest.mark.skipif(RELEASE < (6, 8), reason="mountinfo has mounts in another order before Linux 6.8")
+@pytest.mark.parametrize("mapped", [False, True])
+def test_mounts_are_listed_in_the_order_of_the_specification(box: Box, source: Path, mapped: bool) -> None:
+    places = ["/proc", "/dev", "/dev/pts", "/one", "/dev/shm", "/two", "/sys"]
+    kinds = {mount["destination"]: mount for mount in defaults.mounts()}
+    changes: dict[str, Any] = {"mounts": [kinds.get(place) or bind(source, place) for place in places]}
+    changes |= dict.fromkeys(("linux.maskedPaths", "linux.readonlyPaths"), [])
+    if mapped:
+        box.idmap = True
+        ids = [{"containerID": 0, "hostID": 300_000, "size": 65_536}]
+        entries = [{"type": kind} for kind in (*defaults.NAMESPACES, "user")]
+        changes |= {"linux.namespaces": entries, "linux.uidMappings": ids, "linux.gidMappings": ids}
+    result = box.run(["awk", "{print $5}", "/proc/self/mountinfo"], changes)
+    assert result.out.split() == ["/", *places]
 
 
 def test_slave_mounts_hear_from_the_host_and_private_ones_do_not(box: Box, source: Path) -> None:

@@ -59,52 +59,68 @@ _HINTS = {
     "sysfs": "the network namespace must belong to the container's user namespace, and the host's /sys be covered "
     "nowhere",
 }
+_INDEPENDENT = frozenset(("proc", "sysfs", "tmpfs", "devpts", "mqueue"))
 _PASSING = "/proc"  # a directory that every host has
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
-def prepare(
-    entries: list[OciMount], user: OpenUserNamespace | None = None, place: BundlePlaces | None = None
-) -> list[Planned]:
-    """Open the mounts' sources on the host; the descriptors are closed by `attach` (or with the process).
-
-    ``user``: the container's user namespace, for mounts with the option ``idmap`` and no mappings of their own.
-    """
+def plan(entries: list[OciMount], place: BundlePlaces | None = None) -> list[Planned]:
+    """Read the mounts, without opening anything (RuntimeFailure with step ``mounts``)."""
     planned = []
     for entry in entries:
         mount = Planned(entry)
         if place is not None:
             place.locate(mount)
         _check_destination(mount)
-        if mount.options.bind or mount.fstype == "bind":
-            (sources.open_maps if mount.inside else sources.open_source)(mount, user)
-        elif mount.fstype == "overlay":
-            mount.tree_fd = open_overlay(
-                mount.options.data + ([mount.options.idmap] if mount.options.idmap else []), mount.options.set, user
-            )
-            if mount.options.subdir:
-                with _attached(mount):
-                    mount.tree_fd = sources.subtree(mount)
-        if mount.destination == "/proc" and mount.tree_fd >= 0 and nodes.file_system(mount.tree_fd) != nodes.PROC:
-            # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
-            raise RuntimeFailure(
-                f"{mount.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
-            )
         planned.append(mount)
     return planned
 
 
-def make_visible(planned: list[Planned]) -> None:
-    """Make the file systems of the kernel's own while those of the host can be seen.
+def open_one(mount: Planned, user: OpenUserNamespace | None = None) -> None:
+    """Open a mount's source on the host, if it has one; `attach` closes the descriptor (or the process's end).
 
-    In a user namespace the kernel makes none anew of which a part is covered in all that this mount namespace has.
+    ``user``: the container's user namespace, for mounts with the option ``idmap`` and no mappings of their own.
     """
+    if mount.tree_fd >= 0:
+        return
+    if mount.options.bind or mount.fstype == "bind":
+        (sources.open_maps if mount.inside else sources.open_source)(mount, user)
+    elif mount.fstype == "overlay":
+        options = mount.options.data + ([mount.options.idmap] if mount.options.idmap else [])
+        mount.tree_fd = open_overlay(options, mount.options.set, user)
+        if mount.options.subdir:
+            with _attached(mount):
+                mount.tree_fd = sources.subtree(mount)
+    if mount.destination == "/proc" and mount.tree_fd >= 0 and nodes.file_system(mount.tree_fd) != nodes.PROC:
+        # What we and others write to it, labels for instance, would go into somebody's files, and have no effect.
+        raise RuntimeFailure(
+            f"{mount.describe()}: it cannot be mounted there, for it is not of type proc", step="mounts"
+        )
+
+
+def prepare(entries: list[OciMount], user: OpenUserNamespace | None = None) -> list[Planned]:
+    """Read the mounts and open their sources, as `open_one`."""
+    planned = plan(entries)
     for mount in planned:
-        if mount.fstype in ("proc", "sysfs") and mount.tree_fd < 0:
-            try:
-                mount.tree_fd = make_file_system(mount.fstype, mount.source or mount.fstype, mount.options)
-            except OSError as e:
-                raise failure("mounts", mount.describe(), e, _HINTS[mount.fstype] if e.errno == EPERM else None) from e
+        open_one(mount, user)
+    return planned
+
+
+def make_early(mount: Planned) -> None:
+    """Make a file system that has nothing to do with what it will cover, while those of the host can be seen.
+
+    Since Linux 6.8 mounts are listed in the order in which they were made, and a specification's order is what programs
+    expect.  And in a user namespace the kernel makes no proc or sysfs of which a part is covered in all that this mount
+    namespace has.
+    """
+    if mount.tree_fd >= 0 or mount.inside or mount.options.bind or mount.fstype not in _INDEPENDENT:
+        return
+    if mount.fstype == "tmpfs" and (mount.options.copy_up or not _has_mode(mount)):
+        return
+    try:
+        mount.tree_fd = _make(mount, -1)
+    except OSError as e:
+        raise failure("mounts", mount.describe(), e, _HINTS.get(mount.fstype) if e.errno == EPERM else None) from e
 
 
 def attach(mount: Planned, anchors: Anchors) -> None:

@@ -298,7 +298,6 @@ class _Child:
         if parts is not None:
             rootfs.isolate((document.get("linux") or {}).get("rootfsPropagation"))
             parts.take()
-            mounts.make_visible(parts.planned)
         return parts
 
     def _open_parts(

@@ -43,10 +43,14 @@ class RootParts:
         self._root_path = os.path.join(bundle, document["root"]["path"])
         self._root_fds = rootfs.open_all(mounts_of_root, self._root_path, user)
         place = BundlePlaces(bundle, self._root_path) if not mounts_of_root else None
-        self.planned = mounts.prepare(document.get("mounts") or [], user, place)
-        secrets.open_files(self.planned, bundle, user)
+        self.planned = mounts.plan(document.get("mounts") or [], place)
         if shm_fd >= 0:
             mounts.replace(self.planned, "/dev/shm", shm_fd)
+        for mount in self.planned:
+            mounts.open_one(mount, user)
+            if user is None:
+                mounts.make_early(mount)
+        secrets.open_files(self.planned, bundle, user)
         if user is not None:
             self._make_dev(document, user)
         self._kept: list[Planned] = []
@@ -100,12 +104,15 @@ class RootParts:
         self._kept.append(mount)
 
     def take(self) -> None:
-        """Take the mounts in the next namespace."""
-        for number, mount in enumerate(self._kept):
+        """Take the mounts in the next namespace, and make others."""
+        names = {mount: str(number) for number, mount in enumerate(self._kept)}
+        for mount in self.planned:
             try:
-                mount.tree_fd = m.open_tree(str(number), recursive=True)
+                if mount in names:
+                    mount.tree_fd = m.open_tree(names[mount], recursive=True)
             except OSError as e:
                 raise failure("mounts", mount.describe(), e) from e
+            mounts.make_early(mount)
         os.chdir("/")
 
     def attach_root(self, bundle: str) -> str:
