@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,52 @@ def test_a_limit_that_the_machine_lacks_is_told(runtime: Runtime) -> None:
     runtime.configure(["true"], None, hugepageLimits=[{"pageSize": "3MB", "limit": 1}])
     error = runtime("run", "--bundle", str(runtime.bundle), "huge", code=1)
     assert "hugetlb.3MB.max`: no cgroup here has this limit" in error
+
+
+# Starts a scope around itself, sets limits of it anew, and lives until its input ends.
+SCOPE = """
+import json, os, sys
+from ketch.runtime.cgroups.systemd import properties, scopes
+first, then = map(json.loads, sys.argv[1:])
+own = properties.of_new_scope("known", "system.slice", int(os.readlink("/proc/self")), first)
+assert scopes.start("known.scope", own) and not scopes.start("known.scope", own)
+scopes.change("known.scope", properties.of_limits(then))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_systemd_knows_the_limits(machine: SystemdBox) -> None:
+    """Each property has the type and the unit that it should have, whatever controllers there are."""
+    first = {
+        "memory": {"limit": 64 << 20, "reservation": 8 << 20, "swap": 80 << 20},
+        "cpu": {"shares": 512, "quota": 50000, "period": 200000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 50},
+        "blockIO": {"weight": 500},
+        "unified": {"memory.min": "4096", "memory.high": "8192"},
+    }
+    then = {"memory": {"limit": -1, "swap": -1}, "cpu": {"quota": -1, "cpus": "0-1"}, "pids": {"limit": -1}}
+    command = machine.command(sys.executable, "-c", SCOPE, json.dumps(first), json.dumps(then))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdin
+        assert process.stdout.readline() == "ready\n"
+        expected = {
+            "MemoryMax": "infinity",
+            "MemorySwapMax": "infinity",
+            "MemoryLow": str(8 << 20),
+            "MemoryMin": "4096",
+            "MemoryHigh": "8192",
+            "CPUWeight": "20",
+            "CPUQuotaPerSecUSec": "infinity",
+            "CPUQuotaPeriodUSec": "100ms",
+            "AllowedCPUs": "0-1",
+            "AllowedMemoryNodes": "0",
+            "TasksMax": "infinity",
+            "IOWeight": "4950",
+        }
+        assert {name: machine.property("known.scope", name) for name in expected} == expected
+        process.stdin.close()
+    until(lambda: machine.scopes() == [], "the scope stays")
 
 
 @pytest.mark.skipif("hugetlb" not in UNIFIED, reason="no hugetlb controller on cgroup v2")
