@@ -32,15 +32,16 @@ class BusError(RuntimeFailure):
 
 
 class Bus:
-    """An open connection; `close` it."""
+    """An open connection, on which an answer is waited for so long; `close` it."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = _TIMEOUT_S) -> None:
         self._serial = 0
+        self._timeout_s = timeout_s
         self._received = b""
         self._unsent = bytearray(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
         self._signals: list[wire.BusMessage] = []
         self._ignored: set[int] = set()
-        self._socket, self.path = _connect()
+        self._socket, self.path = _connect(timeout_s)
         self._welcomed = False
         if self.path == _BUS:
             self._ignored.add(self._say("org.freedesktop.DBus", "/org/freedesktop/DBus", "Hello", "", []))
@@ -96,7 +97,7 @@ class Bus:
             data, self._received = self._received[:size], self._received[size:]
             return wire.parse(data)
         except TimeoutError as e:
-            raise _broken(self.path, f"no answer within {_TIMEOUT_S:g} s") from e
+            raise _broken(self.path, f"no answer within {self._timeout_s:g} s") from e
         except OSError as e:
             raise _broken(self.path, os.strerror(e.errno or 0).lower()) from e
         except ValueError as e:
@@ -122,12 +123,12 @@ class Bus:
 _MANAGER = "org.freedesktop.systemd1.Manager"
 
 
-def _connect() -> tuple[socket, str]:
+def _connect(timeout_s: float) -> tuple[socket, str]:
     """A socket connected to the bus, else to systemd itself; and which of the two it is."""
     reason = ""
     for path in (_BUS, _PRIVATE):
         connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        connection.settimeout(_TIMEOUT_S)
+        connection.settimeout(timeout_s)
         try:
             connection.connect(path)
         except OSError as e:

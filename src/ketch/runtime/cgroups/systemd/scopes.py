@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ERRORS = "org.freedesktop.systemd1."
 _EXISTS = f"{_ERRORS}UnitExists"
 _GONE = (f"{_ERRORS}NoSuchUnit", f"{_ERRORS}ScopeNotRunning", f"{_ERRORS}UnitInactive")
+_STOP_S = 2.0
 _RULE = (
     "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',"
     "interface='org.freedesktop.systemd1.Manager',member='JobRemoved',arg2='{unit}'"
@@ -45,23 +46,22 @@ def start(unit: str, properties: Properties) -> bool:
 
 def attach(unit: str, pid: int) -> bool:
     """Put a process into a scope; False: there is none that runs."""
-    return _say("enter", unit, "AttachProcessesToUnit", "ssau", [unit, "", [pid]])
+    return _say(Bus(), "enter", unit, "AttachProcessesToUnit", "ssau", [unit, "", [pid]])
 
 
 def change(unit: str, properties: Properties) -> None:
     """Change properties until the next boot; what is not given stays."""
-    if not _say("set limits of", unit, "SetUnitProperties", "sba(sv)", [unit, True, properties]):
+    if not _say(Bus(), "set limits of", unit, "SetUnitProperties", "sba(sv)", [unit, True, properties]):
         raise _failure("set limits of", unit, "it has ended")
 
 
 def stop(unit: str) -> None:
-    """Have a scope stopped, if there is one; does not wait for it."""
-    _say("stop", unit, "StopUnit", "ss", [unit, "replace"])
+    """Have a scope stopped, if there is one; does not wait for it, nor long for an answer: monitors have clients."""
+    _say(Bus(_STOP_S), "stop", unit, "StopUnit", "ss", [unit, "replace"])
 
 
-def _say(verb: str, unit: str, member: str, signature: str, values: list[Any]) -> bool:
-    """Call a method about a unit; False: it is gone."""
-    bus = Bus()
+def _say(bus: Bus, verb: str, unit: str, member: str, signature: str, values: list[Any]) -> bool:
+    """Call a method about a unit, and close the connection; False: the unit is gone."""
     try:
         bus.call(member, signature, values)
     except BusError as e:
