@@ -335,6 +335,12 @@ class OciResources(TypedDict, total=False):
     unified: dict[str, str]
 
 
+class OciNetDevice(TypedDict, total=False):
+    """A network device's name in the container."""
+
+    name: str
+
+
 class OciTimeOffsets(TypedDict, total=False):
     """A clock of a time namespace, as its distance from the host's."""
 
@@ -372,6 +378,7 @@ class OciLinux(TypedDict, total=False):
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
+    netDevices: dict[str, OciNetDevice]
     timeOffsets: dict[str, OciTimeOffsets]
     memoryPolicy: OciMemoryPolicy
     personality: OciPersonality

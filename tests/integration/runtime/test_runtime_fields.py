@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from ketch.runtime.cgroups import files
 from tests.support.boxes import runtime_box
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.boxes.runtime_box import Box
@@ -122,3 +124,40 @@ def test_an_exec_is_checked_as_well(runtime: Runtime, tmp_path_factory: pytest.T
     failed = runtime("exec", "--process", str(process), "checked", code=255)
     assert "process.rlimits[0].soft is missing" in failed.stderr
     runtime("delete", "--force", "checked")
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    """A virtual device of this test's own network namespace, with addresses; what is moved and lost is gone."""
+    name = "kt-moved"
+    ip("link", "add", name, "mtu", "1400", "type", "veth", "peer", "name", "kt-stays")
+    ip("address", "add", "10.98.0.7/24", "dev", name)
+    ip("address", "add", "fd00:98::7/64", "dev", name, "nodad")
+    yield name
+    subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+
+
+def ip(*args: str) -> None:
+    subprocess.run(["ip", *args], check=True)
+
+
+def test_a_network_device_becomes_the_containers(runtime: Runtime, device: str) -> None:
+    taken = {"linux.netDevices": {device: {"name": "lo"}}}
+    runtime.configure(["true"], taken)
+    assert "the container has a device `lo` already" in runtime("create", "moved", code=1).stderr
+    runtime.configure(["true"], {"linux.netDevices": {device: {"name": "first"}, "kt-none": {}}})
+    assert "move network device `kt-none`: there is none" in runtime("create", "moved", code=1).stderr
+    ip("link", "show", device)
+    ip("address", "replace", "10.98.0.7/24", "dev", device)  # back with its name; the kernel has taken its addresses
+    ip("address", "replace", "fd00:98::7/64", "dev", device, "nodad")
+    runtime.configure(
+        ["sh", "-c", "ip address show dev eth7; ip link show"], {"linux.netDevices": {device: {"name": "eth7"}}}
+    )
+    shown = runtime("run", "moved").stdout
+    for word in ("mtu 1400", "10.98.0.7/24", "fd00:98::7/64", ",UP"):
+        assert word in shown, shown
+    assert device not in shown
+    runtime.configure(["true"])
+    runtime.document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}]
+    runtime.configure(["true"], {"linux.netDevices": {device: {}}, "hostname": "", "linux.sysctl": {}})
+    assert "shares the host's network namespace" in runtime("create", "moved", code=1).stderr

@@ -83,6 +83,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
             _loopback_up(fds[1])
         for fd in fds:
             os.close(fd)
+        _move_devices(document, pid)
         state.made(pid, message.get("cgroups"))
         master_fd = handover.give(pid, master_fd)
         handover.write_pid(pid)
@@ -219,6 +220,14 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
         fdpass.send(sync, data)
         message, fds = answer(sync)
     return ready(message), fds
+
+
+def _move_devices(document: OciConfig, pid: int) -> None:
+    devices = (document.get("linux") or {}).get("netDevices")
+    if devices:
+        from ketch.runtime import network_devices
+
+        network_devices.move(devices, pid)
 
 
 def _loopback_up(rtnl_fd: int) -> None:

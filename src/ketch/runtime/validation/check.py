@@ -28,6 +28,10 @@ def check_config(document: OciConfig) -> None:
     for path, why in fields.REFUSED.items():
         if spec.member(document, *path.split(".")):
             raise _refused(path, why)
+    linux = document.get("linux") or {}
+    if linux.get("netDevices") and not any(entry["type"] == "network" for entry in linux.get("namespaces") or ()):
+        text = "move linux.netDevices: the container shares the host's network namespace"
+        raise RuntimeFailure(text, step="config", hint='add {"type": "network"} to linux.namespaces')
     if document.get("process"):
         _check_process_values(document["process"])
 
