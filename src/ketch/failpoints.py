@@ -19,13 +19,13 @@ This module imports nothing but the interpreter's own: every monitor carries it 
 from __future__ import annotations
 
 import os
-from _contextvars import ContextVar
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from time import monotonic_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextvars import ContextVar
 
     Passage = tuple[str, int]  # a place, and when it was passed (monotonic, ns)
 
@@ -109,11 +109,32 @@ def _armed(environment: Mapping[str, str]) -> Fault | None:
 _fault = _armed(os.environ)
 
 
-_followed: ContextVar[list[Passage] | None] = ContextVar("followed", default=None)
+class _Followed:
+    """The list of passages of a process that does one thing at a time; a ContextVar in others."""
+
+    def __init__(self) -> None:
+        self._passages: list[Passage] | None = None
+
+    def get(self) -> list[Passage] | None:
+        return self._passages
+
+    def set(self, passages: list[Passage] | None) -> None:
+        self._passages = passages
+
+
+_followed: _Followed | ContextVar[list[Passage] | None] = _Followed()
+
+
+def follow_by_task() -> None:
+    """Have each task of this process followed by itself, with what it has threads do: for ketchd."""
+    from contextvars import ContextVar  # whoever forks others has no memory for it
+
+    global _followed
+    _followed = ContextVar("followed", default=None)
 
 
 def follow() -> list[Passage]:
-    """The passages from now on, as they are noted in this task, its threads, and forks of this process."""
+    """The passages from now on, as they are noted in this process (`follow_by_task`: in this task), and its forks."""
     passages: list[Passage] = []
     _followed.set(passages)
     return passages

@@ -72,7 +72,17 @@ def test_a_point_strikes_at_its_passage(tmp_path):
     assert (tmp_path / "trace").read_text(encoding="utf-8").split()[0] == "a.b"
 
 
-def test_passages_are_noted_for_those_who_follow():
+def test_passages_are_noted_for_those_who_follow(monkeypatch):
+    monkeypatch.setattr(failpoints, "_followed", failpoints._Followed())
+    assert failpoints.followed() is None
+    failpoints.passage("b.a")
+    noted = failpoints.follow()
+    failpoints.failpoint("b.b")
+    failpoints.follow_no_more()
+    failpoints.passage("b.c")
+    assert [name for name, _ in noted] == ["b.b"]
+    failpoints.follow_by_task()
+
     def elsewhere() -> None:
         assert failpoints.followed() is None
         failpoints.follow()

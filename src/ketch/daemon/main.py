@@ -129,6 +129,7 @@ async def serve(config: Config, soft_files: int) -> None:
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         roots.check_not_inside(path, (config.data_root, config.exec_root))
         roots.make(path, mode)
+    failpoints.follow_by_task()
     if failpoints.armed():
         log.warning("a fault is armed at %s: this is a test", failpoints.armed())
     stop = asyncio.Event()

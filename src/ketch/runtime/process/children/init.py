@@ -290,6 +290,7 @@ class _Child:
         if (document.get("linux") or {}).get("sysctl"):
             self.proc_fd = sysctl.own_proc()
         crossing.cross(plan, user, self.process, self.sync_fd)
+        passage("init.namespaces")
         if self.start_fd < 0:
             self.die_with_parent()
         self.process.regain_capabilities(document["process"])
