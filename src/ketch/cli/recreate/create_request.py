@@ -22,7 +22,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "IpcMode": ("private", "shareable"),
     "MemorySwappiness": (-1,),
     "NetworkMode": ("default", "bridge"),
-    "Runtime": ("ketch", "runc"),
+    "Runtime": ("ketch",),
     "ShmSize": (64 << 20,),
 }
 # Facts about the client that made it, and what Docker itself writes there; no flag belongs to them.
