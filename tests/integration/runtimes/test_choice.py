@@ -73,18 +73,22 @@ exec runc "$@"
 """
 
 
-@pytest.mark.parametrize("victim", ["monitor", "daemon", "both"])
-def test_a_start_that_is_interrupted(own_engine, runc, tmp_path, victim):
+def test_starts_that_are_interrupted(own_engine, runc, tmp_path):
     """Nothing is left of a start that was killed while the runtime was at work."""
-    engine, slow = own_engine, tmp_path / "slow"
-    slow.write_text(SLOW.format("create", tmp_path / "begun"))
+    own_engine.start()
+    own_engine.add_busybox()
+    for victim in ("monitor", "daemon", "both"):
+        _interrupted(own_engine, tmp_path, victim)
+
+
+def _interrupted(engine, tmp_path, victim):
+    slow, begun = tmp_path / f"slow-{victim}", tmp_path / f"begun-{victim}"
+    slow.write_text(SLOW.format("create", begun))
     slow.chmod(0o755)
-    engine.start()
-    engine.add_busybox()
-    engine.ketch("create", "--name", "box", "--runtime", str(slow), "busybox", "sleep", "1000")
-    run_dir = f"{engine.exec_root}/run/{engine.inspect('box')['Id']}"
-    with engine.ketch.piped("start", "box") as client:
-        until((tmp_path / "begun").exists, "the runtime is at work")
+    engine.ketch("create", "--name", victim, "--runtime", str(slow), "busybox", "sleep", "1000")
+    run_dir = f"{engine.exec_root}/run/{engine.inspect(victim)['Id']}"
+    with engine.ketch.piped("start", victim) as client:
+        until(begun.exists, "the runtime is at work")
         with open(f"{run_dir}/monitor.pid", encoding="ascii") as f:
             monitor = int(f.read())
         if victim != "monitor":
@@ -96,7 +100,7 @@ def test_a_start_that_is_interrupted(own_engine, runc, tmp_path, victim):
     if victim != "monitor":
         engine.start()
     slow.write_text(SLOW.format("nothing", "x"))
-    assert engine.inspect("box")["State"]["Status"] in ("created", "exited")
+    assert engine.inspect(victim)["State"]["Status"] in ("created", "exited")
     until(lambda: not os.path.exists(f"{run_dir}/runtime.json"), "nothing is kept of it")
-    engine.ketch("start", "box")
-    assert engine.ketch("exec", "box", "echo", "in").out == "in\n"
+    engine.ketch("start", victim)
+    assert engine.ketch("exec", victim, "echo", "in").out == "in\n"

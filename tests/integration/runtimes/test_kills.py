@@ -27,7 +27,13 @@ def monitor(engine) -> int:
         return int(f.read())
 
 
-def test_daemon(box):
+def test_kills(box):
+    _daemon(box)
+    _monitor(box)
+    _both(box)
+
+
+def _daemon(box):
     """The container goes on, without a gap in its log, and the next daemon has it."""
     pid = box.inspect("box")["State"]["Pid"]
     box.stop(signal.SIGKILL)
@@ -45,22 +51,22 @@ def test_daemon(box):
     assert kept(box) == []
 
 
-def test_monitor(box):
-    """It ends, and nothing of it is left: a start after that is like any other."""
+def _monitor(box):
+    """The container ends, and nothing of it is left: a start after that is like any other."""
+    box.ketch("start", "box")
     pid = box.inspect("box")["State"]["Pid"]
     os.kill(monitor(box), signal.SIGKILL)
     until(lambda: box.inspect("box")["State"]["Status"] == "exited", "its end is known")
     assert box.inspect("box")["State"]["ExitCode"] == 137
     until(lambda: not os.path.exists(f"/proc/{pid}/exe"), "it has ended")
     until(lambda: kept(box) == [], "its runtime has forgotten it")
+
+
+def _both(box):
+    """The next daemon finds what is left, and ends it."""
     box.ketch("start", "box")
     assert box.ketch("exec", "box", "echo", "in").out == "in\n"
-
-
-def test_both(box):
-    """The next daemon finds what is left, and ends it."""
-    first = box.inspect("box")["State"]["Pid"]
-    one = monitor(box)
+    first, one = box.inspect("box")["State"]["Pid"], monitor(box)
     box.stop(signal.SIGKILL)
     os.kill(one, signal.SIGKILL)
     assert len(kept(box)) == 1
