@@ -467,10 +467,9 @@ def test_health_checks_restarts_and_statistics(auto):
 
 def test_a_file_system_that_maps_nothing_is_named(own_engine):
     """A container's root there cannot be seen as by others; nothing of the start is left."""
-    tree = (
-        "mkdir $0/lower $0/work $0/data && mount -t overlay overlay -o lowerdir=$0/lower,upperdir=$0/work,workdir=$0/w"
-    )
-    own_engine.prefix = ["unshare", "--mount", "sh", "-c", f'mkdir $0/w; {tree} $0/data && exec "$@"', own_engine.root]
+    mount = "mount -t overlay overlay -o lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work $0/data"
+    begin = f'cd $0 && mkdir lower upper work data && {mount} && exec "$@"'
+    own_engine.prefix = ["unshare", "--mount", "sh", "-c", begin, own_engine.root]
     own_engine.user_namespaces("--storage-driver", "vfs")
     own_engine.start()
     own_engine.add_busybox()

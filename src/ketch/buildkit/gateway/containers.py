@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ketch.build.llb import ops_pb2
     from ketch.build.tree import Tree
     from ketch.buildkit.gateway.served import GatewayBuild
+    from ketch.storage.archive.owners import Owners
 
 
 async def new(build: GatewayBuild, request: pb.NewContainerRequest) -> pb.NewContainerResponse:
@@ -51,7 +52,7 @@ async def read_file(build: GatewayBuild, request: pb.ReadFileRequest) -> pb.Read
     """Bytes of a file in a container's mount."""
     part = request.Range
 
-    def look(root: int, top: str) -> bytes:
+    def look(root: int, top: str, _owners: Owners | None) -> bytes:
         return files.read(root, _below(top, request.FilePath), part.Offset, part.Length)
 
     return pb.ReadFileResponse(Data=await build.containers.find(request.Ref).looked(request.MountIndex, look))
@@ -60,8 +61,8 @@ async def read_file(build: GatewayBuild, request: pb.ReadFileRequest) -> pb.Read
 async def read_directory(build: GatewayBuild, request: pb.ReadDirRequest) -> pb.ReadDirResponse:
     """The entries of a directory there."""
 
-    def look(root: int, top: str) -> list[files.TreeFile]:
-        return files.directory(root, _below(top, request.DirPath), request.IncludePattern)
+    def look(root: int, top: str, owners: Owners | None) -> list[files.TreeFile]:
+        return files.directory(root, _below(top, request.DirPath), request.IncludePattern, owners)
 
     found = await build.containers.find(request.Ref).looked(request.MountIndex, look)
     return pb.ReadDirResponse(entries=[stats.of(one) for one in found])
@@ -70,8 +71,8 @@ async def read_directory(build: GatewayBuild, request: pb.ReadDirRequest) -> pb.
 async def status(build: GatewayBuild, request: pb.StatFileRequest) -> pb.StatFileResponse:
     """The status of a file there."""
 
-    def look(root: int, top: str) -> files.TreeFile:
-        return files.status(root, _below(top, request.Path))
+    def look(root: int, top: str, owners: Owners | None) -> files.TreeFile:
+        return files.status(root, _below(top, request.Path), owners)
 
     found = await build.containers.find(request.Ref).looked(request.MountIndex, look)
     return pb.StatFileResponse(stat=stats.of(found))

@@ -101,7 +101,8 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
             message["tty"], message["stdin"], message["stdin_once"] = command.tty, True, True
 
             async def attach(monitor: MonitorClient) -> InteractiveContainer:
-                found = InteractiveContainer(monitor, await attached(monitor, tty=command.tty), self.apparmor)
+                streams = await attached(monitor, tty=command.tty)
+                found = InteractiveContainer(monitor, streams, self.apparmor, files.users)
                 undo.callback(found.close)
                 return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from errno import ENOSPC
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from ketch.build.providers import BuildCommand
 from ketch.build.tree import EMPTY
 from ketch.engine.apparmor.profiles import AppArmorProfiles
 from ketch.engine.build import executor
+from ketch.engine.build.command.networks import CommandNetwork
 from ketch.errors import ResourceExhausted
 
 
@@ -19,6 +21,7 @@ class Files:
     """Files of a command that cannot be kept."""
 
     error: Exception
+    name, users = "build-one", None
 
     def __init__(self, *_arguments) -> None:
         pass
@@ -53,12 +56,13 @@ async def test_a_failed_command_whose_files_cannot_be_kept(monkeypatch, caplog, 
     monkeypatch.setattr(Files, "error", error, raising=False)
     found = executor.BuildExecutor(
         paths=None,
-        cgroups=SimpleNamespace(parent="/"),
+        cgroups=SimpleNamespace(check_parent=lambda _parent: None, place=lambda _parent, name: name),
         snapshots=None,
         layers=None,
-        containers=SimpleNamespace(run=run, networks=SimpleNamespace(find=lambda _command: None)),
+        containers=SimpleNamespace(run=run, networks=SimpleNamespace(find=lambda _command: CommandNetwork())),
         caches=None,
         apparmor=AppArmorProfiles(),
+        user_namespaces=SimpleNamespace(of_command=lambda **_facts: contextlib.nullcontext()),
         later=lambda work: work(),
     )
     with pytest.raises(CommandFailed, match="exit code: 7") as raised:

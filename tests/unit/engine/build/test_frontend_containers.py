@@ -66,7 +66,7 @@ async def test_files_are_those_of_the_container_while_it_is_released(tmp_path, m
 
     monkeypatch.setattr(paths, "open_in", after_release)
     try:
-        assert await found.looked(0, lambda fd, _top: os.listdir(fd)) == ["own"]
+        assert await found.looked(0, lambda fd, _top, _owners: os.listdir(fd)) == ["own"]
     finally:
         await found.release()
         for fd in opened:
@@ -78,7 +78,7 @@ async def test_the_root_of_another_process_is_not_held():
     found = container(parent=os.getpid())
     await found.start(TRUE)
     with pytest.raises(Conflict, match="it has ended"):
-        await found.looked(0, lambda fd, _top: os.listdir(fd))
+        await found.looked(0, lambda fd, _top, _owners: os.listdir(fd))
     await found.release()
 
 

@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from ketch.buildkit.gateway import stats
 from ketch.engine.build.frontends import files
+from ketch.engine.model.namespaces.user import NOBODY, UserNamespace
 from ketch.errors import InvalidArgument, ResourceExhausted
 
 
@@ -29,3 +31,12 @@ def test_parts_that_are_none(root):
         files.read(root, "f", -1)
     with pytest.raises(ResourceExhausted, match="(?i)read f: file too large"):
         files.read(root, "f", most=9)
+
+
+def test_owners_are_those_inside_of_the_container(root, tmp_path):
+    os.chown(tmp_path / "f", 100007, 5)
+    namespace = UserNamespace.of_range(100000, 65536)
+    for found in (files.status(root, "f", namespace), *files.directory(root, "/", "", namespace)):
+        assert found.owner == (7, NOBODY)
+        assert (stats.of(found).uid, stats.of(found).gid) == (7, NOBODY)
+    assert files.status(root, "f").owner == (100007, 5)

@@ -68,7 +68,7 @@ class CommandFiles:
         self.run_dir = paths.run_dir(self.name)
         self._rootfs: list[OciMount] = []
         self._namespaces: list[str] = []
-        self._command, self._apparmor_profile, self._users = command, apparmor_profile, users
+        self._command, self._apparmor_profile, self.users = command, apparmor_profile, users
         self._mapped = ["idmap"] if users is not None else []
         self._paths, self._snapshots, self._layers = paths, snapshots, layers
         self._changes: dict[str, str] = {}  # places → snapshots
@@ -92,7 +92,7 @@ class CommandFiles:
             "stdin_once": False,
             "pidns": "new",
             "namespaces": self._namespaces,
-            "userns": self._users is not None,
+            "userns": self.users is not None,
             "cgroup": cgroup,
             "log": {"driver": "none", "dir": self.bundle, "max_size": _NO_LOG, "max_files": 1},
         }
@@ -123,7 +123,7 @@ class CommandFiles:
                 f.write(text)
         around = bundle.Surroundings(
             network=network,
-            users=self._users,
+            users=self.users,
             directory=self.directory,
             cgroup=cgroup,
             secret_env=source,

@@ -22,6 +22,7 @@ from ketch.notation.stream_frames import HEADER, STDOUT
 if TYPE_CHECKING:
     from ketch.build.providers import BuildCommand
     from ketch.engine.apparmor.profiles import AppArmorProfiles
+    from ketch.engine.model.namespaces.user import UserNamespace
     from ketch.engine.monitors.monitor_client import MonitorClient
 
 _PIECE = 32 << 10
@@ -117,10 +118,13 @@ class InteractiveProcess:
 
 
 class InteractiveContainer:
-    """A running container: its first process, and those that are added to it."""
+    """A running container: its first process, and those that are added to it; ``users`` is its user namespace."""
 
-    def __init__(self, monitor: MonitorClient, streams: _Streams, apparmor: AppArmorProfiles) -> None:
+    def __init__(
+        self, monitor: MonitorClient, streams: _Streams, apparmor: AppArmorProfiles, users: UserNamespace | None = None
+    ) -> None:
         self._monitor, self._apparmor = monitor, apparmor
+        self.users = users
         self._execs: dict[str, asyncio.Future[int]] = {}
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.process = InteractiveProcess(monitor, streams, None, ended)

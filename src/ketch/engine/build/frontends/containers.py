@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ketch.engine.build.executor import BuildExecutor
     from ketch.engine.build.frontends.bridge import Bridge
     from ketch.oci.manifest import Platform
+    from ketch.storage.archive.owners import Owners
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -191,10 +192,11 @@ class FrontendContainer:
             self._stop(owner)
         await ended(owners)
 
-    async def looked(self, number: int, look: Callable[[int, str], _T]) -> _T:
+    async def looked(self, number: int, look: Callable[[int, str, Owners | None], _T]) -> _T:
         """Look at the files of a mount, by its number (InvalidArgument, Conflict: the container has ended).
 
-        ``look`` is called in a thread, with a descriptor of a tree, and where in it the mount's files are.
+        ``look`` is called in a thread, with a descriptor of a tree, where in it the mount's files are, and the user
+        namespace through which it is seen.
         """
         if not 0 <= number < len(self._mounts):
             raise InvalidArgument(f"mount index {number} is out of bounds ({len(self._mounts)} available)")
@@ -207,7 +209,7 @@ class FrontendContainer:
         container = await asyncio.shield(running)
         root_fd = container.borrowed_root()
         try:
-            return await threads.run_to_end(_in_root, root_fd, mount, look)
+            return await threads.run_to_end(_in_root, root_fd, mount, look, container.users)
         finally:
             os.close(root_fd)
 
@@ -221,16 +223,16 @@ async def _killed(process: InteractiveProcess) -> None:
     process.close()
 
 
-def _in_tree(snapshots: BuildSnapshots, tree: Tree, selector: str, look: Callable[[int, str], _T]) -> _T:
+def _in_tree(snapshots: BuildSnapshots, tree: Tree, selector: str, look: Callable[[int, str, None], _T]) -> _T:
     with snapshots.opened(tree) as root:
-        return look(root, posixpath.join("/", selector))
+        return look(root, posixpath.join("/", selector), None)
 
 
-def _in_root(root_fd: int, mount: pb.Mount, look: Callable[[int, str], _T]) -> _T:
+def _in_root(root_fd: int, mount: pb.Mount, look: Callable[[int, str, Owners | None], _T], owners: Owners | None) -> _T:
     try:
         fd = paths.open_in(root_fd, place(mount, ""), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return look(fd, "/")
+            return look(fd, "/", owners)
         finally:
             os.close(fd)
     except OSError as e:

@@ -17,14 +17,17 @@ from ketch.runtime.rootfs import paths
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ketch.storage.archive.owners import Owners
+
 LARGEST = 16 << 20  # bytes that are read at once: no message has more
 
 
 class TreeFile(NamedTuple):
-    """A file of a tree: its name, what stat says, where a link leads, its extended attributes."""
+    """A file of a tree: its name, what stat says, its owner, where a link leads, its extended attributes."""
 
     path: str
     status: os.stat_result
+    owner: tuple[int, int]
     target: str
     xattrs: Mapping[str, bytes]
 
@@ -49,8 +52,11 @@ def read(root: int, path: str, offset: int = 0, length: int = 0, *, most: int = 
         os.close(fd)
 
 
-def directory(root: int, path: str, pattern: str = "") -> list[TreeFile]:
-    """The entries of a directory, by name; those that match a pattern (NotFound, InvalidArgument)."""
+def directory(root: int, path: str, pattern: str = "", owners: Owners | None = None) -> list[TreeFile]:
+    """The entries of a directory, by name; those that match a pattern (NotFound, InvalidArgument).
+
+    ``owners``: the user namespace through whose mapping the tree is seen.
+    """
     wanted = compiled(pattern) if pattern else None
     try:
         fd = paths.open_in(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -58,14 +64,14 @@ def directory(root: int, path: str, pattern: str = "") -> list[TreeFile]:
         raise _told(e, "open", path) from e
     try:
         names = sorted(name for name in os.listdir(fd) if wanted is None or wanted.match(name))
-        return [_file(fd, name) for name in names]
+        return [_file(fd, name, owners) for name in names]
     except OSError as e:
         raise _told(e, "readdir", path) from e
     finally:
         os.close(fd)
 
 
-def status(root: int, path: str) -> TreeFile:
+def status(root: int, path: str, owners: Owners | None = None) -> TreeFile:
     """A file's status, of that to which links lead, under its name (NotFound, InvalidArgument)."""
     try:
         fd = paths.open_in(root, path)
@@ -74,17 +80,23 @@ def status(root: int, path: str) -> TreeFile:
     try:
         place = f"/proc/self/fd/{fd}"
         found = os.fstat(fd)
-        return TreeFile(os.path.basename(os.readlink(place)) or "/", found, "", _xattrs(place, found, follow=True))
+        name, xattrs = os.path.basename(os.readlink(place)) or "/", _xattrs(place, found, follow=True)
+        return TreeFile(name, found, _owner(found, owners), "", xattrs)
     except OSError as e:
         raise _told(e, "stat", path) from e
     finally:
         os.close(fd)
 
 
-def _file(dir_fd: int, name: str) -> TreeFile:
+def _owner(found: os.stat_result, owners: Owners | None) -> tuple[int, int]:
+    return (found.st_uid, found.st_gid) if owners is None else owners.inside(found.st_uid, found.st_gid)
+
+
+def _file(dir_fd: int, name: str, owners: Owners | None) -> TreeFile:
     found = os.lstat(name, dir_fd=dir_fd)
     target = os.readlink(name, dir_fd=dir_fd) if stat.S_ISLNK(found.st_mode) else ""
-    return TreeFile(name, found, target, _xattrs(f"/proc/self/fd/{dir_fd}/{name}", found, follow=False))
+    xattrs = _xattrs(f"/proc/self/fd/{dir_fd}/{name}", found, follow=False)
+    return TreeFile(name, found, _owner(found, owners), target, xattrs)
 
 
 def _xattrs(path: str, found: os.stat_result, *, follow: bool) -> dict[str, bytes]:
