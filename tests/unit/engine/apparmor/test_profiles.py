@@ -1,4 +1,4 @@
-"""The default AppArmor profile: which files it lets a container change, and that the compiler takes it."""
+"""AppArmor profiles of containers: which one each gets, which files the default one lets it change."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 import subprocess
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ketch.engine.apparmor import policy
-from ketch.engine.apparmor.profiles import requested
+from ketch.engine.apparmor import policy, profiles
+from ketch.engine.apparmor.profiles import AppArmorProfiles, requested
 from ketch.engine.model.records import HostConfig
+from ketch.errors import FailedPrecondition
 from ketch.runtime.security import apparmor
 from tests.support.programs import need
 from tests.support.waiting import patient
@@ -110,6 +111,7 @@ def test_what_a_container_may_not_read(path: str) -> None:
 words = st.lists(st.from_regex(r"[abk]{1,3}/?", fullmatch=True), min_size=1, max_size=4)
 
 
+@settings(max_examples=40)
 @given(words, st.from_regex(r"[abkx]{1,4}(/[abkx]{1,2})?", fullmatch=True))
 @example(["sys/", "1"], "sys")
 @example(["sys/", "1"], "sy")
@@ -174,3 +176,62 @@ def test_names_of_profiles(tmp_path, monkeypatch) -> None:
         own.write_text(text)
         monkeypatch.setattr(apparmor, "_OWN", str(own))
         assert apparmor.own_profile() == name
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """Have files in place of the kernel's: whether AppArmor is on, and its profiles (None: no securityfs)."""
+
+    def have(on: bool, loaded: str | None, compiler: str = "/bin/false") -> AppArmorProfiles:
+        (tmp_path / "enabled").write_text("Y\n" if on else "N\n")
+        (tmp_path / "profiles").unlink(missing_ok=True)
+        if loaded is not None:
+            (tmp_path / "profiles").write_text(loaded)
+        monkeypatch.setattr(apparmor, "_ENABLED", str(tmp_path / "enabled"))
+        monkeypatch.setattr(apparmor, "_PROFILES", str(tmp_path / "profiles"))
+        monkeypatch.setattr(profiles.programs, "find", lambda _name: compiler or None)
+        monkeypatch.setattr(profiles, "_USUAL_PLACE", str(tmp_path / "nowhere"))
+        return AppArmorProfiles()
+
+    return have
+
+
+def chosen(found: AppArmorProfiles, *options: str, privileged: bool = False) -> str:
+    return found.chosen(HostConfig(security_opt=list(options), privileged=privileged))
+
+
+def test_which_profile_a_container_gets(kernel) -> None:
+    confining = kernel(True, "other (enforce)\n")
+    assert [chosen(confining), chosen(confining, privileged=True)] == ["ketch-default", "unconfined"]
+    for option, name in (("other", "other"), ("nope", "nope"), ("unconfined", "unconfined"), ("", "ketch-default")):
+        assert chosen(confining, f"apparmor={option}") == name
+    assert chosen(confining, "apparmor=other", privileged=True) == "other"
+    assert chosen(confining, "apparmor=docker-default") == "ketch-default"
+    assert chosen(kernel(True, "docker-default (enforce)\n"), "apparmor=docker-default") == "docker-default"
+    # Nobody compiles the default one, or the kernel has no AppArmor at all.
+    for found in (kernel(True, "", compiler=""), kernel(True, None), kernel(False, None)):
+        assert [chosen(found), chosen(found, privileged=True), chosen(found, "apparmor=x")] == ["", "", "x"]
+
+
+def test_the_reason_why_containers_are_unconfined(kernel) -> None:
+    assert [kernel(False, None).warnings, kernel(True, "").warnings] == [[], []]
+    for found, lacking in (
+        (kernel(True, None), "securityfs is not mounted"),
+        (kernel(True, "", compiler=""), "apparmor_parser is not installed"),
+    ):
+        assert found.warnings == [
+            f"WARNING: AppArmor is enabled, but {lacking}: containers run without a default profile"
+        ]
+        assert not found.by_default
+
+
+async def test_only_the_default_profile_is_loaded_and_only_if_it_is_absent(kernel, caplog) -> None:
+    await kernel(True, "ketch-default (enforce)\n").prepare("ketch-default")
+    absent = kernel(True, "ketch (enforce)\n")
+    await absent.prepare("other")
+    with pytest.raises(FailedPrecondition, match="AppArmor enabled on system but the ketch-default profile could not"):
+        await absent.prepare("ketch-default")
+    await absent.begin()  # no reason not to start
+    assert "`/bin/false` failed with output: 1" in caplog.text
+    with pytest.raises(FailedPrecondition, match="apparmor_parser is not installed"):
+        await kernel(True, "", compiler="").prepare("ketch-default")
