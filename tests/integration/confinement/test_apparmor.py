@@ -90,15 +90,16 @@ LOOSE = ("--security-opt", "systempaths=unconfined", "--security-opt", "seccomp=
 ATTEMPTS = """
 attempt() { name=$1; shift; "$@" >/dev/null 2>&1 && echo "$name"; }
 set_() { v=$(cat $1) && echo "$v" > $1; }
+mkdir -p /tmp/m
 attempt core_pattern set_ /proc/sys/kernel/core_pattern
 attempt panic_on_oom set_ /proc/sys/vm/panic_on_oom
 attempt sysrq-trigger sh -c '> /proc/sysrq-trigger'
 attempt kcore sh -c '< /proc/kcore'
 attempt firmware sh -c 'f=$(find /sys/firmware -type f | head -1); test -n "$f" && cat $f'
 attempt rcu_normal set_ /sys/kernel/rcu_normal
-attempt tmpfs mount -t tmpfs none /mnt
-attempt bind mount -o bind /etc /mnt
-attempt proc mount -t proc none /mnt
+attempt tmpfs mount -t tmpfs none /tmp/m
+attempt bind mount -o bind /etc /tmp/m
+attempt proc mount -t proc none /tmp/m
 attempt remount mount -o remount,ro /
 attempt propagation mount --make-shared /
 attempt sem set_ /proc/sys/kernel/sem
@@ -127,7 +128,9 @@ def test_what_masks_do_not_hide_is_refused_nevertheless(engine: Engine) -> None:
 
 def test_signals_and_traces_between_containers_and_the_host(engine: Engine) -> None:
     """They come in from the engine and go round inside; out of the container none goes."""
-    with subprocess.Popen(["sleep", "9999"]) as other:
+    with contextlib.ExitStack() as undo:
+        other = undo.enter_context(subprocess.Popen(["sleep", "9999"]))
+        undo.callback(other.kill)
         flags = ("--pid", "host", "--cap-add", "KILL", "--cap-add", "SYS_PTRACE")
         for how, allowed in (((), False), (UNCONFINED, True)):
             with running(engine, *flags, *how):
@@ -138,7 +141,6 @@ def test_signals_and_traces_between_containers_and_the_host(engine: Engine) -> N
                 me = str(engine.inspect("box")["State"]["Pid"])
                 assert engine.client("exec", "box", "cat", f"/proc/{me}/environ").code == 0
         assert other.poll() is None
-        other.kill()
     for verb, code in (("stop", 7), ("kill", 137)):
         with running(engine):
             engine.client(verb, "box")
