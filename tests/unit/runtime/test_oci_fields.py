@@ -305,7 +305,14 @@ def test_limits_of_nothing_need_nothing(version: int) -> None:
     """What clients send along: zeros, empty lists, -1."""
     none: Any = {
         "devices": [],
-        "memory": {"limit": -1, "swap": -1, "kernelTCP": 0, "disableOOMKiller": False, "useHierarchy": True},
+        "memory": {
+            "limit": -1,
+            "swap": -1,
+            "swappiness": 2**64 - 1,
+            "kernelTCP": 0,
+            "disableOOMKiller": False,
+            "useHierarchy": True,
+        },
         "cpu": {"quota": -1, "cpus": "", "realtimeRuntime": 0},
         "pids": {"limit": -1},
         "blockIO": {"leafWeight": 0, "weightDevice": None},

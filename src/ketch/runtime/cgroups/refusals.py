@@ -25,6 +25,7 @@ _ONLY_V1 = (
     ("network", "classID"),
     ("network", "priorities"),
 )
+_NO_SWAPPINESS = (1 << 64) - 1
 _NO_LIMITS = ("useHierarchy", "checkBeforeUpdate")
 # The controllers of v1 by the limits that are theirs; a field that is not listed is `_CONTROLLERS`' of its object.
 _CONTROLLERS = {
@@ -70,6 +71,11 @@ def need(directory: str, name: str, field: str) -> None:
         raise _refused(field, f"the kernel has no `{name}`")
 
 
+def has_swappiness(value: object) -> bool:
+    """Whether ``memory.swappiness`` is given: 0 is a value, and -1, which clients write without a sign, is none."""
+    return value is not None and value != _NO_SWAPPINESS
+
+
 def check_usage(limit: int, usage: int) -> None:
     """Refuse a limit of memory that is exceeded already, as ``memory.checkBeforeUpdate`` asks."""
     if 0 < limit < usage:
@@ -81,7 +87,7 @@ def _check_unified(resources: OciResources) -> None:
     given: Mapping[str, object] = resources
     for kind, name in _ONLY_V1:
         value = _member(given, kind).get(name)
-        if value or (name == "swappiness" and value is not None):
+        if has_swappiness(value) if name == "swappiness" else value:
             raise _refused(f"{kind}.{name}", "cgroup v2 has no such limit")
     for entry in (resources.get("blockIO") or {}).get("weightDevice") or ():
         if entry.get("leafWeight"):
@@ -106,7 +112,7 @@ def _wanted(resources: OciResources) -> Iterator[tuple[str, str]]:
 
 def _is_unlimited(kind: str, limit: object) -> bool:
     """-1: no limit, which a missing controller grants."""
-    return kind in ("memory", "pids", "cpu") and isinstance(limit, int) and limit < 0
+    return kind in ("memory", "pids", "cpu") and isinstance(limit, int) and (limit < 0 or limit == _NO_SWAPPINESS)
 
 
 def _member(document: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -37,7 +37,7 @@ def apply(directory: str, resources: OciResources) -> None:
         files.write(directory, "memory.soft_limit_in_bytes", memory["reservation"])
     if memory.get("kernelTCP"):
         files.write(directory, "memory.kmem.tcp.limit_in_bytes", memory["kernelTCP"])
-    if memory.get("swappiness") is not None:
+    if refusals.has_swappiness(memory.get("swappiness")):
         refusals.need(directory, "memory.swappiness", "memory.swappiness")
         files.write(directory, "memory.swappiness", memory["swappiness"])
     if memory.get("disableOOMKiller"):
