@@ -87,6 +87,8 @@ REFUSED = [
 def test_options_of_exec(runtime: Runtime) -> None:
     cgroup = start(runtime, "one", SLEEP)
     (runtime.bundle / "config.json").write_text("{}")  # what create read of it counts
+    kept = {path.name: path.stat().st_mode & 0o777 for path in (runtime.root / "one").iterdir()}
+    assert kept == {"config.json": 0o600, "state.json": 0o600}
     for options, script, expected in EXEC:
         done = runtime("exec", *options, "one", "sh", "-c", script)
         assert " ".join(done.stdout.split()) == expected, options
