@@ -86,7 +86,7 @@ class SystemdBox:
             assert self._process.stdin
             self._process.stdin.write(b"\n")
             self._process.stdin.close()
-            until(self._is_booted, lambda: f"systemd does not boot:\n{self._log.read_text()}", 30)
+            until(self._is_booted, self._why_not_booted, 30)
         except BaseException:
             self.close()
             raise
@@ -132,6 +132,10 @@ class SystemdBox:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         self._first = int(children[0]) if children else 0
         return bool(children)
+
+    def _why_not_booted(self) -> str:
+        asked = subprocess.run(self.command("systemctl", "status", "--full", *_UNITS), capture_output=True, text=True)
+        return f"systemd does not boot:\n{self._log.read_text()}\n{asked.stdout}\n{asked.stderr}"
 
     def _is_booted(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
