@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -180,6 +181,18 @@ def test_namespaces_of_another(engine, run):
         "cat /dev/shm/x; ps | grep -c 'sleep 1[0]00'",
     ).out
     assert out == "shared\n1\n"
+
+
+def test_the_hosts_null_device_is_nobodys_stream(engine, run):
+    """A runtime that gives the streams to the container's user gives it nothing of the host's."""
+    before = os.stat("/dev/null")
+    script = ("sh", "-c", "readlink /proc/self/fd/0; cat; id -u")
+    options = ["--rm", "-u", "nobody"]
+    out = [run(*options, "busybox", *script).out, run(*options, "-t", "busybox", "id", "-u").out]
+    run("-d", "--name", "box", "-u", "nobody", "busybox", "sleep", "1000")
+    out.append(engine.ketch("exec", "box", *script).out)
+    assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_mode) == (before.st_uid, before.st_mode)
+    assert [text.split()[-1] for text in out] == ["65534"] * 3
 
 
 def test_what_fails(engine, run):

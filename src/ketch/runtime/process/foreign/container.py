@@ -29,7 +29,7 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.foreign import bundle, remains
 from ketch.runtime.process.foreign.console import Console
-from ketch.runtime.process.foreign.program import ForeignProgram
+from ketch.runtime.process.foreign.program import ForeignProgram, leave_null_device
 from ketch.runtime.rootfs import mounts
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.mount_options import MountOptions
@@ -76,6 +76,7 @@ class _Driver:
         os.closerange(self._sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         prctl.set_parent_death_signal(SIGKILL)
+        leave_null_device()
         ns.unshare(ns.CLONE_NEWNS)
 
     def create(self) -> None:

@@ -14,6 +14,7 @@ from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.foreign import bundle, remains
 from ketch.runtime.process.foreign.console import Console
 from ketch.runtime.process.foreign.container import read_pid
+from ketch.runtime.process.foreign.program import leave_null_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def child_main(place: RunningContainer, request: ExecRequest, sync_fd: int) -> N
         os.closerange(sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         prctl.set_parent_death_signal(SIGKILL)
+        leave_null_device()
         _run(place, request, sync_fd)
         os._exit(0)
     except BaseException as e:  # the parent must hear of everything

@@ -13,6 +13,7 @@ import fcntl
 import os
 from errno import ENOENT
 from select import POLLIN, poll
+from stat import S_ISCHR
 
 from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 from ketch.linux import prctl, signals
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _LOG, _INPUT = 3, 4  # the descriptors as which the program finds them
 _HIGH = 16  # above those
 INPUT = f"/proc/self/fd/{_INPUT}"
+_NULL = os.makedev(1, 3)
 _CREATE_S = 120.0  # also of a runtime that boots a machine
 _CALL_S = 20.0
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -115,6 +117,23 @@ class ForeignProgram:
 
     def _silent(self, how: str) -> str:
         return f"unable to retrieve OCI runtime error ({self.command[0]} has logged none): {how}"
+
+
+def leave_null_device() -> None:
+    """Replace this process's standard streams that are the host's ``/dev/null``, before a runtime is called.
+
+    crun 1.8, for one, gives the standard streams of a container to the container's user, and so that device.
+    """
+    for fd in (0, 1, 2):
+        status = os.fstat(fd)
+        if S_ISCHR(status.st_mode) and status.st_rdev == _NULL:
+            if fd:
+                other = os.memfd_create("null", os.MFD_CLOEXEC)  # for a terminal's container: nothing writes there
+            else:
+                other, writer = os.pipe2(os.O_CLOEXEC)
+                os.close(writer)
+            os.dup2(other, fd)
+            os.close(other)
 
 
 def _run(command: list[str], files: list[tuple[int, int]], own_streams: bool, limit_s: float) -> int:
