@@ -106,8 +106,9 @@ class _Layers:
             m.move_mount(fd, place_fd)
             self.attached.append(fd)
         except OSError as e:
-            hint = None if e.errno == ENOENT else idmap.HINT
-            raise failure("rootfs", f"map the owners of layer directory `{directory}`", e, hint) from e
+            if e.errno == ENOENT:
+                raise failure("rootfs", f"mount overlay: layer directory `{directory}`", e) from e
+            raise failure("rootfs", f"map the owners of layer directory `{directory}`", e, idmap.HINT) from e
         return f"/proc/self/fd/{fd}"
 
     @staticmethod
