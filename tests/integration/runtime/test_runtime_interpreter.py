@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CALL = f"""
 import os, sys
 sys.path.append({ROOT + "/src"!r})
-from ketch.runtime.security import interpreter
+from ketch.runtime.process import interpreter
 before = os.stat("/proc/self/exe")
 interpreter.protect()
 interpreter.protect()
@@ -59,6 +59,20 @@ def test_a_process_leaves_it_and_is_the_same(interpreter: str, tmp_path: Path) -
             out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines() == [f"{process.pid} ['{number}', 'a b'] yes {len(CALL)}", "[7, 7, 7] 5"]
+
+
+def test_where_it_cannot_be_mounted_again(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    text = CALL.replace("os.statvfs", "os.readlink('/proc/self/exe').startswith('/memfd:') or os.statvfs")
+    script.write_text(text.replace("assert (before.st_dev", "assert True or (before.st_dev"))
+    inner = f"mount --make-runbindable / && exec {sys.executable} -IS {script} 0"
+    command = ["unshare", "-m", "sh", "-c", inner]
+    environment = {**os.environ, "KEPT": "yes"}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].endswith(" ['0'] yes 0")
 
 
 def change(fd: int) -> int:

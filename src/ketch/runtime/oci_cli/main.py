@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             return _show_help([name])
         arguments.check_operands(name, operands, command.least, command.most)
         if name in ("create", "run", "exec"):
-            from ketch.runtime.security import interpreter
+            from ketch.runtime.process import interpreter
 
             interpreter.protect()
         diagnostics.debug(f"{name} {' '.join(operands)}".rstrip())

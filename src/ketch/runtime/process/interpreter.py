@@ -8,6 +8,7 @@ by others, the process goes on with the same file in a mount of its own that is 
 
 An interpreter that is a small program and a library is mapped anew from there, which takes half a millisecond.  One
 that is a single file has its objects in that file's mappings, and writes to them all the time: it is executed anew.
+Where the file cannot be mounted a second time (it is in an unbindable mount), a sealed copy takes its place.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from __future__ import annotations
 import os
 import sys
 
-from ketch.errors import FailedPrecondition
 from ketch.linux import memory
 from ketch.linux import mount as m
-from ketch.runtime.failure import reason
+
+_IN_MEMORY = "/memfd:"
 
 
 def protect() -> None:
@@ -27,14 +28,14 @@ def protect() -> None:
     It may return in another process image, from the command's begin on.
     """
     path = memory.executable()
-    if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
+    if path.startswith(_IN_MEMORY) or os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
         return
     try:
         fd = _open_read_only()
-    except OSError as e:
-        raise FailedPrecondition(
-            f"keep `{path}` out of containers' reach: mount it read-only: {reason(e)}", hint="CAP_SYS_ADMIN is needed"
-        ) from e
+    except OSError:
+        from ketch.runtime.process import zygote  # few need it
+
+        fd = zygote.sealed_copy("/proc/self/exe")
     if memory.has_mapped("/libpython"):
         try:
             _map_anew(path, fd)
