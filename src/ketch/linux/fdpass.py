@@ -48,7 +48,7 @@ def send_last(fd: int, payload: bytes) -> None:
     """Send one datagram from a process whose seccomp filter, in force by now, may not allow sendmsg(2)."""
     try:
         send(fd, payload)
-    except PermissionError:
+    except OSError:
         os.write(fd, payload)
 
 

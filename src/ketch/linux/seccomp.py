@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p, get_errno
-from errno import EINVAL, EPIPE
+from errno import EINVAL, ETIMEDOUT
 from itertools import repeat
 
 from ketch.linux.syscall import failed, function, number, raw
@@ -35,7 +35,7 @@ FILTER_FLAG_SPEC_ALLOW = 4
 FILTER_FLAG_NEW_LISTENER = 8
 FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
-ANSWER, SENT = 4, 1  # where a page says that the filter's listener was sent on, and how
+ANSWER, SENT, LOST = 4, 1, 2  # where a page says whether the filter's listener was sent on; then the error's number
 _TURNS = 1 << 31  # a minute and more
 
 ATTR_BADARCH = 2
@@ -103,6 +103,10 @@ class FilterRefused(OSError):
     """seccomp(2) refused a filter."""
 
 
+class ListenerLost(OSError):
+    """The supervisor of a filter, which is in force, could not be given its listener."""
+
+
 class Program:
     """A filter as seccomp(2) takes it: 8 bytes an instruction, at most 4096 of them."""
 
@@ -139,7 +143,7 @@ class Program:
                 if page[ANSWER]:
                     break
             if page[ANSWER] != SENT:
-                raise FilterRefused(EPIPE, "send the filter's listener")
+                raise ListenerLost(page[ANSWER + 1] or ETIMEDOUT, "send the filter's listener")
         _execve(file, argv, envp)
         raise failed("execve", path)
 

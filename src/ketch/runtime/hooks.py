@@ -31,14 +31,18 @@ _SHOWN = 2048  # bytes of a failed hook's output that its error shows, the last 
 class Becoming:
     """The way in which the forked process becomes a hook: ``execve``, which raises OSError or RuntimeFailure.
 
-    ``environment`` is that of a hook without one of its own.
+    ``environment`` is that of a hook without one of its own.  ``prepare`` is called before that with the hook's number,
+    while all descriptors are open.
     """
 
-    __slots__ = ("environment", "execve")
+    __slots__ = ("environment", "execve", "prepare")
 
-    def __init__(self, execve: Execve, environment: dict[str, str]) -> None:
+    def __init__(
+        self, execve: Execve, environment: dict[str, str], prepare: Callable[[int], None] | None = None
+    ) -> None:
         self.execve = execve
         self.environment = environment
+        self.prepare = prepare or _nothing
 
 
 def run(hooks: list[OciHook], state: bytes, kind: str, becoming: Becoming | None = None) -> None:
@@ -50,11 +54,15 @@ def run(hooks: list[OciHook], state: bytes, kind: str, becoming: Becoming | None
     for number, hook in enumerate(hooks):
         what = f"error running {kind} hook #{number}: `{hook.get('path') or ''}`"
         try:
-            code, output = _run_one(hook, state, becoming)
+            code, output = _run_one(hook, number, state, becoming)
         except OSError as e:
             raise failure("hooks", what, e) from e
         if code != 0:
             raise RuntimeFailure(f"{what}: {_fate(code)}" + (f": {output}" if output else ""), step="hooks")
+
+
+def _nothing(_number: int) -> None:
+    """No preparation."""
 
 
 def _fate(code: int | None) -> str:
@@ -63,7 +71,7 @@ def _fate(code: int | None) -> str:
     return f"exit status {code}" if code > 0 else f"signal {-code} ({(strsignal(-code) or '').lower()})"
 
 
-def _run_one(hook: OciHook, state: bytes, becoming: Becoming) -> tuple[int | None, str]:
+def _run_one(hook: OciHook, number: int, state: bytes, becoming: Becoming) -> tuple[int | None, str]:
     """Run a hook; its exit code (None: it ran past its time, and was killed) and the end of its output."""
     path = hook.get("path") or ""
     args, entries = hook.get("args") or [path], hook.get("env")
@@ -76,18 +84,19 @@ def _run_one(hook: OciHook, state: bytes, becoming: Becoming) -> tuple[int | Non
         output_fd, stdout_fd = os.pipe2(os.O_CLOEXEC)
         ends.callback(os.close, stdout_fd)
         ends.callback(os.close, output_fd)
-        pid = _spawn(stdin_fd, stdout_fd, lambda: becoming.execve(path, args, env))
+        prepare, execve = (lambda: becoming.prepare(number)), (lambda: becoming.execve(path, args, env))
+        pid = _spawn(stdin_fd, stdout_fd, prepare, execve)
         code, output = attendance.until_the_end(pid, output_fd, hook.get("timeout"))
     return code, output.decode(errors="replace").strip()
 
 
-def _spawn(stdin_fd: int, stdout_fd: int, execve: Callable[[], NoReturn]) -> int:
+def _spawn(stdin_fd: int, stdout_fd: int, prepare: Callable[[], None], execve: Callable[[], NoReturn]) -> int:
     """Fork and exec with all signals as by default and no descriptors but stdio; OSError says why it did not run."""
     report_fd, error_fd = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()
         if pid == 0:
-            _exec_hook(stdin_fd, stdout_fd, error_fd, execve)
+            _exec_hook(stdin_fd, stdout_fd, error_fd, prepare, execve)
     finally:
         os.close(error_fd)
     try:
@@ -100,13 +109,16 @@ def _spawn(stdin_fd: int, stdout_fd: int, execve: Callable[[], NoReturn]) -> int
     return pid
 
 
-def _exec_hook(stdin_fd: int, stdout_fd: int, error_fd: int, execve: Callable[[], NoReturn]) -> NoReturn:
+def _exec_hook(
+    stdin_fd: int, stdout_fd: int, error_fd: int, prepare: Callable[[], None], execve: Callable[[], NoReturn]
+) -> NoReturn:
     number = EINVAL
     try:
         os.dup2(stdin_fd, 0)
         os.dup2(stdout_fd, 1)
         os.dup2(stdout_fd, 2)
         signals.reset()
+        prepare()
         os.closerange(3, error_fd)
         os.closerange(error_fd + 1, _HIGHEST_FD)
         execve()

@@ -93,12 +93,13 @@ class FirstProcess(TypedDict):
 
 
 class ChildListener(TypedDict):
-    """A filter with notifications follows; descriptors: a page of memory, a connection to the supervisor.
+    """A filter with notifications follows; ``path`` is the supervisor's; descriptors: a page of memory, the process.
 
     See `security.seccomp_listener`.
     """
 
     ev: Literal["notify"]
+    path: str
     metadata: str
 
 

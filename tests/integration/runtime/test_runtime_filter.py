@@ -220,7 +220,17 @@ def test_a_supervisor_is_asked_at_start_and_exec(tmp_path: Path, rootfs: Path) -
     rules = [{"names": ["execve", "mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": str(path)}
     runtime.configure(["sleep", "100"], {"linux.seccomp": profile})
+    hook = {"path": "/bin/mkdir", "args": ["mkdir", "/dev/shm/of-hook"]}
     with Supervisor(path, 0) as supervisor:
+        runtime.configure(["ls", "/dev/shm"], {"hooks": {"startContainer": [hook]}})
+        assert runtime("run", "hooked").stdout == "of-hook\n"
+        of_hook, of_program = supervisor.told
+        assert supervisor.pids == [of_hook["pid"], of_hook["pid"], of_program["pid"]]
+        assert of_hook["state"] == of_program["state"]
+        assert of_hook["pid"] != of_hook["state"]["pid"] == of_program["pid"]
+        supervisor.told.clear()
+        supervisor.pids.clear()
+        runtime.configure(["sleep", "100"], {"hooks": {}})
         runtime.create_detached("one", tmp_path / "out")
         runtime("start", "one")
         runtime("exec", "one", "mkdir", "/dev/shm/new")

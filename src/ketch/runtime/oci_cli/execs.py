@@ -55,7 +55,7 @@ def enter(call: Invocation) -> tuple[int, int]:
         master_fd = fds.pop() if creation.ready(message)["tty"] else -1
         master_fd = handover.give(pid, master_fd)
         fdpass.send(near, b"go")
-        started.wait(near, pid, state, "running")
+        started.wait(near, state, "running")
         handover.write_pid(pid)
         undo.pop_all()
     near.close()

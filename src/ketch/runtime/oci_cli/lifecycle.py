@@ -38,7 +38,7 @@ def start(state: states.RuntimeState) -> None:
         states.with_short_path(state.start_socket, connection.connect)
         fdpass.send(connection, b"go")
         os.unlink(state.start_socket)
-        started.wait(connection, state.pid, state, "creating")
+        started.wait(connection, state, "creating")
     except OSError as e:
         raise failure("start", f"start container `{state.id}`", e) from e
     finally:

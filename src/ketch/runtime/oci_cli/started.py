@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_cli.state import RuntimeState
 
 
-def wait(connection: socket, pid: int, state: RuntimeState, status: str) -> None:
-    """Wait until the program of ``pid`` runs; raises the error of its start.
+def wait(connection: socket, state: RuntimeState, status: str) -> None:
+    """Wait until the program runs; raises the error of its start.
 
     The listener of its seccomp filter is sent to the supervisor, with the container's state and this ``status``.
     """
@@ -27,4 +27,4 @@ def wait(connection: socket, pid: int, state: RuntimeState, status: str) -> None
             raise from_message(message)
         from ketch.runtime.security import seccomp_listener  # few need it
 
-        seccomp_listener.hand_over(pid, message["metadata"], fds, state.of_hooks(status, state.pid))
+        seccomp_listener.hand_over(message, fds, state.of_hooks(status, state.pid))

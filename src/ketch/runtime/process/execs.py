@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         loop: Loop
         controls: Controls
 
-        def pass_listener_on(self, pid: int, message: ChildListener, fds: list[int]) -> None:
+        def pass_listener_on(self, message: ChildListener, fds: list[int]) -> None:
             """Send a filter's listener to its supervisor."""
 
         def drained(self) -> None:
@@ -190,7 +190,7 @@ class Execs:
                 fdpass.send(exec_.sync, b"go")
             return
         if message is not None and message["ev"] == "notify":
-            self._monitor.pass_listener_on(exec_.pid, message, fds)
+            self._monitor.pass_listener_on(message, fds)
             return
         self._monitor.loop.remove(exec_.sync)
         os.close(exec_.sync)

@@ -225,18 +225,18 @@ class Monitor:
         elif message["ev"] == "ready":
             self._ready(message, fds)
         elif message["ev"] == "notify":
-            self.pass_listener_on(self.pid, message, fds)
+            self.pass_listener_on(message, fds)
         else:
             self._end_sync()
             self._child_failed(message if message["ev"] == "failed" else self._died("during the set-up"))
 
-    def pass_listener_on(self, pid: int, message: ChildListener, fds: list[int]) -> None:
-        """Send a filter's listener to its supervisor: of PID 1, or of an exec."""
+    def pass_listener_on(self, message: ChildListener, fds: list[int]) -> None:
+        """Send a filter's listener to its supervisor: of PID 1, a hook, or an exec."""
         from ketch.runtime.security import seccomp_listener
 
         status = "running" if self.state == "running" else "creating"
         state = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
-        seccomp_listener.hand_over(pid, message["metadata"], fds, state)
+        seccomp_listener.hand_over(message, fds, state)
 
     def _crossed(self, pid: int) -> None:
         """Take over the first process, and have exec'd ones born in its pid namespace."""

@@ -1,11 +1,10 @@
 """Notifications of a seccomp filter: its listener goes to a supervisor's socket (SCMP_ACT_NOTIFY, ``listenerPath``).
 
-    child                                        its parent
-    connects to the supervisor, host's root
-    ── {"ev":"notify"} + page, connection ────►  waits for the listener's number in the page
-    closes everything, writes the number
-    seccomp(2): the listener has that number     copies it (pidfd_getfd(2)), sends it to the supervisor
-    waits for the page to change  ◄────────────  writes into the page
+    child                                     its parent
+    ── {"ev":"notify"} + page, pidfd ──────►  connects to the supervisor
+    closes everything, writes the number      waits for the listener's number in the page
+    seccomp(2): the listener has that number  copies it (pidfd_getfd(2)), sends it to the supervisor
+    waits for the page to change  ◄─────────  writes into the page
     execve(2)
 
 The filter may have the supervisor asked about any system call, and execve(2) closes the listener.  So the child
@@ -18,15 +17,13 @@ import os
 import select
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
-from errno import EBADF
+from errno import EBADF, ETIMEDOUT
 
-from ketch import pidfd
 from ketch.contexts import ExitStack
 from ketch.linux import fdpass
 from ketch.linux.pidfd_getfd import copy_descriptor
-from ketch.linux.seccomp import ANSWER, SENT
+from ketch.linux.seccomp import ANSWER, LOST, SENT
 from ketch.runtime import documents
-from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,35 +36,30 @@ if TYPE_CHECKING:
 _LISTENER = "anon_inode:seccomp notify"
 _PAGE = 4096
 _NUMBER = slice(0, 4)  # of the page: the descriptor that the listener will be
-_LOST = 2
 _WAIT_S = 10.0
 _PAUSE_S = 0.0002
 
 
 class Listener:
-    """The child's side, connected to the supervisor in the host's files."""
+    """The child's side; ``path`` is the supervisor's socket, in the host's files."""
 
-    __slots__ = ("_connection", "_metadata", "_page", "_page_fd")
+    __slots__ = ("_metadata", "_page", "_page_fd", "path")
 
     def __init__(self, profile: OciSeccomp) -> None:
-        """RuntimeFailure with step ``seccomp``: nobody listens there."""
         import mmap  # few need it
 
-        path = profile["listenerPath"]
+        self.path = profile["listenerPath"]
         self._metadata = profile.get("listenerMetadata") or ""
-        self._connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        try:
-            self._connection.connect(path)
-        except OSError as e:
-            raise failure("seccomp", f"connect to the seccomp listener `{path}`", e) from e
         self._page_fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
         os.ftruncate(self._page_fd, _PAGE)
         self._page = mmap.mmap(self._page_fd, _PAGE)
 
     def announce(self, sync_fd: int) -> None:
         """Tell the parent; to be called before descriptors are closed."""
-        message: ChildListener = {"ev": "notify", "metadata": self._metadata}
-        fdpass.send(sync_fd, documents.dumps(message).encode(), [self._page_fd, self._connection.fileno()])
+        message: ChildListener = {"ev": "notify", "path": self.path, "metadata": self._metadata}
+        process = os.pidfd_open(os.getpid())
+        fdpass.send(sync_fd, documents.dumps(message).encode(), [self._page_fd, process])
+        os.close(process)
 
     def ready(self) -> mmap:
         """The page to watch once the filter is in force; called when no descriptor is opened or closed any more."""
@@ -77,35 +69,41 @@ class Listener:
         return self._page
 
 
-def hand_over(pid: int, metadata: str, fds: list[int], state: Mapping[str, object]) -> None:
+def hand_over(message: ChildListener, fds: list[int], state: Mapping[str, object]) -> None:
     """The parent's side: send the child's listener with the container's state (runtime-spec, seccomp); closes ``fds``.
 
-    A child that ends meanwhile is no error here, nor is a supervisor that has gone: the child hears of it and fails.
+    No error here is the child's end meanwhile, nor a supervisor that is not there: the child hears of it, and tells it.
     """
-    page_fd, connection_fd = fds
+    page_fd, process = fds
     with ExitStack() as stack:
         stack.callback(os.close, page_fd)
-        connection = socket(fileno=connection_fd)
-        stack.callback(connection.close)
-        answer = _LOST
+        stack.callback(os.close, process)
+        answer = bytes((SENT, 0))
         try:
-            process = pidfd.open_process(pid)
-            stack.callback(os.close, process)
+            connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+            stack.callback(connection.close)
+            connection.settimeout(_WAIT_S)
+            connection.connect(message["path"])
             listener = _copy(process, page_fd)
             stack.callback(os.close, listener)
             told = {
                 "ociVersion": state["ociVersion"],
                 "fds": ["seccompFd"],
-                "pid": pid,
-                "metadata": metadata,
+                "pid": _pid(process),
+                "metadata": message["metadata"],
                 "state": state,
             }
             fdpass.send(connection, documents.dumps(told).encode(), [listener])
-            answer = SENT
-        except OSError:  # the child tells it
-            return
+        except OSError as e:
+            answer = bytes((LOST, e.errno or ETIMEDOUT))
         finally:
-            os.pwrite(page_fd, bytes([answer]), ANSWER)
+            os.pwrite(page_fd, answer, ANSWER)
+
+
+def _pid(process: int) -> int:
+    """The number that a process has here; 0: it has none."""
+    with open(f"/proc/self/fdinfo/{process}", encoding="ascii") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), 0)
 
 
 def _copy(process: int, page_fd: int) -> int:

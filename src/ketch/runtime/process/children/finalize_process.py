@@ -68,7 +68,7 @@ class Process:
         "keep_groups",
         "labels",
         "limits",
-        "listener",
+        "listeners",
         "no_new_privs",
         "own_cwd",
         "path",
@@ -91,20 +91,23 @@ class Process:
         # Compiled before the root changes: the library must be the host's.
         profile = linux.get("seccomp")
         self.filter = seccomp.filter_of(profile) if profile else None
-        self.listener: Listener | None = None
+        self.listeners: list[Listener] = []
         self.scheduling = scheduling.Scheduling(process, linux)
         self.user = users.User(0, 0, [], None)
         self.own_cwd = self.keep_groups = False
         self.path = ""
 
-    def open(self, linux: OciLinux) -> None:
-        """Open, with the host's files, what confines the process: the directory of its labels, its supervisor."""
+    def open(self, linux: OciLinux, hooks: int = 0) -> None:
+        """Open, with the host's files, what confines the process: the directory of its labels, its supervisor.
+
+        ``hooks``: so many other programs run with its filter before it.
+        """
         self.labels.open()
         profile = linux.get("seccomp")
         if profile and seccomp.notifies(profile):
             from ketch.runtime.security.seccomp_listener import Listener
 
-            self.listener = Listener(profile)
+            self.listeners = [Listener(profile) for _ in range(hooks + 1)]
 
     def regain_capabilities(self, process: OciProcess) -> None:
         """Read the capabilities anew, in a user namespace that was just entered: its root can give all of them."""
@@ -138,6 +141,12 @@ class Process:
         """Whether the seccomp filter needs CAP_SYS_ADMIN to be installed."""
         return self.filter is not None and not self.no_new_privs
 
+    def announce(self, sync_fd: int, hook: int = -1) -> None:
+        """Tell the parent that the filter follows, if it has a supervisor asked: a hook's, or the program's own."""
+        if self.listeners:
+            self.listeners = [self.listeners[hook]]
+            self.listeners[0].announce(sync_fd)
+
     def execve(self, path: str, args: list[str], env: dict[str, str]) -> NoReturn:
         """Execute a program with this process's confinement.
 
@@ -148,7 +157,9 @@ class Process:
         if self.needs_admin:
             caps.raise_admin(self.caps)
         try:
-            self.filter.install_and_execve(path, args, env, self.listener.ready() if self.listener else None)
+            self.filter.install_and_execve(path, args, env, self.listeners[0].ready() if self.listeners else None)
+        except native.ListenerLost as e:
+            raise failure("seccomp", f"connect to the seccomp listener `{self.listeners[0].path}`", e) from e
         except native.FilterRefused as e:
             raise failure("seccomp", "install the seccomp filter", e) from e
 
@@ -196,8 +207,7 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
 def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:
     """execve; returns only by raising RuntimeFailure.  ``preserve_fds`` descriptors from 3 on stay open."""
     signals.reset()
-    if process.listener is not None:
-        process.listener.announce(sync_fd)
+    process.announce(sync_fd)
     for fd in range(3, 3 + preserve_fds):
         os.set_inheritable(fd, True)
     os.closerange(3 + preserve_fds, max(sync_fd, 3 + preserve_fds))

@@ -16,6 +16,7 @@ its description is in both messages.
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, signal  # type: ignore[import-not-found]
@@ -35,7 +36,7 @@ from ketch.runtime.rootfs import cgroup_mount, devices, docker_files, masks, mou
 from ketch.runtime.rootfs import root as rootfs
 from ketch.runtime.rootfs.anchors import Anchors
 from ketch.runtime.rootfs.planned import Planned
-from ketch.runtime.security import host_guard, seccomp, sysctl
+from ketch.runtime.security import host_guard, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class _Child:
         if "process" in document:
             secrets.add_environment(document)
         plan, linux = self._check(document), document.get("linux") or {}
-        self.process.open(linux)
+        self.process.open(linux, len(self.hooks.get("startContainer") or ()))
         self.shm_fd = _shared_memory_of(plan, document)
         passage("init.bundle-read")
         scheduling.set_affinity(frozenset())
@@ -251,10 +252,6 @@ class _Child:
         self.hooks = document.get("hooks") or {}
         self.process = finalize_process.Process(document["process"], linux)
         self.process.keep_groups = spec.keeps_groups(document.get("annotations") or {})
-        if self.hooks.get("startContainer") and seccomp.notifies(linux.get("seccomp") or {}):
-            raise RuntimeFailure(
-                "read config.json: startContainer hooks run with the filter, and nobody is asked for them", step="hooks"
-            )
         return plan
 
     def _enter_namespaces(self, plan: namespaces.Plan, document: OciConfig) -> None:
@@ -441,7 +438,8 @@ class _Child:
         """Run the last hooks (in the container, with the program's identity), then execute the program."""
         wanted = self.hooks.get("startContainer")
         if wanted:
-            becoming = hooks.Becoming(self.process.execve, self.process.env)
+            prepare = functools.partial(self.process.announce, self.sync_fd)
+            becoming = hooks.Becoming(self.process.execve, self.process.env, prepare)
             hooks.run(wanted, self.state, "startContainer", becoming)
         failpoint("init.go-received")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
