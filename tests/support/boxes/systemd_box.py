@@ -101,7 +101,7 @@ class SystemdBox:
     def command(self, *args: str) -> list[str]:
         """The command line that runs a program in the box, in a cgroup that is not one of a unit."""
         script = f'echo $$ > {self.cgroup}/visitors/cgroup.procs; exec "$@"'
-        return [need("sh"), "-c", script, "sh", need("nsenter"), "-t", str(self._first), "-a", "--", *args]
+        return [need("sh"), "-c", script, "sh", need("nsenter"), "-t", str(self._first), "-a", "-r", "--", *args]
 
     def systemctl(self, *args: str) -> str:
         """What systemctl says."""
