@@ -123,7 +123,8 @@ def test_what_masks_do_not_hide_is_refused_nevertheless(engine: Engine) -> None:
     # What has been mounted by the engine is not the container's to change either.
     for mount in ("--tmpfs", "/mnt"), ("-v", "/etc:/mnt:ro"):
         done = engine.client(*run, *mount, "busybox", "mount", "-o", "remount,rw,bind", "/mnt", check=False)
-        assert done.code == 1
+        assert done.code != 0
+        assert "ermission denied" in done.err
 
 
 def test_signals_and_traces_between_containers_and_the_host(engine: Engine) -> None:
