@@ -1,8 +1,9 @@
 """AppArmor profiles of containers: which one each gets, and the default one, which is loaded when it is needed.
 
 Only apparmor_parser compiles profiles, so without that program there is no default one, and containers are confined by
-AppArmor only if they name a profile that the machine's administrator has loaded.  What is loaded can go at any time (a
-package's upgrade unloads what it does not know), so each start looks.
+AppArmor only if they name a profile that the machine's administrator has loaded.  It is the same where ketchd itself
+runs in a container, as its environment says (``container``): the rules would be the host's.  What is loaded can go at
+any time (a package's upgrade unloads what it does not know), so each start looks.
 """
 
 from __future__ import annotations
@@ -34,21 +35,24 @@ class AppArmorProfiles:
     def __init__(self) -> None:
         self.enabled = apparmor.enabled()
         self._manageable = self.enabled and apparmor.manageable()
+        self._contained = bool(os.environ.get("container"))  # noqa: SIM112 - so it is called
         self._compiler = programs.find(_COMPILER) or (_USUAL_PLACE if os.path.exists(_USUAL_PLACE) else None)
         self._loading = asyncio.Lock()
 
     @property
     def by_default(self) -> bool:
         """Whether containers that name no profile are confined by the default one."""
-        return self._manageable and self._compiler is not None
+        return self._manageable and self._compiler is not None and not self._contained
 
     @property
     def warnings(self) -> list[str]:
         """The reason why containers are unconfined although the kernel has AppArmor."""
         if not self.enabled or self.by_default:
             return []
-        lacking = "securityfs is not mounted" if not self._manageable else f"{_COMPILER} is not installed"
-        return [f"WARNING: AppArmor is enabled, but {lacking}: containers run without a default profile"]
+        why = "securityfs is not mounted" if not self._manageable else f"{_COMPILER} is not installed"
+        if self._contained:
+            why = "ketchd runs in a container"
+        return [f"WARNING: AppArmor is enabled, but {why}: containers run without a default profile"]
 
     def chosen(self, host: HostConfig) -> str:
         """The name of the profile that a container is to have; empty: none, for AppArmor confines nothing here.
@@ -96,17 +100,21 @@ class AppArmorProfiles:
         what = f"AppArmor enabled on system but the {policy.NAME} profile could not be loaded"
         if self._compiler is None:
             raise FailedPrecondition(f"{what}: {_COMPILER} is not installed", hint="install the package apparmor")
-        process = await asyncio.create_subprocess_exec(
-            self._compiler,
-            "--skip-cache",
-            "--replace",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd="/",
-            env=programs.environment(),
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._compiler,
+                "--skip-cache",
+                "--replace",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd="/",
+                env=programs.environment(),
+                start_new_session=True,
+            )
+        except OSError as e:
+            why = (e.strerror or str(e)).lower()
+            raise FailedPrecondition(f"{what}: run `{self._compiler}`: {why}") from e
         source = policy.default_profile(apparmor.own_profile()).encode()
         try:
             async with asyncio.timeout(_COMPILATION_S):

@@ -181,6 +181,7 @@ def test_names_of_profiles(tmp_path, monkeypatch) -> None:
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
     """Have files in place of the kernel's: whether AppArmor is on, and its profiles (None: no securityfs)."""
+    monkeypatch.delenv("container", raising=False)  # the tests themselves may run in one
 
     def have(on: bool, loaded: str | None, compiler: str = "/bin/false") -> AppArmorProfiles:
         (tmp_path / "enabled").write_text("Y\n" if on else "N\n")
@@ -213,16 +214,17 @@ def test_which_profile_a_container_gets(kernel) -> None:
         assert [chosen(found), chosen(found, privileged=True), chosen(found, "apparmor=x")] == ["", "", "x"]
 
 
-def test_the_reason_why_containers_are_unconfined(kernel) -> None:
+def test_the_reason_why_containers_are_unconfined(kernel, monkeypatch) -> None:
     assert [kernel(False, None).warnings, kernel(True, "").warnings] == [[], []]
-    for found, lacking in (
+    lacking = [
         (kernel(True, None), "securityfs is not mounted"),
         (kernel(True, "", compiler=""), "apparmor_parser is not installed"),
-    ):
-        assert found.warnings == [
-            f"WARNING: AppArmor is enabled, but {lacking}: containers run without a default profile"
-        ]
-        assert not found.by_default
+    ]
+    monkeypatch.setenv("container", "oci")
+    lacking.append((kernel(True, ""), "ketchd runs in a container"))
+    for found, why in lacking:
+        assert found.warnings == [f"WARNING: AppArmor is enabled, but {why}: containers run without a default profile"]
+        assert [found.by_default, chosen(found), chosen(found, "apparmor=x")] == [False, "", "x"]
 
 
 async def test_only_the_default_profile_is_loaded_and_only_if_it_is_absent(kernel, caplog) -> None:
@@ -233,5 +235,10 @@ async def test_only_the_default_profile_is_loaded_and_only_if_it_is_absent(kerne
         await absent.prepare("ketch-default")
     await absent.begin()  # no reason not to start
     assert "`/bin/false` failed with output: 1" in caplog.text
+    for path, why in (("/etc/passwd", "permission denied"), ("/nowhere/apparmor_parser", "no such file or directory")):
+        broken = kernel(True, "", compiler=path)
+        with pytest.raises(FailedPrecondition, match=f"could not be loaded: run `{path}`: {why}"):
+            await broken.prepare("ketch-default")
+        await broken.begin()
     with pytest.raises(FailedPrecondition, match="apparmor_parser is not installed"):
         await kernel(True, "", compiler="").prepare("ketch-default")
