@@ -37,7 +37,9 @@ def default(engine: Engine) -> str:
 @contextlib.contextmanager
 def running(engine: Engine, *flags: str) -> Iterator[None]:
     """A container ``box`` with an endless command that ends at SIGTERM, with 7."""
-    engine.client("run", "-d", "--name", "box", *flags, "busybox", "sh", "-c", "trap 'exit 7' TERM; sleep 9999 & wait")
+    program = "trap 'exit 7' TERM; echo ready; sleep 9999 & wait"
+    engine.client("run", "-d", "--name", "box", *flags, "busybox", "sh", "-c", program)
+    until(lambda: engine.client("logs", "box").out, "the container's program has begun")
     yield
     engine.client("rm", "-f", "box")
 
