@@ -30,7 +30,8 @@ _HOST_NAMESPACE = "/proc/self/ns/net"
 def move(devices: dict[str, OciNetDevice], pid: int) -> None:
     """Move the devices into the network namespace of process ``pid``, and bring them up; all of them or none.
 
-    RuntimeFailure names the one that there is not, or whose name is taken.
+    RuntimeFailure names the one that there is not, or whose name is taken: before the first is moved.  When a move
+    fails, those before it are the host's again, with their addresses, and up if they were.
     """
     with ExitStack() as stack, ExitStack() as undo:
         theirs_fd, ours_fd = _open(stack, f"/proc/{pid}/ns/net"), _open(stack, _HOST_NAMESPACE)
@@ -39,19 +40,32 @@ def move(devices: dict[str, OciNetDevice], pid: int) -> None:
         with client.entered(theirs_fd):
             inside = client.Netlink()
         stack.callback(inside.close)
-        for name, wanted in devices.items():
-            new_name = (wanted or {}).get("name") or name
-            link = _check(outside, inside, name, new_name)
-            kept = _lasting_addresses(outside, link.index)
+        for device in _check(devices, outside, inside):
             try:
-                outside.run([_to_namespace(link.index, new_name, theirs_fd)])
-                index = links.get_link(inside, new_name).index
-                undo.callback(_give_back, inside, _to_namespace(index, name, ours_fd))
-                inside.run([addresses.add_address(index, address) for address in kept])
+                outside.run([_to_namespace(device.index, device.new_name, theirs_fd)])
+                undo.callback(_give_back, device, ours_fd, inside, outside)
+                index = links.get_link(inside, device.new_name).index
+                inside.run([addresses.add_address(index, address) for address in device.addresses])
                 inside.run([links.set_up(index=index)])
             except OSError as e:
-                raise failure("network", f"move network device `{name}` as `{new_name}`", e) from e
+                raise failure("network", f"move network device `{device.name}` as `{device.new_name}`", e) from e
         undo.pop_all()
+
+
+class _Device:
+    """A device of the host as it is: to be moved, and perhaps to be given back."""
+
+    __slots__ = ("addresses", "index", "name", "new_name", "up")
+
+    def __init__(self, rtnl: Netlink, name: str, new_name: str) -> None:
+        link = links.find_link(rtnl, name)
+        if link is None:
+            raise RuntimeFailure(f"move network device `{name}`: there is none of that name", step="network")
+        self.name = name
+        self.new_name = new_name
+        self.index = link.index
+        self.up = link.up
+        self.addresses = _lasting_addresses(rtnl, link.index)
 
 
 def _open(stack: ExitStack, path: str) -> int:
@@ -60,17 +74,18 @@ def _open(stack: ExitStack, path: str) -> int:
     return fd
 
 
-def _check(outside: Netlink, inside: Netlink, name: str, new_name: str) -> links.NetworkLink:
-    """The device to be moved; a move that cannot be is refused."""
-    link = links.find_link(outside, name)
-    if link is None:
-        raise RuntimeFailure(f"move network device `{name}`: there is none of that name", step="network")
-    if "%" in new_name:  # to the kernel it is a pattern
-        raise RuntimeFailure(f"move network device `{name}`: `{new_name}` is no name", step="network")
-    if links.find_link(inside, new_name) is not None:
-        text = f"move network device `{name}`: the container has a device `{new_name}` already"
-        raise RuntimeFailure(text, step="network")
-    return link
+def _check(devices: dict[str, OciNetDevice], outside: Netlink, inside: Netlink) -> list[_Device]:
+    """The devices to be moved; a move that cannot be is refused."""
+    found: list[_Device] = []
+    for name, wanted in devices.items():
+        new_name = (wanted or {}).get("name") or name
+        if "%" in new_name:  # to the kernel it is a pattern
+            raise RuntimeFailure(f"move network device `{name}`: `{new_name}` is no name", step="network")
+        if new_name in (device.new_name for device in found) or links.find_link(inside, new_name) is not None:
+            text = f"move network device `{name}`: the container has a device `{new_name}` already"
+            raise RuntimeFailure(text, step="network")
+        found.append(_Device(outside, name, new_name))
+    return found
 
 
 def _lasting_addresses(rtnl: Netlink, index: int) -> list[Interface]:
@@ -96,6 +111,10 @@ def _to_namespace(index: int, name: str, netns_fd: int) -> messages.NetlinkReque
     return messages.NetlinkRequest(links.RTM_NEWLINK, 0, body, f"move link `{name}`")
 
 
-def _give_back(inside: Netlink, request: messages.NetlinkRequest) -> None:
+def _give_back(device: _Device, netns_fd: int, inside: Netlink, outside: Netlink) -> None:
     with suppress(OSError):  # the error that led here is the one to tell
-        inside.run([request])
+        inside.run([_to_namespace(links.get_link(inside, device.new_name).index, device.name, netns_fd)])
+        index = links.get_link(outside, device.name).index
+        outside.run([addresses.add_address(index, address) for address in device.addresses])
+        if device.up:
+            outside.run([links.set_up(index=index)])

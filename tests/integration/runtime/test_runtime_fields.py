@@ -133,6 +133,7 @@ def device() -> Iterator[str]:
     ip("link", "add", name, "mtu", "1400", "type", "veth", "peer", "name", "kt-stays")
     ip("address", "add", "10.98.0.7/24", "dev", name)
     ip("address", "add", "fd00:98::7/64", "dev", name, "nodad")
+    ip("link", "set", name, "up")
     yield name
     subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
 
@@ -145,11 +146,18 @@ def test_a_network_device_becomes_the_containers(runtime: Runtime, device: str) 
     taken = {"linux.netDevices": {device: {"name": "lo"}}}
     runtime.configure(["true"], taken)
     assert "the container has a device `lo` already" in runtime("create", "moved", code=1).stderr
-    runtime.configure(["true"], {"linux.netDevices": {device: {"name": "first"}, "kt-none": {}}})
-    assert "move network device `kt-none`: there is none" in runtime("create", "moved", code=1).stderr
-    ip("link", "show", device)
-    ip("address", "replace", "10.98.0.7/24", "dev", device)  # back with its name; the kernel has taken its addresses
-    ip("address", "replace", "fd00:98::7/64", "dev", device, "nodad")
+    for others, message in (
+        ({"kt-none": {}}, "move network device `kt-none`: there is none"),
+        ({"lo": {"name": "first"}}, "move network device `lo`: the container has a device `first` already"),
+        ({"lo": {"name": "second"}}, "move network device `lo` as `second`: "),  # the kernel refuses: after the first
+    ):
+        runtime.configure(["true"], {"linux.netDevices": {device: {"name": "first"}, **others}})
+        assert message in runtime("create", "moved", code=1).stderr
+        shown = subprocess.run(
+            ["ip", "address", "show", "dev", device], capture_output=True, text=True, check=True
+        ).stdout
+        for word in ("mtu 1400", "10.98.0.7/24", "fd00:98::7/64", ",UP"):
+            assert word in shown, (message, shown)
     runtime.configure(
         ["sh", "-c", "ip address show dev eth7; ip link show"], {"linux.netDevices": {device: {"name": "eth7"}}}
     )
