@@ -73,6 +73,25 @@ exec runc "$@"
 """
 
 
+def test_a_runtime_that_does_not_delete(own_engine, runc, tmp_path):
+    """What is left of a killed monitor's container is ended all the same, and its runtime is asked again."""
+    engine, broken = own_engine, tmp_path / "broken"
+    broken.write_text('#!/bin/sh\ncase " $* " in *" delete "*) exit 1; esac\nexec runc "$@"\n')
+    broken.chmod(0o755)
+    engine.start()
+    engine.add_busybox()
+    engine.ketch("run", "-d", "--name", "box", "--runtime", str(broken), "busybox", "sleep", "1000")
+    found = engine.inspect("box")
+    with open(f"{engine.exec_root}/run/{found['Id']}/monitor.pid", encoding="ascii") as f:
+        os.kill(int(f.read()), signal.SIGKILL)
+    until(lambda: engine.inspect("box")["State"]["Status"] == "exited", "its end is known")
+    assert not os.path.exists(f"/proc/{found['State']['Pid']}/exe")
+    assert len(kept(engine)) == 1
+    broken.write_text('#!/bin/sh\nexec runc "$@"\n')
+    engine.ketch("rm", "box")
+    assert kept(engine) == []
+
+
 def test_starts_that_are_interrupted(own_engine, runc, tmp_path):
     """Nothing is left of a start that was killed while the runtime was at work."""
     own_engine.start()

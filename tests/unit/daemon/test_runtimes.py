@@ -100,6 +100,8 @@ WRONG = [
     ({"runtimes": {"x": {"runtimeType": "io.containerd.runsc.v1"}}}, "is a shim of containerd's"),
     ({"runtimes": {"x": {"runtimeType": SHIM, "options": {"SystemdCgroup": True}}}}, "runtime x: .*SystemdCgroup"),
     ({"runtimes": {"x": {"runtimeType": SHIM, "options": {"Root": "a"}}}}, "not an absolute path"),
+    ({"runtimes": {"x": {"path": "./crun"}}}, "runtime x: `./crun` is neither an absolute path nor a name in PATH"),
+    ({"runtimes": {"x": {"runtimeType": SHIM, "options": {"BinaryName": "b/crun"}}}}, "runtime x: `b/crun` is neither"),
     ({"runtimes": {"x": {"path": "/a", "bogus": 1}}}, "runtime x: .*bogus"),
     ({"runtimes": {"x": "/a"}}, "runtime x: "),
     ({"runtimes": {"ketch": {"path": "/a"}}}, "runtime name 'ketch' is reserved"),

@@ -111,6 +111,19 @@ def test_a_program_that_is_not_there(tmp_path):
             call()
 
 
+def test_the_current_directory_is_not_searched(runtime, tmp_path, monkeypatch):
+    """A name that PATH lacks stays a name: a file that is called so, wherever the daemon stands, is not run."""
+    runtime()
+    monkeypatch.chdir(tmp_path)
+    one = program.ForeignProgram({"command": ["runtime"], "root": str(tmp_path / "state")})
+    for call in (lambda: one.start("box"), lambda: one.create("/b", "/p", "", "box")):
+        with pytest.raises(ProgramNotFound, match='exec: "runtime": executable file not found in [$]PATH$'):
+            call()
+    remains.record(str(tmp_path), {"command": one.command, "root": one.root})
+    remains.delete(str(tmp_path), "box")
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_that_does_not_end(runtime, monkeypatch):
     monkeypatch.setattr(program, "_CALL_S", 0.3)
     with pytest.raises(RuntimeFailure, match="did not end within"):

@@ -99,7 +99,7 @@ def _program(name: str, entry: _Runtime) -> RuntimeProgram:
             raise InvalidArgument(f"runtime {name}: cannot configure both path and runtimeType for the same runtime")
         if entry.options is not None:
             raise InvalidArgument(f"runtime {name}: options cannot be used with a path runtime")
-        return RuntimeProgram(entry.path, tuple(entry.runtime_args))
+        return RuntimeProgram(_checked(name, entry.path), tuple(entry.runtime_args))
     if entry.runtime_args:
         raise InvalidArgument(f"runtime {name}: args cannot be used with a runtimeType runtime")
     if entry.runtime_type not in _SHIMS:
@@ -110,4 +110,10 @@ def _program(name: str, entry: _Runtime) -> RuntimeProgram:
     options = entry.options or _Options()
     if options.root and not os.path.isabs(options.root):
         raise InvalidArgument(f"runtime {name}: Root `{options.root}` is not an absolute path")
-    return RuntimeProgram(options.binary_name, root=options.root)
+    return RuntimeProgram(_checked(name, options.binary_name), root=options.root)
+
+
+def _checked(name: str, path: str) -> str:
+    if "/" in path and not os.path.isabs(path):
+        raise InvalidArgument(f"runtime {name}: `{path}` is neither an absolute path nor a name in PATH")
+    return path

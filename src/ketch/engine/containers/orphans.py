@@ -48,8 +48,8 @@ class Orphans(Struct, frozen=True, eq=False):
         Processes that left their parent or their session are found all the same.  A failure is logged: the end of
         the container must be told in any case, and the next start looks again.
         """
+        self._delete_from_runtime(container.id)
         try:
-            remains.delete(self.paths.run_dir(container.id), container.id)
             cgroup = self.cgroups.of(container)
             if exists(cgroup.describe()):
                 cgroup.kill()
@@ -57,7 +57,7 @@ class Orphans(Struct, frozen=True, eq=False):
             for name in (messages.PID_FILE, messages.CONTROL_SOCKET):  # a monitor that ends by itself takes them away
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(self.paths.run_dir(container.id), name))
-        except (KetchError, OSError, ValueError) as e:
+        except (KetchError, OSError) as e:
             log.error("end what is left of container %s: %s", container.id[:12], e)
 
     async def abandon(self, container: Container, monitor: MonitorClient) -> None:
@@ -75,7 +75,8 @@ class Orphans(Struct, frozen=True, eq=False):
 
     async def clear_for_removal(self, container: Container) -> None:
         """Clear the orphans of a container that is to be removed (KetchError: a process of it lives)."""
-        if exists(self.cgroups.of(container).describe()):
+        run_dir = self.paths.run_dir(container.id)
+        if exists(self.cgroups.of(container).describe()) or remains.find(run_dir) is not None:
             await asyncio.to_thread(self.clear, container)
         if left := self.direct.alive(container):
             raise KetchError(
@@ -108,15 +109,27 @@ class Orphans(Struct, frozen=True, eq=False):
 
         False, with a line in the log, when something of it stays: its directory must stay then, too.
         """
+        deleted = self._delete_from_runtime(container_id)
         try:
-            remains.delete(self.paths.run_dir(container_id), container_id)
             cgroup = self.cgroups.without_record(container_id)
             if exists(cgroup.describe()):
                 log.info("remove the cgroup of container %s, which is no more", container_id[:12])
                 cgroup.kill()
                 cgroup.remove()
-        except (KetchError, OSError, ValueError) as e:
+        except (KetchError, OSError) as e:
             log.error("remove the cgroup of container %s: %s", container_id[:12], e)
+            return False
+        return deleted
+
+    def _delete_from_runtime(self, container_id: str) -> bool:
+        """Have another runtime that has the container delete it; a failure is logged, its cgroup is ended all the same.
+
+        The record stays then, so that it is tried again.
+        """
+        try:
+            remains.delete(self.paths.run_dir(container_id), container_id)
+        except (KetchError, OSError, ValueError) as e:
+            log.error("delete container %s from its runtime: %s", container_id[:12], e)
             return False
         return True
 

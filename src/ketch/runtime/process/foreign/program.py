@@ -102,18 +102,25 @@ class ForeignProgram:
             log = ["--root", self.root, "--log", f"/proc/self/fd/{_LOG}", "--log-format", "json"]
             command = [*self.command, *log, *words]
             files = [(log_fd, _LOG), *([(input_fd, _INPUT)] if stdin is not None else [])]
-            try:
-                status = _run(command, files, own_streams, limit_s)
-                text = "" if status == 0 else _last_error(log_fd) or self._silent(_ended(status))
-            except TimeoutError:  # one of OSError's
-                text = f"`{self.command[0]}` did not end within {limit_s:.0f} s"
-            except OSError as e:
-                text = self._silent(f"fork/exec {self.command[0]}: {reason(e)}")
-            if text:
+            if text := self._outcome(command, files, log_fd, own_streams, limit_s):
                 raise _failure(f"{prefix}OCI runtime {words[0]} failed: {text}", words[0])
         finally:
             os.close(log_fd)
             os.close(input_fd)
+
+    def _outcome(
+        self, command: list[str], files: list[tuple[int, int]], log_fd: int, own_streams: bool, limit_s: float
+    ) -> str:
+        """Run a command; returns why it failed, or an empty text."""
+        if not os.path.isabs(command[0]):  # PATH has none; what lies in the current directory is not run
+            return self._silent(f'exec: "{command[0]}": executable file not found in $PATH')
+        try:
+            status = _run(command, files, own_streams, limit_s)
+        except TimeoutError:  # one of OSError's
+            return f"`{command[0]}` did not end within {limit_s:.0f} s"
+        except OSError as e:
+            return self._silent(f"fork/exec {command[0]}: {reason(e)}")
+        return "" if status == 0 else _last_error(log_fd) or self._silent(_ended(status))
 
     def _silent(self, how: str) -> str:
         return f"unable to retrieve OCI runtime error ({self.command[0]} has logged none): {how}"

@@ -47,7 +47,7 @@ def delete(run_dir: str, container_id: str) -> None:
     program = find(run_dir)
     if program is None:
         return
-    if os.access(program.command[0], os.X_OK):
+    if os.path.isabs(program.command[0]) and os.access(program.command[0], os.X_OK):
         program.delete(container_id)
     else:
         trees.remove_path(os.path.join(program.root, container_id))
