@@ -47,6 +47,7 @@ DIFFERENT = [
     r"made/json 1\.(24|43)\.Container(Config.*)? .*",  # of the container that made it only its configuration is kept
     r"info\.(Containerd|CDISpecDirs\[\]|KernelMemoryTCP).* absent (dict|str|bool)",  # there is none
     r"info\.Runtimes\.(ketch|io\.containerd\.runc\.v2|runc\.status).*",  # ours, and what dockerd knows of others
+    r"info\.Runtimes\.(crun|runsc|youki)(\.path)? (dict|str) absent",  # of the machine, without being named
     r"stats\.blkio_stats\.\w+\[\].*",  # what was read and written until now
     r"stats\.(memory_stats|pids_stats|networks).*",  # as the controllers of the machine have them
     r"network(s\.back)?\.IPAM\.Config\[\]\.Gateway str absent",  # always known
