@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
-from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,10 +228,13 @@ def test_a_user_namespace_is_joined(mapped: Box, other: str) -> None:
 
 def test_where_setgroups_is_denied_a_container_has_no_groups(box: Box) -> None:
     """As in the user namespaces that people make without any right."""
-    holder = subprocess.Popen(["unshare", "--user", "--map-root-user", "sleep", "60"])
+    program = "from ketch.linux import ns; ns.unshare_user(); print(flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         place = Path(f"/proc/{holder.pid}")
-        until(lambda: (place / "uid_map").read_text().split() == ["0", "0", "1"], "a mapped user namespace")
+        assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+        for name, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+            (place / name).write_text(text)
         entries = [{"type": kind} for kind in defaults.NAMESPACES]
         entries.append({"type": "user", "path": f"{place}/ns/user"})
         changes: dict[str, Any] = {
@@ -244,8 +247,7 @@ def test_where_setgroups_is_denied_a_container_has_no_groups(box: Box) -> None:
         refused = box.run(["true"], {**changes, "process.user": {"uid": 0, "gid": 0, "additionalGids": [1]}})
         assert "the user namespace denies setgroups" in refused.failed["message"]
     finally:
-        holder.kill()
-        holder.wait()
+        holder.communicate(b"\n")
 
 
 @pytest.mark.parametrize(("settings", "kept"), [({}, "1234"), (_SETTINGS, "65534")])

@@ -127,8 +127,12 @@ def open_inside(mount: Planned, anchors: Anchors) -> None:
     mount.directory = S_ISDIR(os.fstat(mount.tree_fd).st_mode)
     if mount.map_fd >= 0:
         recursive = mount.options.idmap == "ridmap"
-        m.mount_setattr(mount.tree_fd, set_=m.MOUNT_ATTR_IDMAP, userns_fd=mount.map_fd, recursive=recursive)
-        os.close(mount.map_fd)
+        try:
+            m.mount_setattr(mount.tree_fd, set_=m.MOUNT_ATTR_IDMAP, userns_fd=mount.map_fd, recursive=recursive)
+        except OSError as e:
+            raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
+        finally:
+            os.close(mount.map_fd)
     _set_attributes(mount)
 
 
