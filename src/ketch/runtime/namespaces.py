@@ -122,9 +122,9 @@ def enter_with_user(plan: Plan, user_fd: int, *, keep_groups: bool) -> None:
     The pid namespace is that of the next child; a new time namespace has been made before (`clocks`).  The
     calling process is in its cgroup already.
     """
-    _join_others(plan)
-    if "pid" in plan.join:
+    if "pid" in plan.join:  # first, while its path is the host's
         enter_pid(plan.join["pid"])
+    _join_others(plan)
     enter_user(user_fd, keep_groups=keep_groups)
     _make(plan.new & ~(ns.CLONE_NEWUSER | ns.CLONE_NEWTIME))
 

@@ -8,7 +8,9 @@ the two maps, for owners that are written on the host's side.
 from __future__ import annotations
 
 import os
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
+from ketch.contexts import ExitStack
 from ketch.errors import RuntimeFailure
 from ketch.linux import ns
 from ketch.runtime.failure import failure
@@ -156,18 +158,22 @@ class _Passing:
         self._pid = self._done_w = -1
 
     def __enter__(self) -> str:
-        ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
-        done_r, self._done_w = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._child(ready_w, done_r)
-        os.close(ready_w)
-        os.close(done_r)
-        try:
+        with ExitStack() as pipes:
+            ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
+            pipes.callback(os.close, ready_r)
+            with ExitStack() as others:
+                others.callback(os.close, ready_w)
+                done_r, self._done_w = os.pipe2(os.O_CLOEXEC)
+                others.callback(os.close, done_r)
+                try:
+                    self._pid = os.fork()
+                except OSError:
+                    os.close(self._done_w)
+                    raise
+                if self._pid == 0:
+                    self._child(ready_w, done_r)
             # Its name in the /proc that is mounted here, whatever pid namespace it was born into.
             told = os.read(ready_r, 32).decode()
-        finally:
-            os.close(ready_r)
         if not told.isdigit():
             self.__exit__()
             number = -int(told or "-1")
@@ -176,6 +182,8 @@ class _Passing:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._done_w)
+        # It would see that, unless the child of another thread has a copy, and waits for ours to end in the same way.
+        os.kill(self._pid, SIGKILL)
         os.waitpid(self._pid, 0)
 
     def _child(self, ready_w: int, done_r: int) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,3 +91,35 @@ def test_the_roots_own_propagation(runtime: Runtime, propagation: str) -> None:
         "rshared": {"shared"},
         "unbindable": {"unbindable"},
     }.get(propagation, set())
+
+
+_WATCH = """
+import select, subprocess, sys
+with open("/proc/self/mountinfo") as mounts:
+    mounts.read()
+    changed = select.poll()
+    changed.register(mounts, select.POLLPRI | select.POLLERR)
+    changed.poll(0)
+    subprocess.run(sys.argv[1:], check=True)
+    print(bool(changed.poll(0)))
+"""
+
+
+def test_nothing_is_seen_on_the_host_for_a_moment(runtime: Runtime, tmp_path: Path) -> None:
+    """Parts of images and secrets of builds are mounted in passing, also where all mounts are shared with the host."""
+    for name in ("a/part", "b"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a/part/file").write_text("of the image\n")
+    (tmp_path / "secret").write_text("a secret\n")
+    options = [f"lowerdir={tmp_path}/a:{tmp_path}/b", "X-mount.subdir=part"]
+    numbers = ["mode=400", "uid=0", "gid=0"]
+    mounts = [
+        *runtime.document["mounts"],
+        {"destination": "/part", "type": "overlay", "source": "overlay", "options": options},
+        {"destination": "/secret", "type": "ketch.secret", "source": f"{tmp_path}/secret", "options": numbers},
+    ]
+    runtime.configure(["cat", "/part/file", "/secret"], {"mounts": mounts, "linux.rootfsPropagation": "shared"})
+    command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "run", "one"]
+    shared = ["unshare", "--mount", "--propagation", "shared", sys.executable, "-c", _WATCH, *command]
+    done = subprocess.run(shared, cwd=runtime.bundle, capture_output=True, text=True, timeout=patient(30), check=False)
+    assert (done.stdout, done.stderr) == ("of the image\na secret\nFalse\n", "")

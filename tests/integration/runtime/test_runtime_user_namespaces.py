@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.rootfs import overlay
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 
 _FIRST, _SIZE = 300_000, 65_536
 _MAP = [{"containerID": 0, "hostID": _FIRST, "size": _SIZE}]
+_JOINED = (("mount", "mnt"), ("pid", "pid"))
 _MIGHTY = {
     **{f"process.capabilities.{kind}": list(defaults.ALL_CAPS) for kind in ("bounding", "effective", "permitted")},
     "linux.seccomp": None,
@@ -307,3 +310,62 @@ def test_many_mapped_layers_on_kernels_without_the_new_overlay_api(
     result = run(mapped, "ls / | grep -c ^f; echo kept > /file; stat -c %u:%g /f0 /file; rm /f1")
     assert result.out.split() == ["60", "0:0", "0:0"], result
     assert sorted(path.name for path in mapped.directory.glob("c*/upper/f*")) == ["f1", "file"]
+
+
+def test_hooks_before_the_root_have_the_hosts_proc_and_the_callers_umask(tmp_path: Path, rootfs: Path) -> None:
+    """Also where the bundle is closed to the container's root, and its root covers another directory."""
+    tmp_path.chmod(0o700)
+    runtime = Runtime(tmp_path, rootfs)
+    script = "test $(umask) = 0022 && test -e /proc/self/status"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script]}
+    runtime.configure(["echo", "ran"], {**_SETTINGS, "hooks": {"createContainer": [hook]}})
+    assert runtime("run", "one", umask=0o022).stdout == "ran\n"
+    runtime.box.close()
+
+
+def test_a_user_namespace_that_the_program_made_is_not_entered(tmp_path: Path, rootfs: Path) -> None:
+    runtime = Runtime(tmp_path, rootfs)
+    runtime.configure(["unshare", "-U", "sleep", "100"], _MIGHTY)
+    runtime.create_detached("one", tmp_path / "out")
+    try:
+        pid = runtime.state("one")["pid"]
+        runtime("start", "one")
+        own = os.readlink("/proc/self/ns/user")
+        until(lambda: os.readlink(f"/proc/{pid}/ns/user") != own, "a user namespace of the program's")
+        assert runtime("exec", "one", "readlink", "/proc/self/ns/user").stdout.strip() == own
+    finally:
+        runtime("delete", "--force", "one")
+    runtime.box.close()
+
+
+def test_the_path_of_a_pid_namespace_is_the_hosts(tmp_path: Path, rootfs: Path) -> None:
+    """Also if a mount namespace is joined, in which there is no such path."""
+    runtime = Runtime(tmp_path, rootfs)
+    command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", "echo; exec sleep 60"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"\n"
+    child = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().strip()
+    try:
+        entries = [{"type": "user"}, *({"type": kind, "path": f"/proc/{child}/ns/{file}"} for kind, file in _JOINED)]
+        bare: dict[str, Any] = dict.fromkeys(("mounts", "linux.maskedPaths", "linux.readonlyPaths"), [])
+        bare |= {"root.readonly": False, "hostname": None, "linux.namespaces": entries}
+        bare |= dict.fromkeys(("linux.uidMappings", "linux.gidMappings"), [{"containerID": 0, "hostID": 0, "size": 1}])
+        runtime.configure(["echo", "ran"], bare)
+        assert runtime("run", "one").stdout == "ran\n"
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        holder.communicate()
+    runtime.box.close()
+
+
+def test_many_threads_make_user_namespaces_at_once() -> None:
+    """Each has a child that waits, and another thread's child may hold what would end the waiting."""
+    program = f"""
+from concurrent.futures import ThreadPoolExecutor
+import os
+from ketch.runtime import user_namespaces
+with ThreadPoolExecutor(8) as pool:
+    for fd in pool.map(lambda _: user_namespaces.make({_MAP}, {_MAP}), range(200)):
+        os.close(fd)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=patient(30))

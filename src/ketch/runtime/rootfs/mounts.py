@@ -22,6 +22,7 @@ from ketch.runtime.rootfs import planned as sources
 from ketch.runtime.rootfs.mount_options import MountOptions, is_superblock_flag
 from ketch.runtime.rootfs.overlay import open_overlay
 from ketch.runtime.rootfs.planned import BundlePlaces, Planned
+from ketch.runtime.rootfs.root import make_private_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def _attached(mount: Planned) -> Iterator[None]:
     Before Linux 6.15 the kernel copies a part of a tree only where that is mounted.
     """
     try:
+        make_private_below(_PASSING)  # else it would be seen wherever that is shared with
         place_fd = os.open(_PASSING, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             m.move_mount(mount.tree_fd, place_fd)

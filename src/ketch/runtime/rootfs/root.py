@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
-_OPEN_TO_ALL = "/proc"
+_OPEN_TO_ALL = ("/mnt", "/srv", "/media", "/proc")  # the last one every host has
 
 
 def isolate(propagation: str | None) -> None:
@@ -58,11 +58,11 @@ def attach(fds: list[int], path: str, bundle: str) -> str:
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
     this namespace, and nothing of either is needed any more.  Where the root of a user namespace can come to neither,
-    it covers a directory that is open to all.
+    it covers a directory that is open to all, and that hooks do not need.
     """
     mount_point = path if os.path.isdir(path) else bundle
     if not os.access(mount_point, os.R_OK | os.X_OK):
-        mount_point = _OPEN_TO_ALL
+        mount_point = next(place for place in _OPEN_TO_ALL if os.access(place, os.R_OK | os.X_OK))
     try:
         attach_trees(fds, mount_point)
     finally:
@@ -77,7 +77,7 @@ def attach_trees(fds: list[int], mount_point: str) -> None:
     None of them is shared afterwards, nor is what it is attached to: pivot_root(2) refuses that.
     """
     try:
-        _make_private_below(mount_point)
+        make_private_below(mount_point)
         for fd in fds:
             target_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -199,7 +199,7 @@ def _open_bind(source: str, options: list[str], user: OpenUserNamespace | None =
     return fd
 
 
-def _make_private_below(mount_point: str) -> None:
+def make_private_below(mount_point: str) -> None:
     """Make the mount that holds ``mount_point`` private, if it is shared: pivot_root refuses a shared parent (EINVAL).
 
     Only a mount's own root can be changed, so the way goes upwards until one is found.

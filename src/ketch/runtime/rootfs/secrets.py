@@ -19,6 +19,7 @@ from ketch.runtime import documents, user_namespaces
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs.mount_options import MountOptions
+from ketch.runtime.rootfs.root import make_private_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _file(mount: Planned, bundle: str, user: OpenUserNamespace | None) -> int:
     tree_fd = _file_system()
     try:
         _write(tree_fd, secret, user)
+        make_private_below(bundle)
         bundle_fd = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             m.move_mount(tree_fd, bundle_fd)

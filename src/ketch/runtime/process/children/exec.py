@@ -92,7 +92,8 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         own_root = not document or plan.is_new("mount")
         if tty and not own_root:
             master_fd, slave_fd = _open_pair_of_host()
-        _enter(container, prepared, process, [*_NAMESPACES, *((_TIME,) if plan.has("time") else ())])
+        kinds = [*_NAMESPACES, *((_TIME,) if plan.has("time") else ())]
+        _enter(container, prepared, process, kinds, with_user=not document or plan.has("user"))
         if not own_root:
             root.change(os.path.join(container.bundle, document["root"]["path"]))
         os.umask(0)
@@ -148,9 +149,16 @@ class _Affinity:
 
 
 def _enter(
-    container: Target, prepared: finalize_process.Process, process: OciProcess, kinds: list[tuple[int, str]]
+    container: Target,
+    prepared: finalize_process.Process,
+    process: OciProcess,
+    kinds: list[tuple[int, str]],
+    *,
+    with_user: bool,
 ) -> None:
     """Join the container's cgroup, then its namespaces, the user namespace last.
+
+    ``with_user``: the container has one by its configuration; one that its program has made for itself is not joined.
 
     Not through a pidfd in one step: this process is in the container's pid namespace already, where
     the parent's number of its first process means nothing; the host's /proc knows it.
@@ -161,7 +169,8 @@ def _enter(
     try:
         for flag, name in kinds:
             fds.append((flag, os.open(f"/proc/{container.init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
-        user = user_namespaces.of_process(container.init_pid)
+        if with_user:
+            user = user_namespaces.of_process(container.init_pid)
         affinity.begin()
         if container.cgroups:
             _join_cgroup(container.init_pid, container.cgroups)

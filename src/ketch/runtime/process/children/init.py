@@ -261,6 +261,7 @@ class _Child:
             clocks.enter()
         self._open_own_network(plan)
         self._make_cgroup(document)
+        self._give_cgroup(plan, document, None)
         namespaces.unshare_cgroup(plan)
         _set_oom_score(document["process"].get("oomScoreAdj"))
 
@@ -276,12 +277,14 @@ class _Child:
         """Do what needs the host's rights, and go on as the first process in the user namespace."""
         parts = None
         self._make_cgroup(document)
+        self._give_cgroup(plan, document, user)
         _set_oom_score(document["process"].get("oomScoreAdj"))
         if plan.is_new("mount"):
             crossing.leave_host_mounts()
-            os.umask(0)
+            mask = os.umask(0)
             parts = self._open_parts(document, mounts_of_root, user)
             parts.leave(self.bundle)
+            os.umask(mask)  # which hooks have as well
         if plan.is_new("time"):
             clocks.make((document.get("linux") or {}).get("timeOffsets") or {})
         if (document.get("linux") or {}).get("sysctl"):
