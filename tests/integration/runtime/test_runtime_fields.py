@@ -11,6 +11,7 @@ import pytest
 
 from ketch.runtime.cgroups import files
 from tests.support.boxes import runtime_box
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,9 @@ def test_a_process_runs_as_its_fields_say(runtime: Runtime, tmp_path: Path) -> N
     expected = ["policy 3 nice 5", "best-effort: prio 6", "i686", "bind=static:0", "offset monotonic 3 500"]
     expected += ["offset boottime 604800 0", "up 1", f"Cpus_allowed_list:\t{everywhere}"]
     assert exec_ == expected
-    assert (tmp_path / "out").read_text().splitlines() == expected
+    out = tmp_path / "out"
+    until(lambda: "Cpus_allowed_list" in out.read_text(), "the first process has said what it sees")
+    assert out.read_text().splitlines() == expected
     final = tmp_path / "process.json"
     one = {"args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/", "env": ["PATH=/bin"]}
     final.write_text(json.dumps({**one, "execCPUAffinity": {"initial": "0", "final": "0"}}))
