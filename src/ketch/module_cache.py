@@ -55,9 +55,15 @@ class ModuleCache:
                     _run(entry)
 
     def _read(self) -> "list[Entry]":
-        """Read the entries; none when the file cannot be read, which a crash of the machine may have cut short."""
+        """Read the entries; none when the file cannot be read, which a crash of the machine may have cut short.
+
+        It is code: one that others than root and this process's user can write to is not run.
+        """
         try:
             with open(self._path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+                    return []
                 content = file.readall()
             if content.startswith(_HEADER):
                 return marshal.loads(memoryview(content)[len(_HEADER) :])  # type: ignore[no-any-return]
@@ -66,7 +72,16 @@ class ModuleCache:
         return []
 
     def save(self, before: "Collection[str]" = ()) -> None:
-        """Write the file anew if modules have been imported, but those of ``before``, that are not in it."""
+        """Write the file anew if modules have been imported, but those of ``before``, that are not in it.
+
+        It is bytecode: where it cannot be written (a read-only file system, a module that is gone) nothing is lost.
+        """
+        try:
+            self._save(before)
+        except OSError:
+            return
+
+    def _save(self, before: "Collection[str]") -> None:
         known = {entry[0] for entry in self._entries}.union(before, self._others)
         # An import moves its module to the end when it is complete.
         new = [entry for name, module in sys.modules.items() if name not in known and (entry := _entry(name, module))]
@@ -74,12 +89,15 @@ class ModuleCache:
         if not new or sys.dont_write_bytecode:
             return
         temporary = f"{self._path}.{os.getpid()}"
+        # Whatever the umask is, nobody else may write to it.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            with open(temporary, "xb", buffering=0) as file:
+            with open(fd, "wb") as file:
                 file.write(_HEADER + marshal.dumps([*self._entries, *new]))
             os.replace(temporary, self._path)
-        except OSError:
-            return  # a read-only file system, another's files: it is bytecode
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def of_command(name: str, arguments: list[str], verbs: tuple[str, ...]) -> ModuleCache:

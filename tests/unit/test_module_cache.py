@@ -152,6 +152,35 @@ def test_a_place_where_nothing_can_be_written(package):
     assert package.call() == ["one"]
 
 
+def test_nobody_else_can_write_to_it_or_is_believed(package):
+    """It is code that root runs."""
+    before = os.umask(0)
+    try:
+        package.call()
+    finally:
+        os.umask(before)
+    assert os.stat(package.cache).st_mode & 0o777 == 0o644
+    assert package.call() == ["one", *KEPT]
+    for change in lambda: os.chmod(package.cache, 0o664), lambda: os.chown(package.cache, 65534, -1):
+        change()
+        assert package.call() == ["one"]  # and it is written anew
+        assert package.call() == ["one", *KEPT]
+
+
+def test_a_module_that_vanishes_meanwhile(package):
+    gone = FILES["rooms/main.py"].replace("import os\n", "import os\nos.unlink(__file__)\n", 1)
+    package.write("rooms/main.py", gone)
+    assert package.call() == ["one"]
+    folder = os.path.dirname(package.cache)
+    assert not os.path.isdir(folder) or not [name for name in os.listdir(folder) if ".modules" in name]
+
+
+def test_what_cannot_be_put_in_its_place_is_removed(package):
+    os.makedirs(f"{package.cache}/taken")
+    package.call()
+    assert [name for name in os.listdir(os.path.dirname(package.cache)) if ".modules." in name] == []
+
+
 def test_nothing_is_written_that_python_must_not_write(package):
     package.call(options="-ISB")
     assert not os.path.exists(package.cache)

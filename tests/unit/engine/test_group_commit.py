@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ketch.engine.aio.group_commit import GroupCommit
+from ketch.engine.containers.lifecycle import Lifecycle
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig
 from ketch.engine.model.store import SCHEMA, ContainerStore
+from ketch.errors import RuntimeFailure
 from ketch.storage.database import removals
 from ketch.storage.database.db import Database, Schema
+from ketch.storage.database.mark import boot_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +91,31 @@ async def test_a_database_is_synced(tmp_path: Path) -> None:
     again.close()
 
 
+def made() -> Container:
+    config, host = ContainerConfig(), HostConfig()
+    return Container(
+        id="a" * 64, name="one", created=1, image_id="sha256:0", image_ref="busybox", config=config, host=host
+    )
+
+
+@pytest.mark.parametrize("why", [RuntimeFailure("no"), asyncio.CancelledError()], ids=["failed", "cancelled"])
+async def test_a_failed_start_is_on_the_disk_if_its_begin_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: BaseException
+) -> None:
+    """Else it would count as one of a container that ran, after a power cut."""
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA, removals.SCHEMA])
+    synced = []
+    monkeypatch.setattr(db, "sync", lambda: synced.append(db.query("SELECT record FROM containers")[0]["record"]))
+    store, container = ContainerStore(db), made()
+    store.add(container)
+    lifecycle = SimpleNamespace(store=store)
+    assert Lifecycle._record_begin(lifecycle, container)  # type: ignore[arg-type]
+    await store.flush_durable()
+    await Lifecycle._record_failure(lifecycle, container, why)  # type: ignore[arg-type]
+    assert [json.loads(record)["state"]["starting"] for record in synced] == [boot_id(), ""]
+    db.close()
+
+
 async def test_a_begun_flush_is_waited_for_and_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = Database(str(tmp_path / "ketch.db"), [SCHEMA, removals.SCHEMA])
     gate, calls = threading.Semaphore(0), []
@@ -98,10 +128,7 @@ async def test_a_begun_flush_is_waited_for_and_not_made_twice(tmp_path: Path, mo
 
     monkeypatch.setattr(db, "sync", sync)
     store = ContainerStore(db)
-    config, host = ContainerConfig(), HostConfig()
-    container = Container(
-        id="a" * 64, name="one", created=1, image_id="sha256:0", image_ref="busybox", config=config, host=host
-    )
+    container = made()
     store.add(container)
     assert store.save_best_effort(container)
     begun = store.begin_flush()

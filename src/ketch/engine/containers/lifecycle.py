@@ -145,7 +145,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
 
     async def _record_failure(self, container: Container, why: BaseException) -> None:
         """Record the reason of a failed start, which has been undone."""
-        container.state.starting = ""
+        begun, container.state.starting = bool(container.state.starting), ""
         if isinstance(why, KetchError):
             container.state.error = why.message
             container.state.exit_code = _EXIT_CODES.get(type(why), 128)
@@ -155,7 +155,9 @@ class Lifecycle(Struct, frozen=True, eq=False):
             if container.host.auto_remove:
                 await self.removal.remove_ended(container)
         else:
-            self.store.save_best_effort(container, durable=False)
+            self.store.save_best_effort(container, durable=begun)
+        if begun:  # after a power cut it would count as one that ran
+            await self.store.flush_durable()
 
     # -- exit ----------------------------------------------------------------------------------
 
