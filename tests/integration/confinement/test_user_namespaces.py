@@ -121,13 +121,11 @@ def test_containers_that_are_made_at_once_have_different_ranges(auto):
 
 
 def test_ids_can_run_out(auto):
-    size = f"auto:size={1 << 21}"
-    auto.ketch("create", "--userns", size, *SLEEP)
-    auto.ketch("create", "--name", "last", "--userns", size, *SLEEP)
+    auto.ketch("create", "--name", "all", "--userns", f"auto:size={1 << 22}", *SLEEP)
     failed = auto.ketch("create", *AUTO, *SLEEP, check=False)
     assert failed.code == 1
     assert f"find 65536 ids for a user namespace: of the {1 << 22} from" in failed.err
-    auto.ketch("rm", "last")
+    auto.ketch("rm", "all")
     auto.ketch("run", "--rm", *AUTO, "busybox", "true")
 
 

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ketch.engine.apparmor import policy
+from ketch.engine.model.namespaces.user import IdRange, UserNamespace
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig, LogConfig, MountPoint, State, Status
 from ketch.engine.spec import limits
-from ketch.engine.spec.bundle import IMAGE, IMAGE_NAME, NAME
+from ketch.engine.spec.bundle import IMAGE, IMAGE_NAME, NAME, RUNTIME, USERNS
+from ketch.engine.volumes import idmaps
 from ketch.runtime import defaults
 from ketch.storage import lost
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-    from ketch.runtime.oci_types import OciConfig, OciMount
+    from ketch.runtime.oci_types import OciConfig, OciIdMapping, OciMount
 
 
 def content(data_root: str) -> dict[str, int]:
@@ -78,7 +81,7 @@ def _from_spec(
     image = annotations[IMAGE]
     if annotations["dev.ketch.id"] != container_id or image not in images:
         return None
-    name = annotations[NAME]
+    name, users = annotations[NAME], _user_namespace(spec)
     capabilities = process["capabilities"]["bounding"]
     seccomp = spec["linux"].get("seccomp")
     privileged = set(capabilities) == set(defaults.ALL_CAPS) and seccomp is None
@@ -92,6 +95,11 @@ def _from_spec(
         cap_drop=None if privileged else [name for name in defaults.DEFAULT_CAPS if name not in capabilities],
         security_opt=["seccomp=unconfined"] if seccomp is None and not privileged else None,
     )
+    profile = process.get("apparmorProfile", "")
+    if profile and profile != policy.NAME:
+        host.security_opt = [*(host.security_opt or []), f"apparmor={profile}"]
+    host.userns_mode = annotations.get(USERNS, "")
+    host.runtime = annotations.get(RUNTIME, "")
     limits.normalize(host)
     host.log_config = LogConfig(type="local")
     config = ContainerConfig(
@@ -115,7 +123,8 @@ def _from_spec(
         host=host,
         path=process["args"][0],
         args=process["args"][1:],
-        mounts=[_mount(mount, data_root) for mount in spec["mounts"] if _is_the_users(mount, data_root)],
+        user_namespace=users,
+        mounts=[_mount(mount, data_root, users) for mount in spec["mounts"] if _is_the_users(mount, data_root)],
         state=State(status=Status.EXITED, exit_code=137, finished_at=created),
     )
 
@@ -125,7 +134,34 @@ def _is_the_users(mount: OciMount, data_root: str) -> bool:
     return mount.get("type") == "bind" and os.path.isabs(mount["source"]) and not mount["source"].startswith(inside)
 
 
-def _mount(mount: OciMount, data_root: str) -> MountPoint:
+def _user_namespace(spec: OciConfig) -> UserNamespace | None:
+    """That of the bundle: what was no root of the machine's must not come back as one."""
+    linux = spec["linux"]
+    if all(namespace["type"] != "user" for namespace in linux["namespaces"]):
+        return None
+    uids, gids = (
+        tuple(IdRange(*(int(one[name]) for name in ("containerID", "hostID", "size"))) for one in linux[kind])
+        for kind in ("uidMappings", "gidMappings")
+    )
+    return UserNamespace(uids=uids, gids=gids)
+
+
+def _idmap(mount: OciMount, users: UserNamespace | None) -> str:
+    """The mapping of a mount, as a container has it on record."""
+    if not {"idmap", "ridmap"} & {*mount.get("options", ())}:
+        return idmaps.NONE if users is not None else ""
+    if not mount.get("uidMappings"):
+        return idmaps.CONTAINER
+
+    def text(entries: list[OciIdMapping], inside: Callable[[int], int]) -> str:
+        return "#".join(f"{one['containerID']}-{inside(one['hostID'])}-{one['size']}" for one in entries)
+
+    uids = text(mount["uidMappings"], lambda uid: users.inside(uid, 0)[0] if users is not None else uid)
+    gids = text(mount["gidMappings"], lambda gid: users.inside(0, gid)[1] if users is not None else gid)
+    return f"uids={uids};gids={gids}"
+
+
+def _mount(mount: OciMount, data_root: str, users: UserNamespace | None) -> MountPoint:
     source, volumes = mount["source"], os.path.join(data_root, "volumes") + os.sep
     name = source.removeprefix(volumes).partition(os.sep)[0] if source.startswith(volumes) else ""
     return MountPoint(
@@ -136,4 +172,5 @@ def _mount(mount: OciMount, data_root: str) -> MountPoint:
         driver="local" if name else "",
         rw="ro" not in mount.get("options", ()),
         named=bool(name),
+        idmap=_idmap(mount, users),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.engine.userns import pool, remap
-from ketch.engine.userns.service import UserNamespaces
 from ketch.engine.userns.subids import SubIdFiles
 from ketch.errors import InvalidArgument
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from ketch.daemon.settings.config import Config
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.userns.service import UserNamespaces
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +47,12 @@ def check(config: Config) -> None:
 
 def user_namespaces(config: Config, containers: ContainerStore, stack: AsyncExitStack) -> UserNamespaces:
     """The user namespaces of containers (InvalidArgument: the user of --userns-remap is not there, dockerd's words)."""
+    from ketch.engine.userns.service import UserNamespaces  # asyncio and SQLite, which the launcher does not wait for
+
     files = SubIdFiles()
     remapped = remap.user_namespace(config.userns_remap, files) if config.userns_remap else None
-    ids = pool.IdPool(config.userns_pool, files)
-    stack.callback(ids.close)
-    return UserNamespaces(containers, ids, remapped, by_default=config.userns_default == "auto")
+    ids = pool.IdPool(config.userns_pool, files, config.data_root)
+    found = UserNamespaces(containers, ids, remapped, by_default=config.userns_default == "auto")
+    stack.callback(found.close)
+    found.keep()
+    return found

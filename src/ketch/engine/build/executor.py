@@ -24,6 +24,7 @@ from ketch.build.errors import CommandFailed
 from ketch.engine.build.command.agent_socket import AgentSocket
 from ketch.engine.build.command.files import CommandFiles
 from ketch.engine.build.command.interactive import InteractiveContainer, attached
+from ketch.engine.model.namespaces.user import UsernsKind, UsernsMode
 from ketch.errors import FailedPrecondition, InvalidArgument, KetchError, RuntimeFailure
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
@@ -141,6 +142,7 @@ class BuildExecutor(Struct, frozen=True, kw_only=True, eq=False):
         network = self.containers.networks.find(command)
         users = network.user_namespace
         if not network.namespace:
+            await self.user_namespaces.ready(UsernsMode(UsernsKind.DEFAULT))
             wanted = self.user_namespaces.of_command(insecure=command.insecure, host_network=command.network == "host")
             users = undo.enter_context(wanted)
         caches = [mount for mount in command.mounts if mount.kind == "cache"]

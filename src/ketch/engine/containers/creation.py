@@ -16,6 +16,7 @@ from ketch.engine.files import working_directory
 from ketch.engine.logs import options as log_options
 from ketch.engine.model import merge, names
 from ketch.engine.model.namespaces.mode import ModeKind
+from ketch.engine.model.namespaces.user import UsernsMode
 from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.runtimes.catalog import BUILT_IN
@@ -85,6 +86,7 @@ class Creation(Struct, frozen=True, eq=False):
         if not host.cgroupns_mode:
             host.cgroupns_mode = default_cgroup_namespace()
         shared_namespaces.without_label(host)
+        await self.user_namespaces.ready(UsernsMode.parse(host.userns_mode))
         with self.user_namespaces.of_container(host) as user_namespace:
             container = await self._created(wanted, name, user_namespace)
         self.container_volumes.announce(container)

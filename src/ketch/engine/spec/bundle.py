@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 # For a repair that finds nothing of a container but its directory.
 NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-name"
 RUNTIME = "dev.ketch.runtime"  # as it was asked for; empty: the built-in one
+USERNS = "dev.ketch.userns"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
 
@@ -429,6 +430,8 @@ def _annotations(container: Container) -> dict[str, str]:
     result["dev.ketch.id"] = container.id
     result[NAME], result[IMAGE], result[IMAGE_NAME] = container.name, container.image_id, container.image_ref
     result[RUNTIME] = container.host.runtime
+    if container.host.userns_mode:
+        result[USERNS] = container.host.userns_mode
     if container.config.user:
         result["dev.ketch.user"] = container.config.user
     if container.host.group_add:

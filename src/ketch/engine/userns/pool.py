@@ -8,6 +8,9 @@ pools of their own: a pool is locked as long as the daemon that took ids from it
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import threading
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.namespaces.user import UserNamespace
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
     from ketch.engine.userns.subids import SubIdFiles
 
 DEFAULT_USER = "ketch"
-# Between the ids of nspawn's containers and those of systemd's foreign images (systemd's UIDS-GIDS): here is nobody.
-_FIRST, _END = 0x70000000, 0x7FFE0000
+# Between the ids of domains' users (SSSD's and FreeIPA's end at 2000200000) and those of systemd's foreign images.
+_FIRST, _END = 0x77400000, 0x7FFE0000
+_LOCK = re.compile(r"userns-(\d+)-(\d+)", re.ASCII)
+_PATIENCE_S = 5.0
 
 
 def check(text: str) -> None:
@@ -41,17 +46,26 @@ def _numbers(text: str) -> subids.SubIds:
 
 
 class IdPool:
-    """Ids of the machine that this daemon may give to containers: a user's subordinate ids, or FIRST:COUNT."""
+    """Ids of the machine that this daemon may give to containers: a user's subordinate ids, or FIRST:COUNT.
 
-    def __init__(self, source: str, files: SubIdFiles) -> None:
-        self._source, self._files = source, files
+    ``owner`` is the data root of the daemon.  Whose containers have ids of a pool stands in a file beside its lock, for
+    they may run while their daemon does not.
+    """
+
+    def __init__(self, source: str, files: SubIdFiles, owner: str) -> None:
+        self._source, self._files, self._owner = source, files, owner
         self._ids: subids.SubIds | None = None
         self._lock: file_lock.FileLock | None = None
+        self._opening = threading.Lock()
         self._reserved: list[UserNamespace] = []
+        self._next = 0
 
-    def close(self) -> None:
-        """Let another daemon use it."""
-        if self._lock is not None:
+    def close(self, known: Iterable[UserNamespace] = ()) -> None:
+        """Let another daemon use it, unless containers of this one, the ``known``, have ids of it."""
+        if self._lock is not None and self._ids is not None:
+            if not _ranges(self._ids, known):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_owners_file(self._ids))
             self._lock.close()
             self._lock = None
 
@@ -61,20 +75,20 @@ class IdPool:
 
         FailedPrecondition when there is none, or no pool.
         """
-        pool = self._opened()
+        pool, known = self.opened(), list(known)
         taken = [*_ranges(pool, known), *_ranges(pool, self._reserved)]
         # Behind the last one first: who held a range may have left files in directories of the host.
-        behind = max((one.end for one in taken), default=pool.first)
-        if pool.end - behind >= size:
-            first = behind
-        else:
-            first, count = subids.first_gap(taken, size, pool.first, pool.end)
-            if count < size:
-                raise FailedPrecondition(
-                    f"find {size} ids for a user namespace: of the {pool.size} from {pool.first} on too many are taken",
-                    hint="remove containers that have ranges, or enlarge the range of "
-                    f"{self._source or DEFAULT_USER} in {self._files.uids} and {self._files.gids}",
-                )
+        behind = self._next or max((one.end for one in taken), default=pool.first)
+        first, found_size = subids.first_gap(taken, size, min(behind, pool.end), pool.end)
+        if found_size < size:
+            first, found_size = subids.first_gap(taken, size, pool.first, pool.end)
+        if found_size < size:
+            raise FailedPrecondition(
+                f"find {size} ids for a user namespace: of the {pool.size} from {pool.first} on too many are taken",
+                hint="remove containers that have ranges, or enlarge the range of "
+                f"{self._source or DEFAULT_USER} in {self._files.uids} and {self._files.gids}",
+            )
+        self._next = first + size
         found = UserNamespace.of_range(first, size)
         self._reserved.append(found)
         try:
@@ -82,30 +96,24 @@ class IdPool:
         finally:
             self._reserved.remove(found)
 
-    def _opened(self) -> subids.SubIds:
-        """The pool, which is this daemon's alone from now on."""
-        if self._ids is None:
-            ids = _numbers(self._source) if ":" in self._source else self._of_user(self._source)
-            try:
-                self._lock = file_lock.take_named(f"userns-{ids.first}")
-            except file_lock.Held as e:
-                raise FailedPrecondition(
-                    f"take ids from {ids.first} on for a user namespace: the daemon of process {e.pid} gives them out",
-                    hint="start this one with a --userns-pool of its own",
-                ) from e
-            self._ids = ids
-        return self._ids
+    def opened(self) -> subids.SubIds:
+        """The pool, which is this daemon's alone from now on.  The first call may wait for files and locks."""
+        with self._opening:
+            if self._ids is None or self._lock is None:
+                ids = _numbers(self._source) if ":" in self._source else self._of_user(self._source)
+                self._lock, self._ids = _taken(ids, self._owner), ids
+            return self._ids
+
+    def holds(self, known: Iterable[UserNamespace]) -> bool:
+        """Whether some of these namespaces have ids of the pool, as far as it is known without making it."""
+        ids = _numbers(self._source) if ":" in self._source else self._common(self._source)
+        return ids is not None and bool(_ranges(ids, known))
 
     def _of_user(self, user: str) -> subids.SubIds:
         """The largest range of ids that a user has in both files; ketch gets one if he has none."""
+        if user == DEFAULT_USER:
+            subids.give(self._files, user, _free)
         found = self._common(user)
-        if found is None and user == DEFAULT_USER:
-            taken = [ids for path in self._files for ids in subids.read(path)]
-            first, count = subids.largest_gap(taken, _FIRST, _END)
-            for path in self._files:
-                if count and not subids.of_owner(path, user):
-                    subids.add(path, subids.SubIds(user, first, count))
-            found = self._common(user)
         if found is None:
             raise FailedPrecondition(
                 f"find ids for user namespaces: {user} has no range that is in {self._files.uids} "
@@ -123,6 +131,59 @@ class IdPool:
         ]
         largest = max(both, key=lambda ids: ids.size, default=None)
         return largest if largest is not None and largest.size > 0 else None
+
+
+def _free(taken: list[subids.SubIds]) -> subids.SubIds:
+    first, size = subids.largest_gap(taken, _FIRST, _END)
+    if not size:
+        raise FailedPrecondition(f"find ids for {DEFAULT_USER}: all between {_FIRST} and {_END} are taken")
+    return subids.SubIds(DEFAULT_USER, first, size)
+
+
+def _taken(ids: subids.SubIds, owner: str) -> file_lock.FileLock:
+    """The lock of a pool of which nobody else has any (FailedPrecondition)."""
+    hint = "start this one with a --userns-pool of its own"
+    what = f"take ids from {ids.first} on for a user namespace"
+    try:
+        with file_lock.take_named("userns-pools", wait_s=_PATIENCE_S):
+            own = file_lock.take_named(_name(ids))
+            with contextlib.ExitStack() as undo:
+                undo.callback(own.close)
+                for other in _overlapping(ids):
+                    if (other.first, other.size) != (ids.first, ids.size):
+                        file_lock.take_named(_name(other)).close()
+                    theirs = _owner_of(other)
+                    if theirs not in ("", owner) and os.path.isdir(theirs):
+                        raise FailedPrecondition(f"{what}: containers of the data root `{theirs}` have some", hint=hint)
+                with open(_owners_file(ids), "w", encoding="utf-8", errors="surrogateescape") as f:
+                    f.write(owner)
+                undo.pop_all()
+            return own
+    except file_lock.Held as e:
+        raise FailedPrecondition(f"{what}: the daemon of process {e.pid} gives them out", hint=hint) from e
+
+
+def _name(ids: subids.SubIds) -> str:
+    return f"userns-{ids.first}-{ids.size}"
+
+
+def _owners_file(ids: subids.SubIds) -> str:
+    return os.path.join(file_lock.DIRECTORY, f"{_name(ids)}.owner")
+
+
+def _owner_of(ids: subids.SubIds) -> str:
+    try:
+        with open(_owners_file(ids), encoding="utf-8", errors="surrogateescape") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _overlapping(ids: subids.SubIds) -> list[subids.SubIds]:
+    """The pools that daemons have locked, now or before, which have some of these ids."""
+    matches = (_LOCK.fullmatch(name) for name in os.listdir(file_lock.DIRECTORY))
+    found = [subids.SubIds("", int(match[1]), int(match[2])) for match in matches if match is not None]
+    return [one for one in found if one.first < ids.end and ids.first < one.end]
 
 
 def _ranges(pool: subids.SubIds, namespaces: Iterable[UserNamespace]) -> list[subids.SubIds]:

@@ -28,7 +28,7 @@ def user_namespace(value: str, files: SubIdFiles) -> UserNamespace | None:
     None for root, who cannot be mapped to himself.  InvalidArgument for one that is not there, or has no ids.
     """
     if value == "default":
-        _make_default(files)
+        subids.give(files, DEFAULT_USER, _free)
         return _of_ranges(files, DEFAULT_USER)
     user, _, group = value.partition(":")
     if ":" in group:
@@ -64,16 +64,11 @@ def _check_group(text: str, *, named: bool) -> None:
         raise InvalidArgument(f'Error during {what} lookup for "{text}": {missing}') from e
 
 
-def _make_default(files: SubIdFiles) -> None:
-    """Give dockremap a range of users and one of groups, unless he has them: the first that is free in both files."""
-    missing = [path for path in files if not subids.of_owner(path, DEFAULT_USER)]
-    if missing:
-        taken = [ids for path in files for ids in subids.read(path)]
-        first, count = subids.first_gap(taken, DEFAULT_SIZE, _FIRST, _END)
-        if count < DEFAULT_SIZE:
-            raise FailedPrecondition(f"find {DEFAULT_SIZE} ids for {DEFAULT_USER}: all are taken in {files.uids}")
-        for path in missing:
-            subids.add(path, subids.SubIds(DEFAULT_USER, first, DEFAULT_SIZE))
+def _free(taken: list[subids.SubIds]) -> subids.SubIds:
+    first, size = subids.first_gap(taken, DEFAULT_SIZE, _FIRST, _END)
+    if size < DEFAULT_SIZE:
+        raise FailedPrecondition(f"find {DEFAULT_SIZE} ids for {DEFAULT_USER}: all are taken in /etc/subuid")
+    return subids.SubIds(DEFAULT_USER, first, DEFAULT_SIZE)
 
 
 def _of_ranges(files: SubIdFiles, *names: str) -> UserNamespace:

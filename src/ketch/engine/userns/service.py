@@ -6,7 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.namespaces.user import DEFAULT_SIZE, UsernsKind, UsernsMode
-from ketch.errors import InvalidArgument
+from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.storage.database.db import REPAIR
+from ketch.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,9 +66,32 @@ class UserNamespaces:
         if self._remapped is not None and not own:
             yield self._remapped
             return
-        known = [c.user_namespace for c in self._store.all() if c.user_namespace is not None]
-        with self._pool.reserved(size, known) as found:
+        if unread := self._store.unreadable:
+            raise FailedPrecondition(
+                f"find {size} ids for a user namespace: those of {', '.join(unread.values())} cannot be read",
+                hint=REPAIR,
+            )
+        with self._pool.reserved(size, self._known()) as found:
             yield found
+
+    def _known(self) -> list[UserNamespace]:
+        found = [c.user_namespace for c in self._store.all() if c.user_namespace is not None]
+        return [*found, self._remapped] if self._remapped is not None else found
+
+    async def ready(self, mode: UsernsMode) -> None:
+        """Have the ids for containers or commands of this mode at hand, which may take a while (KetchError)."""
+        auto = mode.kind is UsernsKind.AUTO or (mode.kind is UsernsKind.DEFAULT and self._by_default)
+        if auto:
+            await run_to_end(self._pool.opened)
+
+    def keep(self) -> None:
+        """Hold the ids that containers have from the daemon's start on (FailedPrecondition); blocking."""
+        if self._pool.holds(self._known()):
+            self._pool.opened()
+
+    def close(self) -> None:
+        """Let another daemon have the pool, if no container has ids of it."""
+        self._pool.close(self._known())
 
 
 def _shared(host: HostConfig, mode: UsernsMode, others: Sequence[Container]) -> UserNamespace | None:

@@ -18,7 +18,7 @@ from ketch.errors import FailedPrecondition
 from ketch.notation import digits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LAST_ID = 2**32 - 2  # (uid_t)-1 is none
 _PATIENCE_S, _PAUSE_S = 5.0, 0.05
@@ -90,18 +90,43 @@ def largest_gap(taken: list[SubIds], first: int, end: int) -> tuple[int, int]:
     return max(gaps(taken, first, end), key=lambda gap: gap[1], default=(first, 0))
 
 
-def add(path: str, ids: SubIds) -> None:
-    """Add a line (FailedPrecondition: it cannot be written, or somebody else keeps it locked)."""
+def give(files: SubIdFiles, owner: str, choose: Callable[[list[SubIds]], SubIds]) -> None:
+    """Give a user a line in each file that has none of his: as in the other one, or what ``choose`` finds free.
+
+    Blocking.  FailedPrecondition: they cannot be written, are kept locked, or the ids are somebody else's.
+    """
+    if all(of_owner(path, owner) for path in files):
+        return
+    with contextlib.ExitStack() as locks:
+        for path in files:
+            locks.enter_context(_locked(path))
+        own = [ids for path in files for ids in of_owner(path, owner)]
+        others = [ids for path in files for ids in read(path) if ids.owner != owner]
+        ids = max(own, key=lambda one: one.size) if own else choose(others)
+        if any(one.first < ids.end and ids.first < one.end for one in others):
+            raise FailedPrecondition(
+                f"give {owner} {ids.size} ids from {ids.first} on: others have some of them",
+                hint=f"give {owner} the same ids in {files.uids} and {files.gids}",
+            )
+        for path in files:
+            if not of_owner(path, owner):
+                _add(path, ids)
+
+
+def _add(path: str, ids: SubIds) -> None:
+    line = f"{ids.owner}:{ids.first}:{ids.size}"
+    text = _text(path)
     try:
-        with _locked(path):
-            text = _text(path)
-            line = f"{ids.owner}:{ids.first}:{ids.size}\n"
-            _replace(path, text + ("" if not text or text.endswith("\n") else "\n") + line)
+        _replace(path, text + ("" if not text or text.endswith("\n") else "\n") + line + "\n")
     except OSError as e:
-        raise FailedPrecondition(
-            f"add `{ids.owner}:{ids.first}:{ids.size}` to `{path}`: {e.strerror}",
-            hint="add the line yourself, in /etc/subuid and /etc/subgid",
-        ) from e
+        raise _unwritable(path, e) from e
+
+
+def _unwritable(path: str, error: OSError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"change `{path}`: {error.strerror}",
+        hint="add a line NAME:FIRST:COUNT yourself, to /etc/subuid and /etc/subgid",
+    )
 
 
 def _text(path: str) -> str:
@@ -131,8 +156,11 @@ def _replace(path: str, text: str) -> None:
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
     own, lock = f"{path}.{os.getpid()}", f"{path}.lock"
-    with open(own, "w", encoding="ascii") as f:
-        f.write(f"{os.getpid()}\0")
+    try:
+        with open(own, "w", encoding="ascii") as f:
+            f.write(f"{os.getpid()}\0")
+    except OSError as e:
+        raise _unwritable(path, e) from e
     try:
         _link(own, lock, path)
     finally:
@@ -149,6 +177,24 @@ def _link(own: str, lock: str, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.link(own, lock)
             return
+        if _is_left(lock):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(lock)
+            continue
         if time.monotonic() >= deadline:
             raise FailedPrecondition(f"lock `{path}`: `{lock}` is there", hint="another program changes the file")
         time.sleep(_PAUSE_S)
+
+
+def _is_left(lock: str) -> bool:
+    """Whether the process that a lock names has ended."""
+    try:
+        with open(lock, encoding="ascii", errors="replace") as f:
+            pid = digits.whole(f.read(32).rstrip("\0\n"))
+        if pid:
+            os.kill(pid, 0)
+    except (FileNotFoundError, PermissionError):
+        return False
+    except ProcessLookupError:
+        return True
+    return False

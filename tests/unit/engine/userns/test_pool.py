@@ -30,8 +30,8 @@ def files(tmp_path: Path) -> SubIdFiles:
 
 
 @contextlib.contextmanager
-def _pool(source: str, files: SubIdFiles | None = None) -> Iterator[IdPool]:
-    found = IdPool(source, files or SubIdFiles("/nonexistent/subuid", "/nonexistent/subgid"))
+def _pool(source: str, files: SubIdFiles | None = None, owner: str = "/") -> Iterator[IdPool]:
+    found = IdPool(source, files or SubIdFiles("/nonexistent/subuid", "/nonexistent/subgid"), owner)
     try:
         yield found
     finally:
@@ -48,7 +48,6 @@ def test_no_id_belongs_to_two(steps: list[tuple[bool, int]]) -> None:
                 continue
             try:
                 with ids.reserved(number, containers) as found:
-                    assert found.auto
                     containers.append(found)
             except FailedPrecondition:  # then there is no gap that is large enough
                 used = {i for c in containers for part in c.uids for i in range(part.outside, part.end)}
@@ -93,13 +92,13 @@ def test_a_pool_is_one_daemons(files: SubIdFiles) -> None:
 
 def test_ketch_gets_a_pool_where_nobody_has_ids(files: SubIdFiles) -> None:
     with open(files.uids, "w", encoding="ascii") as f:
-        f.write("ann:100000:65536\nben:1879048192:1000\n")
+        f.write("ann:100000:65536\nben:2000683008:1000\n")
     with _pool("ketch", files) as ids:
         with contextlib.suppress(file_lock.Held), ids.reserved(65536, []) as found:
-            assert found.uids[0].outside == 1879048192 + 1000
+            assert found.uids[0].outside == 2000683008 + 1000
         for path in files:
             with open(path, encoding="ascii") as f:
-                assert f.read().endswith("ketch:1879049192:268303384\n")
+                assert f.read().endswith("ketch:2000684008:146668568\n")
 
 
 def test_the_ids_of_a_named_user_are_those_in_both_files(files: SubIdFiles) -> None:
@@ -121,3 +120,42 @@ def test_a_pool_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["ketch", "1:1", "4294967290:5"])
 def test_a_pool_is_a_user_or_numbers(text: str) -> None:
     pool.check(text)
+
+
+def test_a_range_is_not_given_out_twice_in_a_row() -> None:
+    """Also when nobody took it in the end: a build's command is over sooner than its files are looked at."""
+    with _pool(f"{FIRST}:100") as ids:
+        firsts = []
+        for _ in range(11):
+            with ids.reserved(10, []) as found:
+                firsts.append(found.uids[0].outside - FIRST)
+        assert firsts == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 0]
+
+
+def test_pools_that_overlap_are_one_daemons() -> None:
+    with _pool(f"{FIRST}:100") as one, _pool(f"{FIRST + 99}:5") as other, _pool(f"{FIRST + 100}:5") as third:
+        one.opened()
+        with pytest.raises(FailedPrecondition, match=f"the daemon of process {os.getpid()} gives them out"):
+            other.opened()
+        third.opened()
+
+
+def test_a_daemon_that_is_down_keeps_the_pool_while_its_containers_have_ids(tmp_path: Path) -> None:
+    """They may run; a data root that is gone has none."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    held = [UserNamespace.of_range(FIRST, 10)]
+    with _pool(f"{FIRST}:100", owner=str(mine)) as ids:
+        ids.opened()
+        ids.close(held)
+    with _pool(f"{FIRST + 50}:100", owner=str(other)) as ids:
+        with pytest.raises(FailedPrecondition, match=f"containers of the data root `{mine}` have some"):
+            ids.opened()
+    with _pool(f"{FIRST}:100", owner=str(mine)) as ids:
+        assert ids.holds(held)
+        assert not ids.holds([UserNamespace.of_range(FIRST + 100, 10)])
+        ids.opened()
+        ids.close(held)
+    mine.rmdir()
+    with _pool(f"{FIRST + 50}:100", owner=str(other)) as ids:
+        ids.opened()

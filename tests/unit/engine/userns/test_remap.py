@@ -36,7 +36,6 @@ def test_a_user_by_name_or_number_has_all_of_his_ranges(files: SubIdFiles, name:
     assert found is not None
     assert found.uids == (IdRange(0, 300000, 100), IdRange(100, 500000, 10))
     assert found.gids == (IdRange(0, 700000, 50),)
-    assert not found.auto
     assert found.size == 110
 
 

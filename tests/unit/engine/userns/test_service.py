@@ -28,6 +28,7 @@ class Store:
     """The containers that there are, by name."""
 
     def __init__(self, **namespaces: UserNamespace | None) -> None:
+        self.unreadable: dict[str, str] = {}
         self.containers = {name: container(name, found) for name, found in namespaces.items()}
 
     def all(self) -> list[Container]:
@@ -57,7 +58,7 @@ def container(name: str, namespace: UserNamespace | None, host: HostConfig | Non
 def service(
     remapped: UserNamespace | None = None, *, by_default: bool = False, **namespaces: UserNamespace | None
 ) -> Iterator[UserNamespaces]:
-    pool = IdPool(f"{FIRST}:200000", SubIdFiles("/nonexistent/subuid", "/nonexistent/subgid"))
+    pool = IdPool(f"{FIRST}:200000", SubIdFiles("/nonexistent/subuid", "/nonexistent/subgid"), "/")
     try:
         yield UserNamespaces(Store(**namespaces), pool, remapped, by_default=by_default)  # type: ignore[arg-type]
     finally:
@@ -98,6 +99,33 @@ def test_ranges_of_containers_that_are_being_made_are_taken():
             ids = [part for found in (a, b, c) if found is not None for part in found.uids]
             assert len(ids) == 3
             assert all(left.end <= right.outside for left, right in zip(ids, ids[1:], strict=False))
+
+
+def test_ids_that_cannot_be_read_might_be_any():
+    with service(REMAPPED, by_default=False) as one:
+        one._store.unreadable["id"] = "broken"
+        with pytest.raises(FailedPrecondition, match="those of broken cannot be read"):
+            given(one, userns_mode="auto")
+        assert given(one) == REMAPPED
+
+
+def test_ids_of_containers_are_held_from_the_start_on():
+    with service(web=UserNamespace.of_range(FIRST, 10)) as one, service() as other:
+        one.keep()
+        with pytest.raises(FailedPrecondition, match="gives them out"):
+            given(other, userns_mode="auto")
+        one.close()
+    with service(plain=None) as one, service() as other:
+        one.keep()
+        assert given(other, userns_mode="auto") is not None
+
+
+def test_the_ids_of_userns_remap_are_nobody_elses():
+    inside = UserNamespace.of_range(FIRST + 20, 65536)
+    with service(inside) as one:
+        found = given(one, userns_mode="auto")
+        assert found is not None
+        assert found.uids[0].outside == inside.uids[0].end
 
 
 PLAIN = {"insecure": False, "host_network": False}

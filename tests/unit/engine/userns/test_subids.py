@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.engine.userns import subids
-from ketch.engine.userns.subids import SubIds
+from ketch.engine.userns.subids import SubIdFiles, SubIds
 from ketch.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -45,38 +46,79 @@ def test_gaps_are_all_that_nobody_has(taken: list[tuple[int, int]], first: int, 
     )
 
 
-def test_a_line_is_added_to_what_is_there(tmp_path: Path) -> None:
-    file = tmp_path / "subuid"
-    file.write_bytes(b"ann:1:2\n\xffben:3:4")
-    subids.add(str(file), SubIds("ketch", 100, 50))
-    assert file.read_bytes() == b"ann:1:2\n\xffben:3:4\nketch:100:50\n"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o644
-    assert os.listdir(tmp_path) == ["subuid"]
+IDS = SubIds("ketch", 100, 50)
 
 
-def test_a_file_that_is_missing_is_made(tmp_path: Path) -> None:
-    subids.add(str(tmp_path / "subgid"), SubIds("ketch", 100, 50))
+@pytest.fixture
+def files(tmp_path: Path) -> SubIdFiles:
+    return SubIdFiles(str(tmp_path / "subuid"), str(tmp_path / "subgid"))
+
+
+def _give(files: SubIdFiles, ids: SubIds = IDS) -> None:
+    subids.give(files, "ketch", lambda _taken: ids)
+
+
+def test_a_line_is_added_to_what_is_there(files: SubIdFiles, tmp_path: Path) -> None:
+    (tmp_path / "subuid").write_bytes(b"ann:1:2\n\xffben:3:4")
+    _give(files)
+    assert (tmp_path / "subuid").read_bytes() == b"ann:1:2\n\xffben:3:4\nketch:100:50\n"
+    assert (tmp_path / "subgid").read_text() == "ketch:100:50\n"
+    assert stat.S_IMODE((tmp_path / "subuid").stat().st_mode) == 0o644
+    assert sorted(os.listdir(tmp_path)) == ["subgid", "subuid"]
+    _give(files, SubIds("ketch", 1000, 1))  # who has ids keeps them
     assert (tmp_path / "subgid").read_text() == "ketch:100:50\n"
 
 
-def test_a_file_that_another_program_changes_is_waited_for(tmp_path: Path) -> None:
-    file, lock = tmp_path / "subuid", tmp_path / "subuid.lock"
+def test_a_line_that_one_file_has_is_put_into_the_other(files: SubIdFiles, tmp_path: Path) -> None:
+    (tmp_path / "subuid").write_text("ketch:7:3\n")
+    _give(files)
+    assert (tmp_path / "subgid").read_text() == "ketch:7:3\n"
+    (tmp_path / "subgid").write_text("ann:9:9\n")
+    with pytest.raises(FailedPrecondition, match="give ketch 3 ids from 7 on: others have some of them"):
+        _give(files)
+    assert (tmp_path / "subgid").read_text() == "ann:9:9\n"
+
+
+def test_ids_are_chosen_while_nobody_else_can(files: SubIdFiles, tmp_path: Path) -> None:
+    (tmp_path / "subgid").write_text("ann:9:9\n")
+
+    def choose(taken: list[SubIds]) -> SubIds:
+        assert taken == [SubIds("ann", 9, 9)]
+        assert {"subuid.lock", "subgid.lock"} <= set(os.listdir(tmp_path))
+        return IDS
+
+    subids.give(files, "ketch", choose)
+    assert sorted(os.listdir(tmp_path)) == ["subgid", "subuid"]
+
+
+def test_a_file_that_another_program_changes_is_waited_for(files: SubIdFiles, tmp_path: Path) -> None:
+    lock = tmp_path / "subuid.lock"
     lock.write_text("1")
     threading.Timer(0.2, lock.unlink).start()
-    subids.add(str(file), SubIds("ketch", 1, 2))
-    assert file.read_text() == "ketch:1:2\n"
+    _give(files)
+    assert (tmp_path / "subuid").read_text() == "ketch:100:50\n"
 
 
-def test_a_lock_that_stays_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_of_a_process_that_has_ended_is_removed(files: SubIdFiles, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / "subuid.lock").write_text(f"{ended.pid}\0")
+    _give(files)
+    assert sorted(os.listdir(tmp_path)) == ["subgid", "subuid"]
+
+
+def test_a_lock_that_stays_is_an_error_that_names_it(
+    files: SubIdFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subids, "_PATIENCE_S", 0.0)
-    (tmp_path / "subuid.lock").write_text("1")
-    with pytest.raises(FailedPrecondition, match=r"subuid\.lock` is there"):
-        subids.add(str(tmp_path / "subuid"), SubIds("ketch", 1, 2))
-    assert os.listdir(tmp_path) == ["subuid.lock"]
+    (tmp_path / "subgid.lock").write_text("1")
+    with pytest.raises(FailedPrecondition, match=r"subgid\.lock` is there"):
+        _give(files)
+    assert os.listdir(tmp_path) == ["subgid.lock"]
 
 
-def test_a_directory_that_cannot_be_written_is_an_error_with_the_line(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match=r"add `ketch:1:2` to .*: No such file") as e:
-        subids.add(str(tmp_path / "none" / "subuid"), SubIds("ketch", 1, 2))
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match=r"change `.*: No such file") as e:
+        _give(SubIdFiles(str(tmp_path / "none/subuid"), str(tmp_path / "none/subgid")))
     assert e.value.hint is not None
     assert "yourself" in e.value.hint

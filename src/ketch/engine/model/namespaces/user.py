@@ -39,17 +39,16 @@ class IdRange(msgspec.Struct, frozen=True):
 
 
 class UserNamespace(msgspec.Struct, frozen=True, kw_only=True):
-    """The mappings of a user namespace; ``auto`` ones are of a range that no other container has."""
+    """The mappings of a user namespace."""
 
     uids: tuple[IdRange, ...]
     gids: tuple[IdRange, ...]
-    auto: bool = False
 
     @classmethod
     def of_range(cls, first: int, size: int) -> UserNamespace:
         """The namespace whose users and groups are one range of the pool's ids."""
         ids = (IdRange(0, first, size),)
-        return cls(uids=ids, gids=ids, auto=True)
+        return cls(uids=ids, gids=ids)
 
     @property
     def size(self) -> int:
