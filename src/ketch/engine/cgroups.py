@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ketch.engine.paths import ContainerPaths
     from ketch.runtime.cgroups.common import Cgroup
 
+log = logging.getLogger(__name__)
 _PREFIX = "ketch"  # of the names of scopes
 
 
@@ -47,9 +49,13 @@ class ContainerCgroups:
         return path
 
     def choose(self, container: Container) -> str:
-        """Choose the cgroup for the start under way, and record it (InvalidArgument: an impossible parent)."""
-        self.check_parent(container.host.cgroup_parent)
-        path = self._wanted(container)
+        """Choose the cgroup for the start under way, and record it (InvalidArgument: an impossible parent).
+
+        One that was possible with the driver of the container's creation is none to start no more.
+        """
+        path, parent = self._wanted(container), container.host.cgroup_parent
+        if parent and self.driver == "systemd" and not units.is_slice(parent):
+            log.warning("container %s: its cgroup parent `%s` is no slice: it is in `%s`", container.name, parent, path)
         if "\0" in path:
             raise InvalidArgument(f"start container `{container.name}`: its cgroup parent has a NUL byte")
         self._known[container.id] = path

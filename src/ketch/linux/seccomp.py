@@ -35,7 +35,7 @@ FILTER_FLAG_SPEC_ALLOW = 4
 FILTER_FLAG_NEW_LISTENER = 8
 FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 
-ANSWER, SENT, LOST = 4, 1, 2  # where a page says whether the filter's listener was sent on; then the error's number
+ANSWER, SENT, LOST, CONNECTED = 4, 1, 2, 3  # where a page says what became of the filter's listener; then an errno
 _TURNS = 1 << 31  # a minute and more
 
 ATTR_BADARCH = 2
@@ -104,7 +104,7 @@ class FilterRefused(OSError):
 
 
 class ListenerLost(OSError):
-    """The supervisor of a filter, which is in force, could not be given its listener."""
+    """The supervisor of a filter, which is in force, has gone before it was given the listener."""
 
 
 class Program:
@@ -140,7 +140,7 @@ class Program:
             raise FilterRefused(get_errno(), "seccomp")
         if page is not None:
             for _ in turns:
-                if page[ANSWER]:
+                if page[ANSWER] != CONNECTED:
                     break
             if page[ANSWER] != SENT:
                 raise ListenerLost(page[ANSWER + 1] or ETIMEDOUT, "send the filter's listener")

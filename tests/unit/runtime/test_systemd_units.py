@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import common
-from ketch.runtime.cgroups.systemd import properties, units
+from ketch.runtime.cgroups.systemd import properties, scopes, units
+from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
 
 _MAX = (1 << 64) - 1
 
@@ -60,6 +61,11 @@ def test_no_name_leads_out_of_its_slice(parent, name):
     assert all(part.endswith(".slice") for part in place.path.split("/")[1:-1])
 
 
+def test_a_slice_has_no_colon():
+    """It would be one more in `slice:prefix:name`."""
+    assert units.is_slice("a.slice") and not units.is_slice("a:b.slice")
+
+
 def test_paths_become_units():
     """As with runc; a container without a path is in system.slice."""
     assert units.complete("", "c1") == "system.slice:ketch:c1"
@@ -107,6 +113,8 @@ def test_scopes_need_the_unified_hierarchy(monkeypatch):
             },
             {"MemoryMax": 7, "MemoryHigh": 6, "TasksMax": _MAX},
         ),
+        ({"unified": {"io.weight": "default 200"}}, {"IOWeight": 200}),
+        ({"unified": {"io.weight": "8:0 300"}}, {}),
         ({"unified": {"cpu.max": "max"}}, {"CPUQuotaPerSecUSec": _MAX, "CPUQuotaPeriodUSec": 100000}),
         ({"unified": {"cpu.max": "1000 2000"}}, {"CPUQuotaPerSecUSec": 500000, "CPUQuotaPeriodUSec": 2000}),
     ],
@@ -128,6 +136,34 @@ def test_limits_as_properties(resources, expected):
 def test_limits_that_cannot_be(resources, name):
     with pytest.raises(RuntimeFailure, match=f"set `{name}`"):
         properties.of_limits(resources)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"period": 50000}, (400000, 50000)),
+        ({"quota": 30000}, (300000, 100000)),
+        ({"quota": 30000, "period": 50000}, (600000, 50000)),
+        ({"shares": 1024}, None),
+    ],
+)
+def test_half_of_a_quota_is_completed_by_what_is_there(tmp_path, monkeypatch, given, told):
+    """A unit's period without its quota would be no quota."""
+    (tmp_path / "cpu.max").write_text("20000 100000\n")
+    for name in ("cpu.weight", "cpu.idle"):
+        (tmp_path / name).write_text("")
+    changes = []
+    monkeypatch.setattr(scopes, "change", lambda _unit, wanted: changes.append(dict(wanted)))
+    SystemdCgroup(str(tmp_path), "/", "x.scope").update({"cpu": given})
+    values = [changes[0].get(name) for name in ("CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec")]
+    assert values == ([None, None] if told is None else [("t", number) for number in told])
+
+
+def test_the_end_of_a_scope_is_told_as_that_of_a_cgroup(monkeypatch):
+    monkeypatch.setattr(scopes, "Bus", lambda: None)
+    monkeypatch.setattr(scopes, "_say", lambda *_: False)
+    with pytest.raises(FileNotFoundError):
+        scopes.change("x.scope", [])
 
 
 @given(st.sets(st.integers(0, 200), max_size=20))

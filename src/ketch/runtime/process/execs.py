@@ -44,6 +44,10 @@ if TYPE_CHECKING:
         def pass_listener_on(self, message: ChildListener, fds: list[int]) -> None:
             """Send a filter's listener to its supervisor."""
 
+        @property
+        def init_ended(self) -> bool:
+            """Whether PID 1 has been waited for."""
+
         def drained(self) -> None:
             """Handle a client that has received everything."""
 
@@ -123,6 +127,8 @@ class Execs:
         monitor = self._monitor
         if monitor.state != "running":
             raise KetchError(f"exec: the container is {monitor.state}")
+        if monitor.init_ended:  # its pid, by which namespaces are found, may be somebody else's by now
+            raise KetchError("exec: the container has ended")
         if message["exec_id"] in self._by_id:
             raise KetchError(f"exec `{message['exec_id']}`: it runs already")
         initial = messages.take_early_input(message, fds)

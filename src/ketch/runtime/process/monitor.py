@@ -490,6 +490,11 @@ class Monitor:
                     self._driver = 0
                 self.execs.ended(pid, status, keep=self.foreign and self.state == "setup")
 
+    @property
+    def init_ended(self) -> bool:
+        """Whether PID 1 has been waited for; its outputs may still be read."""
+        return self._status is not None
+
     def _init_ended(self) -> None:
         """Handle the end of PID 1: kill the container's other processes, and finish reading its outputs."""
         assert self.streams is not None

@@ -1,7 +1,8 @@
 """Notifications of a seccomp filter: its listener goes to a supervisor's socket (SCMP_ACT_NOTIFY, ``listenerPath``).
 
     child                                     its parent
-    ── {"ev":"notify"} + page, pidfd ──────►  connects to the supervisor
+    ── {"ev":"notify"} + page, pidfd ──────►
+    waits for the page to change  ◄─────────  connects to the supervisor
     closes everything, writes the number      waits for the listener's number in the page
     seccomp(2): the listener has that number  copies it (pidfd_getfd(2)), sends it to the supervisor
     waits for the page to change  ◄─────────  writes into the page
@@ -13,17 +14,19 @@ waits without a call, in a page of memory that it shares with its parent.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import select
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 from errno import EBADF, ETIMEDOUT
 
-from ketch.contexts import ExitStack
+from ketch.contexts import ExitStack, suppress
 from ketch.linux import fdpass
 from ketch.linux.pidfd_getfd import copy_descriptor
-from ketch.linux.seccomp import ANSWER, LOST, SENT
+from ketch.linux.seccomp import ANSWER, CONNECTED, LOST, SENT
 from ketch.runtime import documents
+from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,28 +65,46 @@ class Listener:
         os.close(process)
 
     def ready(self) -> mmap:
-        """The page to watch once the filter is in force; called when no descriptor is opened or closed any more."""
+        """The page to watch once the filter is in force; called when no descriptor is opened or closed any more.
+
+        RuntimeFailure with step ``seccomp``: nobody listens there.
+        """
+        deadline = time.monotonic() + 2 * _WAIT_S
+        while not self._page[ANSWER]:
+            if time.monotonic() > deadline:
+                raise self.lost(ETIMEDOUT)
+            time.sleep(_PAUSE_S)
+        if self._page[ANSWER] != CONNECTED:
+            raise self.lost(self._page[ANSWER + 1])
         number = os.dup(0)  # the lowest free one: the next one, too
         os.close(number)
         self._page[_NUMBER] = number.to_bytes(4, "little")
         return self._page
+
+    def lost(self, number: int) -> Exception:
+        """The error of a supervisor that cannot be reached."""
+        what = f"connect to the seccomp listener `{self.path}`"
+        return failure("seccomp", what, OSError(number, os.strerror(number)))
 
 
 def hand_over(message: ChildListener, fds: list[int], state: Mapping[str, object]) -> None:
     """The parent's side: send the child's listener with the container's state (runtime-spec, seccomp); closes ``fds``.
 
     No error here is the child's end meanwhile, nor a supervisor that is not there: the child hears of it, and tells it.
+    One that goes later takes the child with it.
     """
     page_fd, process = fds
     with ExitStack() as stack:
         stack.callback(os.close, page_fd)
         stack.callback(os.close, process)
-        answer = bytes((SENT, 0))
+        answer, connected = bytes((SENT, 0)), False
         try:
             connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
             stack.callback(connection.close)
             connection.settimeout(_WAIT_S)
             connection.connect(message["path"])
+            os.pwrite(page_fd, bytes((CONNECTED, 0)), ANSWER)
+            connected = True
             listener = _copy(process, page_fd)
             stack.callback(os.close, listener)
             told = {
@@ -96,8 +117,15 @@ def hand_over(message: ChildListener, fds: list[int], state: Mapping[str, object
             fdpass.send(connection, documents.dumps(told).encode(), [listener])
         except OSError as e:
             answer = bytes((LOST, e.errno or ETIMEDOUT))
+            if connected:  # its filter is in force, perhaps, and it could not even say so
+                _kill(process)
         finally:
             os.pwrite(page_fd, answer, ANSWER)
+
+
+def _kill(process: int) -> None:
+    with suppress(ProcessLookupError):
+        _signal.pidfd_send_signal(process, _signal.SIGKILL)
 
 
 def _pid(process: int) -> int:

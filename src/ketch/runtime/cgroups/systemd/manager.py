@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ketch.runtime.oci_types import OciResources
+    from ketch.runtime.oci_types import OciCpu, OciResources
     from ketch.runtime.protocol import Cgroups
 
 _REMOVED_S = 0.5  # how long systemd may take to remove the cgroup of a scope until it is asked
@@ -99,10 +99,21 @@ class SystemdCgroup(CgroupV2):
         from ketch.runtime.cgroups.systemd import properties, scopes
 
         self.check(resources)
-        changed = properties.of_limits(resources)
+        changed = properties.of_limits(self._with_whole_quota(resources))
         if changed:
             scopes.change(self.unit, changed)
         super().update(resources)
+
+    def _with_whole_quota(self, resources: OciResources) -> OciResources:
+        """Resources in which a quota has its period, and a period its quota: a unit has no half of them."""
+        cpu = resources.get("cpu") or {}
+        if bool(cpu.get("quota")) == bool(cpu.get("period")):
+            return resources
+        quota, _, period = files.read_or(self.directory, "cpu.max").strip().partition(" ")
+        if not period:
+            return resources
+        known: OciCpu = {"quota": -1 if quota == "max" else int(quota), "period": int(period)}
+        return {**resources, "cpu": {**known, **{name: value for name, value in cpu.items() if value}}}  # type: ignore[typeddict-item]
 
     def remove(self) -> None:
         """Wait until systemd has removed the cgroup; one that holds the caller goes with it.

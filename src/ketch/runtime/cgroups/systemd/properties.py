@@ -104,6 +104,14 @@ def _plain(property_: str) -> Callable[[str, str], Properties]:
     return lambda name, text: [(property_, ("t", _number(name, text)))]
 
 
+def _weight(name: str, text: str) -> Properties:
+    """``io.weight``: a number, ``default`` and a number, or one device's, for which units have another property."""
+    words = text.split()
+    if len(words) == 2:
+        return _plain("IOWeight")(name, words[1]) if words[0] == "default" else []
+    return _plain("IOWeight")(name, text)
+
+
 def _quota(name: str, text: str) -> Properties:
     """``cpu.max`` (quota and period, in microseconds) as time in each second of a processor."""
     quota_text, _, period_text = text.strip().partition(" ")
@@ -144,6 +152,6 @@ _PROPERTIES: dict[str, Callable[[str, str], Properties]] = {
     "cpu.max": _quota,
     "cpuset.cpus": _cpus("AllowedCPUs"),
     "cpuset.mems": _cpus("AllowedMemoryNodes"),
-    "io.weight": _plain("IOWeight"),
+    "io.weight": _weight,
     "pids.max": _plain("TasksMax"),
 }

@@ -5,6 +5,8 @@ RuntimeFailure, with systemd's words: it refused, or does not answer.
 
 from __future__ import annotations
 
+from errno import ENOENT
+
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups.systemd.bus import Bus, BusError
 
@@ -50,9 +52,9 @@ def attach(unit: str, pid: int) -> bool:
 
 
 def change(unit: str, properties: Properties) -> None:
-    """Change properties until the next boot; what is not given stays."""
+    """Change properties until the next boot; what is not given stays (FileNotFoundError: it has ended)."""
     if not _say(Bus(), "set limits of", unit, "SetUnitProperties", "sba(sv)", [unit, True, properties]):
-        raise _failure("set limits of", unit, "it has ended")
+        raise FileNotFoundError(ENOENT, "it has ended", unit)
 
 
 def stop(unit: str) -> None:

@@ -7,7 +7,7 @@ from ketch.errors import RuntimeFailure
 _DEFAULT_SLICE = "system.slice"
 _ROOT_SLICE = "-.slice"
 _LONGEST = 255  # a unit's name (UNIT_NAME_MAX), which is also that of a directory
-_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@")
+_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.\\@")
 
 
 class Place:

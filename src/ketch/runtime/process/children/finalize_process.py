@@ -159,7 +159,7 @@ class Process:
         try:
             self.filter.install_and_execve(path, args, env, self.listeners[0].ready() if self.listeners else None)
         except native.ListenerLost as e:
-            raise failure("seccomp", f"connect to the seccomp listener `{self.listeners[0].path}`", e) from e
+            raise self.listeners[0].lost(e.errno or 0) from e
         except native.FilterRefused as e:
             raise failure("seccomp", "install the seccomp filter", e) from e
 
