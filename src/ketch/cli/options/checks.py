@@ -61,6 +61,8 @@ def check(opts: Options) -> None:
         mode = opts[flag]
         if mode not in words and not (flag == "pid" and container_of(mode) is not None):
             raise UsageError(f"--{flag}: invalid mode: {mode}", hint=f"use {', '.join(filter(None, words))}")
+    if opts["userns"].partition(":")[0] not in ("", "host", "auto"):
+        raise UsageError(f"--userns: invalid mode: {opts['userns']}", hint="use host, auto, auto:size=COUNT")
     if opts["memory-swappiness"] is not None and not -1 <= opts["memory-swappiness"] <= 100:
         raise UsageError(f"invalid value: {opts['memory-swappiness']}: valid memory swappiness range is 0-100")
     _addresses(opts["dns"])
