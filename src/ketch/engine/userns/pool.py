@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_USER = "ketch"
 # Between the ids of domains' users (SSSD's and FreeIPA's end at 2000200000) and those of systemd's foreign images.
 _FIRST, _END = 0x77400000, 0x7FFE0000
-_LOCK = re.compile(r"userns-(\d+)-(\d+)", re.ASCII)
+_LOCK = re.compile(r"userns-(\d{1,10})-(\d{1,10})", re.ASCII)
 _PATIENCE_S = 5.0
 
 
