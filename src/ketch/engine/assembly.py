@@ -121,21 +121,7 @@ def assemble(p: Parts) -> Engine:
         pulls=pulls,
         pushes=pushes,
         builds=_builds(p, base, pulls, pushes),
-        system=SystemService(
-            engine_id=p.engine_id,
-            data_root=p.paths.data_root,
-            store=p.store,
-            images=p.images,
-            snapshots=p.snapshots,
-            volumes=p.volumes,
-            events=p.events,
-            registries=p.registries,
-            runtimes=p.runtimes,
-            log_default=p.log_default,
-            cgroup_driver=p.cgroups.driver,
-            user_namespaces=p.user_namespaces,
-            apparmor=p.apparmor,
-        ),
+        system=_system(p),
         commits=CommitService(
             store=p.store,
             live=base.live,
@@ -171,28 +157,26 @@ def assemble(p: Parts) -> Engine:
     )
 
 
-def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService) -> BuildService:
-    networks = CommandNetworks(
-        manager=p.network,
-        thread=p.network_thread,
-        names=base.sandboxes.names,
+def _system(p: Parts) -> SystemService:
+    return SystemService(
+        engine_id=p.engine_id,
+        data_root=p.paths.data_root,
         store=p.store,
-        paths=p.paths,
-        defaults=p.dns_defaults,
-        host_gateway=p.host_gateway,
-    )
-    containers = CommandContainers(p.launcher, networks)
-    executor = BuildExecutor(
-        paths=p.paths,
-        cgroups=p.cgroups,
+        images=p.images,
         snapshots=p.snapshots,
-        layers=p.builds.layers,
-        containers=containers,
-        caches=p.builds.mounts,
+        volumes=p.volumes,
+        events=p.events,
+        registries=p.registries,
+        runtimes=p.runtimes,
+        log_default=p.log_default,
+        cgroup_driver=p.cgroups.driver,
         user_namespaces=p.user_namespaces,
         apparmor=p.apparmor,
-        later=p.remover.later,
     )
+
+
+def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService) -> BuildService:
+    executor = _build_executor(p, base)
 
     def make() -> Builder:
         from ketch.engine.build.run import making  # protobuf and the graph's rooms, which no start needs
@@ -232,6 +216,29 @@ def _builds(p: Parts, base: _Foundation, pulls: PullService, pushes: PushService
         root=p.builds.root,
     )
     return BuildService(parts, make)
+
+
+def _build_executor(p: Parts, base: _Foundation) -> BuildExecutor:
+    networks = CommandNetworks(
+        manager=p.network,
+        thread=p.network_thread,
+        names=base.sandboxes.names,
+        store=p.store,
+        paths=p.paths,
+        defaults=p.dns_defaults,
+        host_gateway=p.host_gateway,
+    )
+    return BuildExecutor(
+        paths=p.paths,
+        cgroups=p.cgroups,
+        snapshots=p.snapshots,
+        layers=p.builds.layers,
+        containers=CommandContainers(p.launcher, networks),
+        caches=p.builds.mounts,
+        user_namespaces=p.user_namespaces,
+        apparmor=p.apparmor,
+        later=p.remover.later,
+    )
 
 
 def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:

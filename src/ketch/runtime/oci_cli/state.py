@@ -226,10 +226,13 @@ def with_short_path(path: str, call: Callable[[str], object]) -> None:
 
 
 def _owner(path: str) -> str:
-    """The name of a file's owner, or the number after `#`."""
+    """The name of a file's owner, or the number after `#`; empty when it has just been removed."""
     import pwd
 
-    uid = os.stat(path).st_uid
+    try:
+        uid = os.stat(path).st_uid
+    except FileNotFoundError:
+        return ""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
