@@ -74,11 +74,12 @@ class ModuleCache:
     def save(self, before: "Collection[str]" = ()) -> None:
         """Write the file anew if modules have been imported, but those of ``before``, that are not in it.
 
-        It is bytecode: where it cannot be written (a read-only file system, a module that is gone) nothing is lost.
+        It is bytecode: where it cannot be written (a read-only file system, a module that is gone by now, or half
+        written) nothing is lost.
         """
         try:
             self._save(before)
-        except OSError:
+        except (OSError, ImportError, SyntaxError, ValueError):
             return
 
     def _save(self, before: "Collection[str]") -> None:

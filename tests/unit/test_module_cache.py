@@ -167,8 +167,9 @@ def test_nobody_else_can_write_to_it_or_is_believed(package):
         assert package.call() == ["one", *KEPT]
 
 
-def test_a_module_that_vanishes_meanwhile(package):
-    gone = FILES["rooms/main.py"].replace("import os\n", "import os\nos.unlink(__file__)\n", 1)
+@pytest.mark.parametrize("change", ["os.unlink(__file__)", "open(__file__, 'w').write('def')"])
+def test_a_module_that_changes_meanwhile(package, change):
+    gone = FILES["rooms/main.py"].replace("import os\n", f"import os\n{change}\n", 1)
     package.write("rooms/main.py", gone)
     assert package.call() == ["one"]
     folder = os.path.dirname(package.cache)
