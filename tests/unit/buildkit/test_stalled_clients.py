@@ -195,6 +195,28 @@ async def test_an_error_of_a_client_that_does_not_read(sessions, top):
         await exported(sessions, receiving(fail), top)
 
 
+async def test_a_client_of_which_one_half_fails(sessions, top):
+    """The other half is cancelled and says so first; the call's status names the cause."""
+
+    async def fail(call):
+        await listed(call)
+        await call.send(Packet(type=Packet.PACKET_ERR, data=b"context canceled"))
+        raise RpcError(Code.UNKNOWN, "write /out/big: no space left on device")
+
+    with pytest.raises(Unavailable, match="error from receiver: write /out/big: no space left on device"):
+        await exported(sessions, receiving(fail), top)
+
+
+async def test_a_client_that_fails_and_goes(sessions, top):
+    async def fail(call):
+        await listed(call)
+        await call.send(Packet(type=Packet.PACKET_ERR, data=b"no space left on device"))
+        raise RpcError(Code.CANCELLED, "context canceled")
+
+    with pytest.raises(Unavailable, match="error from receiver: no space left on device"):
+        await exported(sessions, receiving(fail), top)
+
+
 # -- clients that are not there any more ------------------------------------------------------------
 
 

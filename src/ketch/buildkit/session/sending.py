@@ -22,6 +22,13 @@ _BATCH = 1 << 20  # bytes of files in one batch
 _SHOWN = 2000
 
 
+class ReceiverFailed(Unavailable):
+    """The receiving end says that it has failed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"error from receiver: {text[:_SHOWN]}")
+
+
 class SendingEnd:
     """The state of one transfer: packets in, packets out; it knows no transport.  Blocking, as its listing is.
 
@@ -61,7 +68,7 @@ class SendingEnd:
         return self._listed and not self._wanted and self._fd < 0 and not (self.ending and not self.done)
 
     def take(self, messages: Sequence[bytes]) -> None:
-        """Take packets of the peer (InvalidArgument, Unavailable: it has failed); also while `more` runs.
+        """Take packets of the peer (InvalidArgument, ReceiverFailed); also while `more` runs.
 
         They are as many as there are files, at most: each can be asked for once.
         """
@@ -77,7 +84,7 @@ class SendingEnd:
             elif packet.type == packets.FIN:
                 self.ending = True
             elif packet.type == packets.ERR:
-                raise Unavailable(f"error from receiver: {packet.data[:_SHOWN].decode('utf-8', 'replace')}")
+                raise ReceiverFailed(packet.data[:_SHOWN].decode("utf-8", "replace"))
             else:
                 raise InvalidArgument(f"the client sends a packet of type {packet.type}, which is none of a receiver")
 

@@ -10,10 +10,12 @@ from ketch.buildkit.services.files import FileSendService, FileSyncService
 from ketch.buildkit.session import packets
 from ketch.buildkit.session.metadata import encoded
 from ketch.buildkit.session.receiving import ReceivingEnd
+from ketch.buildkit.session.sending import ReceiverFailed
 from ketch.buildkit.session.worker import Worker
 from ketch.buildkit.wire.files.filesync_pb2 import BytesMessage
 from ketch.errors import KetchError, Unavailable
 from ketch.rpc.method import Method
+from ketch.rpc.status import Code, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -63,6 +65,8 @@ async def send_directory(channel: Channel, exporter: int, end: SendingEnd) -> No
         with Worker("send") as worker:
             try:
                 await _exchange(call, end, worker)
+            except ReceiverFailed as e:
+                raise await _cause(call, e) from e
             except (KetchError, OSError) as e:
                 await _tell(call, e)
                 raise
@@ -157,6 +161,24 @@ async def _tell(call: PacketStream, error: Exception) -> None:
         async with asyncio.timeout(_FAREWELL_S):
             await call.send(packets.failure(text), end=True)
             await _ended(call)  # else what it has not read yet may be lost
+
+
+async def _cause(call: PacketStream, said: ReceiverFailed) -> ReceiverFailed:
+    """The reason of a client that failed: what its call ends with, if it ends soon.
+
+    Its packet may name a consequence only: a full disk cancels the client's other half, which says that it was
+    cancelled.
+    """
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            await call.end()
+            await _ended(call)
+    except RpcError as e:
+        told = e.message and e.code not in (Code.CANCELLED, Code.UNAVAILABLE)
+        return ReceiverFailed(e.message) if told else said
+    except (OSError, TimeoutError):
+        return said
+    return said
 
 
 async def _ended(call: ClientCall[Any, Any]) -> None:
