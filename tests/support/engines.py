@@ -135,6 +135,7 @@ class Engine:
                 break
             first += _IDS
         self.extra += ["--userns-pool", f"{first}:{_IDS}", *flags]
+        os.chmod(self.root, 0o711)  # other runtimes' containers come to their roots as ordinary users
 
     @property
     def host(self) -> str:

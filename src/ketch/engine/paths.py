@@ -23,6 +23,11 @@ class ContainerPaths(Struct, frozen=True):
         """The container's directory under the exec root (sockets, exit record)."""
         return os.path.join(self.exec_root, "run", container_id)
 
+    @property
+    def mounts(self) -> str:
+        """The mount point of roots for other runtimes, the same for all: each has a mount namespace of its own."""
+        return os.path.join(self.exec_root, "mounts")
+
     def log_dir(self, container_id: str) -> str:
         """The directory of the container's log."""
         return os.path.join(self.directory(container_id), "log")

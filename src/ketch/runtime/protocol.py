@@ -210,7 +210,8 @@ class StartContainer(TypedDict):
     ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``userns``: the
     bundle has a user namespace, new or joined; an entry of ``rootfs`` with the option ``idmap`` is seen through it.
     ``timing``: the answer to the start shall have ``passages``.
-    ``runtime``: another one than the built-in; `foreign.remains` has recorded it.
+    ``runtime``: another one than the built-in; `foreign.remains` has recorded it.  ``place``: a directory, the same for
+    all containers, on which its driver mounts what the runtime finds there.
     """
 
     op: Literal["start"]
@@ -227,6 +228,7 @@ class StartContainer(TypedDict):
     timing: NotRequired[bool]
     userns: NotRequired[bool]
     runtime: NotRequired[ForeignRuntime]
+    place: NotRequired[str]
     log: LogSettings
 
 

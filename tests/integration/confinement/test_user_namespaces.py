@@ -386,7 +386,7 @@ def open_place(auto: Engine) -> Iterator[str]:
     os.chmod(place, 0o777)
     os.chmod(auto.root, 0o755)
     yield place
-    os.chmod(auto.root, 0o700)
+    os.chmod(auto.root, 0o711)
     shutil.rmtree(place)
 
 

@@ -84,7 +84,7 @@ class StartMessages(Struct, frozen=True, eq=False):
         else:
             if units.is_unit_path(cgroup):
                 runtime["command"].append("--systemd-cgroup")
-            message["runtime"] = runtime
+            message["runtime"], message["place"] = runtime, self.paths.mounts
             os.makedirs(runtime["root"], mode=0o700, exist_ok=True)
             remains.record(message["run_dir"], runtime)
         return message

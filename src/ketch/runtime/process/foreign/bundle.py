@@ -7,6 +7,8 @@ called, and is a bind mount in its bundle:
     capabilities                        those that this process has, as any other runtime fails without
     HOME                                in the environment
     a part of a volume, an image        a tree that is mounted in a directory which nobody else sees
+    mounts with mapped owners           the same: old runtimes overlook what asks for it
+    binds, in a user namespace          the same: its root need not come to the source
     secrets                             files in memory, mounted there as well
     /dev/shm of a joined ipc namespace  that of the other container
 """
@@ -15,10 +17,9 @@ from __future__ import annotations
 
 import os
 
-from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.linux import mount as m
-from ketch.runtime import documents, spec
+from ketch.runtime import defaults, documents, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.process import messages
 from ketch.runtime.rootfs import docker_files, mounts, secrets
@@ -26,31 +27,35 @@ from ketch.runtime.security import apparmor, users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ketch.runtime.oci_types import OciCapabilities, OciConfig, OciMount, OciProcess
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 _DIRECTORY = "bundle"
 _VERSION = "1.0.2"  # runtimes refuse versions that are younger than they are, and ignore fields that are
-_OWN_OPTIONS = ("X-mount.subdir=",)
+_OWN_OPTIONS = ("X-mount.subdir=", "idmap", "ridmap")
 _PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
 
 
-def write(document: OciConfig, run_dir: str, place: str, root_path: str) -> str:
-    """Write the bundle of a container whose root is mounted at ``root_path``; returns its directory (RuntimeFailure).
+def write(document: OciConfig, run_dir: str, place: str, user: OpenUserNamespace | None) -> str:
+    """Write the bundle of a container whose root is mounted at `root_of` ``place``; returns its directory.
 
-    Mounts are made in the directory ``place``, which nobody else sees.
+    Mounts are made in that place, which nobody else sees, and through ``user``, the container's user namespace, if they
+    ask for it.  RuntimeFailure.
     """
     named, group_add = spec.named_user(document.get("annotations") or {})
-    root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root_of(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        docker_files.make(root_fd)
-        complete(document["process"], root_fd, named, group_add)
+        if user is None:
+            docker_files.make(root_fd)
+        else:
+            with caps.owner_of_files(*user.root()):
+                docker_files.make(root_fd)
+        complete(document["process"], root_fd, named, group_add, has_all=user is not None)
     finally:
         os.close(root_fd)
     document["ociVersion"] = _VERSION
-    document["root"]["path"] = root_path
-    document["mounts"] = _mounts(document, place)
+    document["root"]["path"] = root_of(place)
+    document["mounts"] = _mounts(document, place, user)
     directory = os.path.join(run_dir, _DIRECTORY)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -60,16 +65,24 @@ def write(document: OciConfig, run_dir: str, place: str, root_path: str) -> str:
     return directory
 
 
-def complete(process: OciProcess, root_fd: int, named: str | None, group_add: str) -> None:
+def root_of(place: str) -> str:
+    """The directory in ``place`` where a container's root is mounted."""
+    return os.path.join(place, "root")
+
+
+def complete(process: OciProcess, root_fd: int, named: str | None, group_add: str, *, has_all: bool) -> None:
     """Put what the built-in runtime finds out by itself into an OCI process (RuntimeFailure).
 
-    The numbers of a user that is given by name, HOME, and of its capabilities those that this process can give.
+    The numbers of a user that is given by name, HOME, and of its capabilities those that this process can give; unless
+    it ``has_all``, as in a user namespace.
     """
     if named is not None:
         user = users.lookup(root_fd, named, group_add)
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
         home = user.home
-        process["capabilities"] = _capabilities(process.get("capabilities") or {}, bounding_alone=user.uid != 0)
+        available = defaults.ALL_CAPS if has_all else caps.names(caps.get()[1])
+        given = process.get("capabilities") or {}
+        process["capabilities"] = _capabilities(given, frozenset(available), bounding_alone=user.uid != 0)
     else:
         home = users.home_of(root_fd, users.of_spec(process.get("user") or {}).uid)
     if process.get("apparmorProfile") == apparmor.UNCONFINED:  # which this process is; without AppArmor it is an error
@@ -79,34 +92,38 @@ def complete(process: OciProcess, root_fd: int, named: str | None, group_add: st
         process["env"] = [*(entry for entry in entries if entry != "HOME="), f"HOME={home or '/'}"]
 
 
-def _capabilities(given: OciCapabilities, *, bounding_alone: bool) -> OciCapabilities:
-    """The sets without what this process lacks; of an ordinary user, as Docker's, what execve leaves of them."""
-    available = set(caps.names(caps.get()[1]))
+def _capabilities(given: OciCapabilities, available: frozenset[str], *, bounding_alone: bool) -> OciCapabilities:
+    """The sets without what is not ``available``; of an ordinary user, as Docker's, what execve leaves of them."""
     chosen = [name for name in given.get("bounding") or [] if name in available]  # the engine gives all sets the same
     return {"bounding": chosen} if bounding_alone else {"bounding": chosen, "effective": chosen, "permitted": chosen}
 
 
-def _mounts(document: OciConfig, place: str) -> list[OciMount]:
+def _mounts(document: OciConfig, place: str, user: OpenUserNamespace | None) -> list[OciMount]:
     """The bundle's mounts; what only the built-in runtime makes is mounted below ``place`` and bound from there."""
     result: list[OciMount] = []
     for number, entry in enumerate(document.get("mounts") or []):
         target = os.path.join(place, str(number))
         if entry["destination"] == "/dev/shm" and entry.get("type") == "tmpfs":
             result.append(_shared_memory(document, target) or entry)
-        elif _is_own(entry):
-            planned = mounts.prepare([entry])[0]
+        elif _is_own(entry) or (user is not None and _is_bind(entry)):
+            planned = mounts.prepare([entry], user)[0]
             _attach(planned.tree_fd, target, directory=planned.directory)
             result.append(_bind(target, entry["destination"], entry.get("options") or []))
         else:
             options = [option for option in entry.get("options") or [] if option != "defaults"]  # runc 1.1 knows it not
             result.append({**entry, "options": options})
-    return result + _secrets(document, os.path.join(place, "secrets"))
+    return result + _secrets(document, os.path.join(place, "secrets"), user)
 
 
 def _is_own(entry: OciMount) -> bool:
     """Whether a mount is one that other runtimes do not know."""
     options = entry.get("options") or []
-    return entry.get("type") == "overlay" or any(option.startswith(_OWN_OPTIONS) for option in options)
+    mapped = entry.get("uidMappings") or entry.get("gidMappings")
+    return bool(mapped) or entry.get("type") == "overlay" or any(one.startswith(_OWN_OPTIONS) for one in options)
+
+
+def _is_bind(entry: OciMount) -> bool:
+    return entry.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(entry.get("options") or ())
 
 
 def _bind(source: str, destination: str, options: list[str]) -> OciMount:
@@ -148,12 +165,12 @@ def _shared_memory(document: OciConfig, place: str) -> OciMount | None:
     return None
 
 
-def _secrets(document: OciConfig, place: str) -> list[OciMount]:
+def _secrets(document: OciConfig, place: str, user: OpenUserNamespace | None) -> list[OciMount]:
     """Mounts of the secrets that the engine's annotation names, from a file system in memory at ``place``."""
     found = secrets.read(document)
     if not found:
         return []
-    _attach(secrets.make(found), place, directory=True)
+    _attach(secrets.make(found, user), place, directory=True)
     options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"]
     result: list[OciMount] = [{"destination": secrets.DIRECTORY, "type": "bind", "source": place, "options": options}]
     for secret in found:
@@ -161,15 +178,3 @@ def _secrets(document: OciConfig, place: str) -> list[OciMount]:
             source = os.path.join(place, secret.name)
             result.append({"destination": secret.target, "type": "bind", "source": source, "options": options})
     return result
-
-
-def check(document: Mapping[str, object]) -> None:
-    """Raise RuntimeFailure for what no other runtime is asked for yet."""
-    linux = document.get("linux")
-    mappings = linux.get("uidMappings") if isinstance(linux, dict) else None
-    if mappings:
-        raise RuntimeFailure(
-            "start container: user namespaces work with the built-in runtime alone",
-            step="namespaces",
-            hint="leave --runtime out, or say --userns host",
-        )

@@ -11,7 +11,8 @@ A monitor forks it in the place of the container's first process, and it says th
       │◄─ end of file ┘
 
 The root and what is bound into it are mounted in this process's own mount namespace, of which the runtime makes the
-container's: the host never has a mount of the container here, either.
+container's: the host never has a mount of the container here, either.  The place where it is mounted is the same for
+all: a directory that root of a user namespace, whom the container's own directories are closed to, can come to as well.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import gc
 import os
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
+from stat import S_IXOTH
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import documents, spec
+from ketch.runtime import documents, namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process.children import finalize_process
 from ketch.runtime.process.foreign import bundle, remains
 from ketch.runtime.process.foreign.console import Console
 from ketch.runtime.process.foreign.program import ForeignProgram, leave_null_device
@@ -40,10 +43,11 @@ if TYPE_CHECKING:
 
     from ketch.runtime.oci_types import OciConfig
     from ketch.runtime.protocol import ChildReady, StartContainer
+    from ketch.runtime.user_namespaces import OpenUserNamespace
 
 _HIGHEST_FD = 1 << 30
 _NETLINK_ROUTE = 0
-_ROOM = ["mode=700", "nosuid", "nodev", "noexec"]
+_ROOM = ["mode=711", "nosuid", "nodev", "noexec"]
 
 
 def child_main(message: StartContainer, sync_fd: int) -> NoReturn:
@@ -84,9 +88,13 @@ class _Driver:
         document = spec.load(self._message["bundle"])
         if "process" not in document:
             raise RuntimeFailure("read config.json: no process", step="config")
-        bundle.check(document)
-        place, root_path = self._mount_root()
-        directory = bundle.write(document, self.run_dir, place, root_path)
+        linux = document.get("linux") or {}
+        user = user_namespaces.of(namespaces.Plan(linux.get("namespaces") or []), linux)
+        self._mount_root(user)
+        directory = bundle.write(document, self.run_dir, self._message["place"], user)
+        if user is not None:
+            finalize_process.own_stdio(*user.root())
+            user.close()
         self._cgroup_path = document["linux"].get("cgroupsPath") or ""
         pid_file = os.path.join(self.run_dir, "init.pid")
         with suppress(FileNotFoundError):
@@ -111,20 +119,23 @@ class _Driver:
         for fd in fds:
             os.close(fd)
 
-    def _mount_root(self) -> tuple[str, str]:
-        """Mount a directory for all that is mounted, and the root in it; returns both paths (RuntimeFailure)."""
-        place = os.path.join(self.run_dir, "mounts")
-        root_path = os.path.join(place, "root")
-        trees = rootfs.open_all(self._message["rootfs"], root_path)
+    def _mount_root(self, user: OpenUserNamespace | None) -> None:
+        """Mount a directory for all that is mounted, and the root in it (RuntimeFailure)."""
+        place = self._message["place"]
+        root_path = bundle.root_of(place)
         try:
-            os.makedirs(root_path, mode=0o700, exist_ok=True)  # outside as well: runc's exec goes there first
+            os.makedirs(root_path, exist_ok=True)  # outside as well: runc's exec goes there first
+            if user is not None:
+                rootfs.isolate("rslave")  # layers with mapped owners are mounted in passing
+                os.chmod(place, 0o711)  # of what is on the way the umask decided
+                _check_reachable(place)
+            trees = rootfs.open_all(self._message["rootfs"], root_path, user)
             room_fd = mounts.make_file_system("tmpfs", "tmpfs", MountOptions(_ROOM))
         except OSError as e:
             raise failure("rootfs", f"make a file system for `{place}`", e) from e
         rootfs.attach([room_fd], place, place)
         os.mkdir(root_path, 0o755)
         rootfs.attach(trees, root_path, root_path)
-        return place, root_path
 
     def _open_network(self, document: OciConfig, pid: int) -> list[int]:
         """Descriptors of the container's new network namespace and of a NETLINK_ROUTE socket in it; or none."""
@@ -161,6 +172,20 @@ class _Driver:
         message["cgroups"] = common.at(self._cgroup_path).describe() if self._cgroup_path else None
         with suppress(OSError):  # nobody may be left to be told
             fdpass.send_last(self._sync_fd, documents.dumps(message).encode())
+
+
+def _check_reachable(path: str) -> None:
+    """Refuse a directory that other users, as whom the runtime mounts in a user namespace, cannot come to."""
+    above = path
+    while above != "/":
+        if not os.stat(above).st_mode & S_IXOTH:
+            raise RuntimeFailure(
+                f"mount the container's root on `{path}`: root of its user namespace cannot pass through `{above}`",
+                step="rootfs",
+                hint=f"chmod o+x `{above}`, choose another --exec-root, or leave --runtime out: "
+                "the built-in runtime needs nothing of the kind",
+            )
+        above = os.path.dirname(above)
 
 
 def read_pid(path: str) -> int:

@@ -9,8 +9,9 @@ from _signal import SIGKILL  # type: ignore[import-not-found]
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, prctl
-from ketch.runtime import documents, spec
+from ketch.runtime import documents, spec, user_namespaces
 from ketch.runtime.failure import failure, to_message
+from ketch.runtime.process.children import finalize_process
 from ketch.runtime.process.foreign import bundle, remains
 from ketch.runtime.process.foreign.console import Console
 from ketch.runtime.process.foreign.container import read_pid
@@ -20,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from ketch.runtime.oci_types import OciProcess
+    from ketch.runtime.oci_types import OciConfig, OciProcess
     from ketch.runtime.protocol import ChildReady, ExecRequest
 
 _HIGHEST_FD = 1 << 30
@@ -61,7 +62,12 @@ def _run(place: RunningContainer, request: ExecRequest, sync_fd: int) -> None:
         raise RuntimeFailure("exec: the container has ended", step="exec")
     process = request["process"]
     spec.check_process(process)
-    _resolve_user(place, process)
+    document = spec.load(place.bundle)
+    user = user_namespaces.of_process(place.pid) if _has_user(document) else None
+    if user is not None:
+        finalize_process.own_stdio(*user.root())
+        user.close()
+    _resolve_user(place, process, document)
     pid_file = os.path.join(place.run_dir, f"exec.{os.getpid()}.pid")
     console = Console(place.run_dir) if request["tty"] else None
     try:
@@ -78,15 +84,20 @@ def _run(place: RunningContainer, request: ExecRequest, sync_fd: int) -> None:
     fdpass.recv(sync_fd, 0, size=64)
 
 
-def _resolve_user(place: RunningContainer, process: OciProcess) -> None:
+def _has_user(document: OciConfig) -> bool:
+    namespaces = (document.get("linux") or {}).get("namespaces") or []
+    return any(entry["type"] == "user" for entry in namespaces)
+
+
+def _resolve_user(place: RunningContainer, process: OciProcess, document: OciConfig) -> None:
     """Put the numbers of the user into the process, from the running container's files."""
-    _, of_container = spec.named_user(spec.load(place.bundle).get("annotations") or {})
+    _, of_container = spec.named_user(document.get("annotations") or {})
     named, group_add = spec.named_user(process.pop("annotations", {}))
     try:
         root_fd = os.open(f"/proc/{place.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as e:
         raise failure("user", f"open the root of process {place.pid}", e) from e
     try:
-        bundle.complete(process, root_fd, named, group_add or of_container)
+        bundle.complete(process, root_fd, named, group_add or of_container, has_all=_has_user(document))
     finally:
         os.close(root_fd)
