@@ -322,3 +322,32 @@ def test_limits_are_the_units(runtime: Runtime, machine: SystemdBox) -> None:
 def test_a_limit_that_cannot_be_leaves_nothing(runtime: Runtime) -> None:
     runtime.configure(["true"], "system.slice:ketch:bad", cpu={"cpus": "8000"})
     assert "cpuset.cpus" in runtime("run", "--bundle", str(runtime.bundle), "bad", code=1)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_unit_is_ready_when_the_program_in_its_container_is(
+    runtime: Runtime, machine: SystemdBox, detach: bool
+) -> None:
+    """Of Type=notify; its main process is the runtime in the foreground, or else the container's first one."""
+    need("systemd-notify")
+    program = "systemd-notify --ready --status=unheard; exec sleep 1000"
+    changes = {"root": {"path": "/"}, "process.env": ["PATH=/bin:/usr/bin"], "linux.seccomp": None}
+    runtime_box.set_in(runtime.document, changes)
+    runtime.configure(["sh", "-c", program], None)
+    settings = [f"--property={one}" for one in ("Type=notify", "NotifyAccess=all", "DefaultDependencies=no")]
+    run = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.directory / "root"), "run"]
+    run += ["--detach"] if detach else []
+    log = f"--property=StandardError=append:{runtime.directory}/log"
+    machine.run(
+        "systemd-run", "--unit=ready", "--collect", *settings, log, "--", *run, "--bundle", str(runtime.bundle), "c1"
+    )
+    try:
+        shown = {name: machine.property("ready.service", name) for name in ("ActiveState", "StatusText", "MainPID")}
+        pid = int(shown.pop("MainPID"))
+        assert shown == {"ActiveState": "active", "StatusText": ""}
+        first = json.loads(runtime("state", "c1"))["pid"]
+        command = machine.run("cat", f"/proc/{pid}/cmdline").stdout
+        assert (pid == first, "oci_cli" in command) == (detach, not detach)
+    finally:
+        runtime("delete", "--force", "c1")
+        until(lambda: machine.property("ready.service", "ActiveState") == "inactive", "the unit ends")

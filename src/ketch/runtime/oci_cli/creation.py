@@ -61,6 +61,10 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
         undo.callback(state.forget)
         cgroup = _choose_cgroup(document, state.id, systemd=call.systemd)
         filters.prepare(call.root, document["linux"].get("seccomp"))
+        if os.environ.get("NOTIFY_SOCKET"):
+            from ketch.runtime import sd_notify  # few callers wait for a container's readiness
+
+            sd_notify.prepare(document, state.directory)
         state.keep(document, cgroup)
         listener = _listen(state)
         parent = Parent(
@@ -209,7 +213,7 @@ def _await_first(sync: socket, passing: int) -> int:
 
 
 def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid: int) -> tuple[ChildReady, list[int]]:
-    """Wait for the child's ``ready``, and run the runtime namespace's hooks on its request."""
+    """Wait for the child's ``ready``, and do what it asks for meanwhile: run the host's hooks, map owners."""
     message, fds = answer(sync)
     if message["ev"] == "hooks":
         # prestart is older than "creating", and what was written for it looks for "created", as crun says.
@@ -218,6 +222,11 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
         data = documents.dumps(state.of_hooks("creating", pid)).encode()
         hooks.run(spec.member(document, "hooks", "createRuntime") or [], data, "createRuntime")
         fdpass.send(sync, data)
+        message, fds = answer(sync)
+    while message["ev"] == "map":
+        from ketch.runtime.rootfs import idmap  # few need it
+
+        idmap.answer(sync.fileno(), message, fds)
         message, fds = answer(sync)
     return ready(message), fds
 

@@ -21,18 +21,56 @@ if TYPE_CHECKING:
     from ketch.runtime.cgroups.common import Cgroup
     from ketch.runtime.oci_cli.diagnostics import Diagnostics
     from ketch.runtime.oci_types import OciConfig
+    from ketch.runtime.sd_notify import ReadinessSocket
 
 _PATIENCE_S = 10  # for a process that has got SIGKILL
 
 
-def start(state: states.RuntimeState) -> None:
+def start(state: states.RuntimeState, *, attending: bool = False) -> None:
     """Let a created container exec its program; raises the error of its start.
 
-    A poststart hook that fails ends the container, as runc and crun have it.
+    A poststart hook that fails ends the container, as runc and crun have it.  Where a service manager waits for the
+    program to be ready, so does this, unless the caller stays with the container (``attending``).
     """
     status = state.status()
     if status != "created":
         raise Conflict(f"cannot start container `{state.id}`: it is {status}, not created")
+    readiness = _listen_for_readiness(state)
+    _go(state)
+    wanted = spec.member(state.configuration(), "hooks", "poststart")
+    if wanted:
+        try:
+            hooks.run(wanted, _hook_state(state, "running"), "poststart")
+        except RuntimeFailure:
+            _kill_and_wait(state)
+            raise
+    if readiness is not None:
+        readiness.pass_on() if attending else _await_readiness(state, readiness)
+
+
+def _listen_for_readiness(state: states.RuntimeState) -> ReadinessSocket | None:
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from ketch.runtime import sd_notify
+
+    return sd_notify.listen(state.directory)
+
+
+def _await_readiness(state: states.RuntimeState, readiness: ReadinessSocket) -> None:
+    process_fd = _open_first(state)
+    if process_fd < 0:
+        return
+    try:
+        readiness.wait(state.pid, process_fd)
+    except OSError as e:
+        raise failure("start", f"tell the service manager that container `{state.id}` is ready", e) from e
+    finally:
+        os.close(process_fd)
+        readiness.close()
+
+
+def _go(state: states.RuntimeState) -> None:
+    """Tell the created container's process to execute its program, and wait until it has."""
     connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     try:
         states.with_short_path(state.start_socket, connection.connect)
@@ -43,13 +81,6 @@ def start(state: states.RuntimeState) -> None:
         raise failure("start", f"start container `{state.id}`", e) from e
     finally:
         connection.close()
-    wanted = spec.member(state.configuration(), "hooks", "poststart")
-    if wanted:
-        try:
-            hooks.run(wanted, _hook_state(state, "running"), "poststart")
-        except RuntimeFailure:
-            _kill_and_wait(state)
-            raise
 
 
 def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> None:

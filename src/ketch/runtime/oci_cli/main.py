@@ -174,7 +174,7 @@ def _run(call: Invocation) -> int:
     if foreground:
         relay.forward_signals(state.pid)
     try:
-        lifecycle.start(state)
+        lifecycle.start(state, attending=foreground)
     except BaseException:
         lifecycle.delete(state, call.diagnostics, force=True)
         raise

@@ -57,10 +57,11 @@ def attach(fds: list[int], path: str, bundle: str) -> str:
     """Attach the root's mounts, whose descriptors are closed, and return where they are.
 
     A root that is a mount of its own covers ``path`` when that is a directory, else the bundle: both only within
-    this namespace, and nothing of either is needed any more.  Where the root of a user namespace can come to neither,
-    it covers a directory that is open to all, and that hooks do not need.
+    this namespace, and nothing of either is needed any more.  Nobody can go to what covers `/`: a root that is the
+    host's own covers the bundle, too.  Where the root of a user namespace can come to neither, it covers a directory
+    that is open to all, and that hooks do not need.
     """
-    mount_point = path if os.path.isdir(path) else bundle
+    mount_point = path if os.path.isdir(path) and not os.path.samefile(path, "/") else bundle
     if not os.access(mount_point, os.R_OK | os.X_OK):
         mount_point = next(place for place in _OPEN_TO_ALL if os.access(place, os.R_OK | os.X_OK))
     try:
