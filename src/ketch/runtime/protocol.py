@@ -6,7 +6,7 @@ Each message is a JSON datagram, with descriptors beside it, on a SOCK_SEQPACKET
     ketchd → launcher     StartContainer, with the monitor's first control connection
     monitor → ketchd      HelloEvent (first, but not on that connection), then events as they happen
     ketchd → monitor      requests, each answered by an Answer with its number, but HoldRequest and KeepRequest
-    child → its parent    ChildNetwork, ChildHooks, ChildReady, ChildListener; Failed in the place of any of them
+    child → its parent    ChildNetwork, ChildHooks, ChildMap, ChildReady, ChildListener; Failed instead of any of them
 
 Monitors outlive the ketchd that had them started, and the next one may be of another version.  So a field keeps its
 name and its meaning for ever; a new one is NotRequired, and without it everything is as it was before there was such a
@@ -67,6 +67,16 @@ class ChildHooks(TypedDict):
     ev: Literal["hooks"]
 
 
+class ChildMap(TypedDict):
+    """The child waits until the owners of a tree are mapped, and for an error's number as text, 0 for none.
+
+    Descriptors: the detached tree, the user namespace.  Only the OCI command line's children ask (see `rootfs.idmap`).
+    """
+
+    ev: Literal["map"]
+    recursive: bool
+
+
 class ChildReady(TypedDict):
     """The child has done everything but execve; it waits for ``go``.
 
@@ -103,7 +113,7 @@ class ChildListener(TypedDict):
     metadata: str
 
 
-ChildMessage = ChildForked | ChildNetwork | ChildHooks | ChildReady | ChildListener | Failed
+ChildMessage = ChildForked | ChildNetwork | ChildHooks | ChildMap | ChildReady | ChildListener | Failed
 
 
 # -- the launcher ------------------------------------------------------------------------------------

@@ -63,22 +63,37 @@ def test_a_source_in_the_root_has_what_is_mounted_there_before(runtime: Runtime,
     assert runtime("run", "one").stdout == "abbbroken line\n"
 
 
-def test_owners_of_a_source_in_the_root_are_mapped(runtime: Runtime, tmp_path: Path) -> None:
+@pytest.mark.parametrize("user", [False, True])
+def test_owners_of_a_source_in_the_root_are_mapped(runtime: Runtime, tmp_path: Path, user: bool) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/file").write_text("a")
     root = runtime.bundle / "rootfs"
-    mounts = [
-        *runtime.document["mounts"],
-        bind(tmp_path / "a", "/mnt"),
-        bind(root / "mnt", "/mapped", uidMappings=_MAP, gidMappings=_MAP),
-    ]
-    script = "stat -c %u /mnt/file /mapped/file"
-    runtime.configure(["sh", "-c", script], {"mounts": mounts})
-    assert runtime("run", "one").stdout.split() == ["0", "300000"]
+    mapped = {"uidMappings": _MAP, "gidMappings": _MAP}
+    changes: dict[str, Any] = {
+        "mounts": [
+            *runtime.document["mounts"],
+            bind(tmp_path / "a", "/mnt"),
+            bind(root / "mnt", "/mapped", **mapped),
+            *([bind(root / "mnt", "/as_container", "ridmap")] if user else []),
+        ]
+    }
+    if user:
+        os.chown(root, 300_000, 300_000)
+        changes |= {**_USER, "linux.namespaces": [*runtime.document["linux"]["namespaces"], {"type": "user"}]}
+    places = "/mnt/file /mapped/file /as_container/file" if user else "/mnt/file /mapped/file"
+    runtime.configure(["stat", "-c", "%u", *places.split()], changes)
+    assert runtime("run", "one").stdout.split() == (["65534", "0", "0"] if user else ["0", "300000"])
+
+
+def test_what_cannot_be_mapped_is_said_by_the_host(runtime: Runtime) -> None:
+    """procfs takes no maps; the parent, which would have set them, tells the container's first process why not."""
+    mount = bind(runtime.bundle / "rootfs/proc/fs", "/mapped", uidMappings=_MAP, gidMappings=_MAP)
+    os.chown(runtime.bundle / "rootfs", 300_000, 300_000)
     changes = {**_USER, "linux.namespaces": [*runtime.document["linux"]["namespaces"], {"type": "user"}]}
-    runtime.configure(["true"], changes)
-    with pytest.raises(AssertionError, match="map the owners of what is in the container's root"):
-        runtime("run", "one")
+    runtime.configure(["true"], {**changes, "mounts": [*runtime.document["mounts"], mount]})
+    said = runtime("run", "one", code=1).stderr
+    assert '"/mapped": map its owners: invalid argument' in said, said
+    assert "must support id-mapped mounts" in said
 
 
 @pytest.mark.parametrize("propagation", ["shared", "rshared", "slave", "rslave", "private", "unbindable"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
-from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime import user_namespaces
 from ketch.runtime.failure import failure
@@ -31,6 +30,7 @@ class Planned:
         "gids",
         "inside",
         "map_fd",
+        "mapper_fd",
         "options",
         "source",
         "tree_fd",
@@ -45,6 +45,7 @@ class Planned:
         self.uids: list[OciIdMapping] = entry.get("uidMappings") or []
         self.gids: list[OciIdMapping] = entry.get("gidMappings") or []
         self.tree_fd = self.map_fd = -1
+        self.mapper_fd = -1  # a socket to the process with the host's rights that maps owners; -1: this one has them
         self.directory = True
         self.inside = ""  # the source's path in the root itself, where earlier mounts are
         self.copier: type[Copier] | None = None
@@ -103,14 +104,14 @@ def open_source(mount: Planned, user: OpenUserNamespace | None) -> None:
 
 
 def open_maps(mount: Planned, user: OpenUserNamespace | None) -> None:
-    """Refuse to map the owners of a source in the root, or open the maps while the host's /proc is there."""
+    """Open the maps for a source in the root, while the host's /proc is there."""
     if not (mount.uids or mount.gids or mount.options.idmap):
         return
-    if user is not None:
-        what = f"{mount.describe()}: map the owners of what is in the container's root: it has a user namespace"
-        raise RuntimeFailure(what, step="mounts", hint="name another path of the source, without the root's own")
     try:
-        mount.map_fd = user_namespaces.make(mount.uids, mount.gids)
+        if mount.uids or mount.gids or user is None:
+            mount.map_fd = user_namespaces.make(mount.uids, mount.gids)
+        else:
+            mount.map_fd = os.dup(user.fd)
     except OSError as e:
         raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
 
@@ -126,14 +127,21 @@ def open_inside(mount: Planned, anchors: Anchors) -> None:
         mount.tree_fd = subtree(mount)
     mount.directory = S_ISDIR(os.fstat(mount.tree_fd).st_mode)
     if mount.map_fd >= 0:
-        recursive = mount.options.idmap == "ridmap"
-        try:
-            m.mount_setattr(mount.tree_fd, set_=m.MOUNT_ATTR_IDMAP, userns_fd=mount.map_fd, recursive=recursive)
-        except OSError as e:
-            raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
-        finally:
-            os.close(mount.map_fd)
+        _map_inside(mount)
     _set_attributes(mount)
+
+
+def _map_inside(mount: Planned) -> None:
+    recursive = mount.options.idmap == "ridmap"
+    try:
+        if mount.mapper_fd < 0:
+            idmap.set_map(mount.tree_fd, mount.map_fd, recursive=recursive)
+        else:
+            idmap.ask(mount.mapper_fd, mount.tree_fd, mount.map_fd, recursive=recursive)
+    except OSError as e:
+        raise failure("mounts", f"{mount.describe()}: map its owners", e, idmap.HINT) from e
+    finally:
+        os.close(mount.map_fd)
 
 
 def _set_attributes(mount: Planned) -> None:

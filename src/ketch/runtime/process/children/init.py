@@ -76,7 +76,7 @@ def child_main(
     it), "tty" (whether the last one is the terminal's master) and "cgroups" (for `cgroups.common.open`).
     With ``early`` of the parent {"ev":"netns"} comes with the first two as soon as they are there, and ``ready`` has
     "netns" false.  A spec with hooks that run before pivot_root makes the child send {"ev":"hooks"} and wait
-    for the state, as JSON, to give them.
+    for the state, as JSON, to give them; one with a user namespace may send {"ev":"map"} (`rootfs.idmap`).
     """
     child = _Child(bundle, parent, document)
     try:
@@ -298,7 +298,7 @@ class _Child:
         self._open_own_network(plan)
         if parts is not None:
             rootfs.isolate((document.get("linux") or {}).get("rootfsPropagation"))
-            parts.take()
+            parts.take(self.sync_fd)
         return parts
 
     def _open_parts(

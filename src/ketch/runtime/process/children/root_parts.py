@@ -103,8 +103,8 @@ class RootParts:
         mount.tree_fd = -1
         self._kept.append(mount)
 
-    def take(self) -> None:
-        """Take the mounts in the next namespace, and make others."""
+    def take(self, parent_fd: int) -> None:
+        """Take the mounts in the next namespace, and make others; the parent at ``parent_fd`` has the host's rights."""
         names = {mount: str(number) for number, mount in enumerate(self._kept)}
         for mount in self.planned:
             try:
@@ -113,6 +113,7 @@ class RootParts:
             except OSError as e:
                 raise failure("mounts", mount.describe(), e) from e
             mounts.make_early(mount)
+            mount.mapper_fd = parent_fd
         os.chdir("/")
 
     def attach_root(self, bundle: str) -> str:
