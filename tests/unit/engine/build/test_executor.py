@@ -52,6 +52,9 @@ async def test_a_failed_command_whose_files_cannot_be_kept(monkeypatch, caplog, 
     async def run(*_arguments):
         return SimpleNamespace(code=7, oom=False)
 
+    async def ready(_mode):
+        pass
+
     monkeypatch.setattr(executor, "CommandFiles", Files)
     monkeypatch.setattr(Files, "error", error, raising=False)
     found = executor.BuildExecutor(
@@ -62,7 +65,7 @@ async def test_a_failed_command_whose_files_cannot_be_kept(monkeypatch, caplog, 
         containers=SimpleNamespace(run=run, networks=SimpleNamespace(find=lambda _command: CommandNetwork())),
         caches=None,
         apparmor=AppArmorProfiles(),
-        user_namespaces=SimpleNamespace(of_command=lambda **_facts: contextlib.nullcontext()),
+        user_namespaces=SimpleNamespace(ready=ready, of_command=lambda **_facts: contextlib.nullcontext()),
         later=lambda work: work(),
     )
     with pytest.raises(CommandFailed, match="exit code: 7") as raised:
