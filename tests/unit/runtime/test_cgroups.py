@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime.cgroups import common, files
+from ketch.runtime.cgroups import common, files, monitors, tree
 from ketch.runtime.cgroups.v1 import devices as devices_v1
 from ketch.runtime.cgroups.v2 import cpu, io, memory
 from ketch.runtime.cgroups.v2 import devices as devices_v2
@@ -149,3 +149,16 @@ def test_the_device_program_means_what_the_rules_say(
 ) -> None:
     program = devices_v2.program(rules)
     assert interpret(program, kind, major, minor, wanted) == expected(rules, kind, major, minor, wanted)
+
+
+@pytest.mark.parametrize("containers", [[], ["one/box"]])
+def test_monitors_are_waited_for_where_no_container_is(tmp_path, monkeypatch, containers):
+    """A container is not in every hierarchy, and its monitor does not end in any of them."""
+    for name in ("one/monitors", "two/monitors", *containers):
+        (tmp_path / "p" / name).mkdir(parents=True)
+    roots = {name: str(tmp_path / "p" / name) for name in ("one", "two")}
+    monkeypatch.setattr(common, "_layout", common.Layout({"memory": roots["one"]}, roots["two"]))
+    waits = []
+    monkeypatch.setattr(tree, "remove", lambda _path, wait_s: waits.append(wait_s > 0))
+    monitors.remove("/", with_parent=False)
+    assert waits == [not containers] * 2

@@ -43,20 +43,30 @@ def enter(parent: str) -> str:
 def remove(parent: str, *, with_parent: bool = True) -> None:
     """Remove the monitors' cgroup, and ``parent`` if asked, where they are empty.
 
-    A monitor that is about to end is waited for, for a limited time.  A scope goes by itself.
+    A monitor that is about to end is waited for, for a limited time, unless containers are there.  A scope goes by
+    itself.
     """
     if units.is_slice(parent):
         return
-    here, deadline = common.layout(), time.monotonic() + _EMPTY_S
-    for root in {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}:
-        base = root + os.path.normpath("/" + parent)
+    here = common.layout()
+    roots = {*here.hierarchies.values(), *((here.unified,) if here.unified else ())}
+    bases = [root + os.path.normpath("/" + parent) for root in roots]
+    # Containers' are not in every hierarchy: the monitors' alone are in the one of v2 without controllers.
+    deadline = time.monotonic() + (0 if any(_has_others(base) for base in bases) else _EMPTY_S)
+    for base in bases:
         try:
-            others = [child for child in tree.children(base) if os.path.basename(child) != NAME]
-            tree.remove(f"{base}/{NAME}", 0 if others else max(deadline - time.monotonic(), 0))
+            tree.remove(f"{base}/{NAME}", max(deadline - time.monotonic(), 0))
         except OSError:
             continue  # in use
     if with_parent:
         common.prune(parent)
+
+
+def _has_others(base: str) -> bool:
+    try:
+        return any(os.path.basename(child) != NAME for child in tree.children(base))
+    except OSError:
+        return False
 
 
 def _enter_scope(parent: str) -> str:
