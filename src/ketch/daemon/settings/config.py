@@ -47,6 +47,7 @@ class Config:
     userns_remap: str = ""
     userns_default: str = ""
     userns_pool: str = pool.DEFAULT_USER
+    userns_copy: bool = False
     group: str = "docker"
     log_level: str = "info"
     log_driver: str = ""

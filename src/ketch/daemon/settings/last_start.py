@@ -40,6 +40,7 @@ _OF_CONTAINERS = (
     "cgroup_parent",
     "userns_remap",
     "userns_default",
+    "userns_copy",
     "log_driver",
     "log_opts",
     "journald_socket",

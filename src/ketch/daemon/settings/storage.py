@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ketch.engine.paths import OF_A_BUILD
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
 from ketch.notation import booleans
-from ketch.runtime.rootfs import overlay
+from ketch.runtime.rootfs import overlay, view
 from ketch.storage.database.reserve import FULL
 from ketch.storage.removal import remove_tree
+from ketch.storage.snapshots.copies import SnapshotsWithCopies
 from ketch.storage.snapshots.overlay import OverlaySnapshots
 from ketch.storage.snapshots.vfs import VfsSnapshots
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ketch.daemon.settings.config import Config
+    from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.storage.snapshots.overlay import Snapshots
 
 _VOLATILE = ("overlay.volatile", "overlay2.volatile")
@@ -76,8 +78,12 @@ def choose(
         return VfsSnapshots(config.data_root, (), later, check_going_on)
     problem = _overlay_problem(config.data_root)
     if not problem:
+        overlays = OverlaySnapshots(config.data_root, volatile=_volatile(config))
+        if config.userns_copy:
+            copies = VfsSnapshots(config.data_root, (), later, check_going_on)
+            return SnapshotsWithCopies(config.data_root, overlays, copies, needed=not _maps_owners(config.data_root))
         _check_not_used(config.data_root, "overlay", removed)
-        return OverlaySnapshots(config.data_root, volatile=_volatile(config))
+        return overlays
     if wanted:
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
@@ -103,12 +109,32 @@ def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> No
         if os.path.isdir(os.path.join(containers, name, mark)):
             raise FailedPrecondition(
                 f"storage driver `{driver}`: container {name[:12]} was made with {other}",
-                hint=f"start with --storage-driver {other}, or remove the containers with it first",
+                hint=f"start with --storage-driver {other}, or remove the containers with it first"
+                + ("; with --userns-copy both kinds can be there" if other == "vfs" else ""),
             )
 
 
 def _overlay_problem(data_root: str) -> str:
     """The reason why overlay cannot work here; empty when it can, or when a full disk prevents the test."""
+    return _problem(data_root, lambda options, _: os.close(overlay.open_overlay(options)))
+
+
+def _maps_owners(data_root: str) -> bool:
+    """Whether the kernel maps the owners of overlay's layers here."""
+    ids: list[OciIdMapping] = [{"containerID": 0, "hostID": 1, "size": 1}]
+
+    def mount(options: list[str], directory: str) -> None:
+        root: list[OciMount] = [{"destination": "/", "type": "overlay", "options": [*options, "idmap"]}]
+        view.of_snapshot(root, [], directory, (ids, ids)).close()
+
+    problem = _problem(data_root, mount)
+    if problem:
+        log.info("containers in user namespaces get copies of their images: %s", problem)
+    return not problem
+
+
+def _problem(data_root: str, mount: Callable[[list[str], str], None]) -> str:
+    """The reason why an overlay in a new directory cannot be mounted; empty when it can, or the disk is full."""
     os.makedirs(data_root, mode=0o710, exist_ok=True)
     try:
         directory = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
@@ -121,7 +147,7 @@ def _overlay_problem(data_root: str) -> str:
             os.mkdir(os.path.join(directory, name))
         escaped = directory.replace("\\", "\\\\").replace(":", "\\:")
         options = [f"lowerdir={escaped}/lower", f"upperdir={directory}/upper", f"workdir={directory}/work"]
-        os.close(overlay.open_overlay(options))
+        mount(options, directory)
     except RuntimeFailure as e:
         return str(e)
     except OSError as e:

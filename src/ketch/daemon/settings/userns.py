@@ -34,6 +34,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="USER|FIRST:COUNT",
         help=f"the ids that --userns auto gives to containers (default: those of the user {pool.DEFAULT_USER})",
     )
+    parser.add_argument(
+        "--userns-copy",
+        action="store_true",
+        default=None,
+        help="copy images for containers in user namespaces where layers cannot be mapped (before Linux 5.19)",
+    )
 
 
 def check(config: Config) -> None:

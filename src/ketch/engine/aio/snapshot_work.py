@@ -16,6 +16,6 @@ _Result = TypeVar("_Result")
 
 async def run_to_end(snapshots: Snapshots, work: Callable[..., _Result], *arguments: Any) -> _Result:
     """Run ``work`` to its end, also when the caller is cancelled, so that undoing does not run beside it."""
-    if snapshots.name != "vfs":  # a few directories: shorter than the way to a thread
+    if not snapshots.copies:  # a few directories: shorter than the way to a thread
         return work(*arguments)
     return await threads.run_to_end(work, *arguments)

@@ -151,7 +151,10 @@ class Creation(Struct, frozen=True, eq=False):
             if any(point.type == "volume" for point in container.mounts):
                 await run_to_end(self.container_volumes.populate, container, image.chain_ids, inherited)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
-            await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size)
+            mapped = container.user_namespace is not None
+            await snapshot_work.run_to_end(
+                self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size, mapped
+            )
             failpoint("create.snapshot-made")
             with self.volumes.made(container_volumes.names(container), container.id) as also:
                 self.store.add(container, also=also)

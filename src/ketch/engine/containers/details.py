@@ -47,14 +47,13 @@ class Details(Struct, frozen=True, eq=False):
         """The path of the log file that other programs may read; empty when there is none."""
         return self.log_drivers.log_path(container)
 
-    @property
-    def storage_driver(self) -> str:
+    def storage_driver(self, container: Container) -> str:
         """``overlay2`` or ``vfs``."""
-        return self.snapshots.name
+        return self.snapshots.driver(container.id)
 
     def root_directories(self, container: Container) -> dict[str, str]:
         """The directories of the container's root, by Docker's names for them."""
-        if self.snapshots.name == "vfs":
+        if self.storage_driver(container) == "vfs":
             return {"dir": self.snapshots.upper(container.id)}
         directory = self.paths.directory(container.id)
         return {

@@ -82,8 +82,10 @@ class StateRestore(Struct, frozen=True, eq=False):
         if not self.snapshots.exists(container.id):
             log.warning("container %s (%s): its directory was lost; it begins anew", container.name, container.id[:12])
             chain_ids = self.images.resolve(container.image_id).chain_ids
-            size = quota.parse(container.host.storage_opt)
-            await snapshot_work.run_to_end(self.snapshots, self.snapshots.prepare, container.id, chain_ids, size)
+            size, mapped = quota.parse(container.host.storage_opt), container.user_namespace is not None
+            await snapshot_work.run_to_end(
+                self.snapshots, self.snapshots.prepare, container.id, chain_ids, size, mapped
+            )
 
     def _take_over(self, container: Container, monitor: MonitorClient) -> None:
         """Update the record of a running container (its cgroup tells whether it is frozen)."""

@@ -11,6 +11,7 @@ import os
 from errno import EINVAL, ENOENT
 
 from ketch.errors import RuntimeFailure
+from ketch.failpoints import failpoint
 from ketch.linux import caps, ns
 from ketch.linux import mount as m
 from ketch.runtime.failure import failure
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _VALUE_MAX = 255  # fsconfig(2) refuses longer strings
 _DIRECTORY_KEYS = ("upperdir", "workdir")
+_COPY = "before that, ketchd --userns-copy gives containers copies of their images"
 _one_by_one: bool | None = None
 
 
@@ -42,6 +44,7 @@ def open_overlay(options: list[str], attributes: int = 0, user: OpenUserNamespac
         if user is None or not parsed.idmap:
             return way(layers, attributes | parsed.set, held)
         layers.map_owners(user, held)
+        failpoint("overlay.owners-mapped")
         # What overlay makes for itself, in the work directory, must have an owner on the disk as well.
         with caps.owner_of_files(*user.root()):
             return way(layers, attributes | parsed.set, held)
@@ -126,7 +129,9 @@ class _Layers:
         for directory in directories:
             if not os.path.isdir(directory):
                 return failure("rootfs", f"mount overlay: layer directory `{directory}`", FileNotFoundError(2, ""))
-        hint = "layers with mapped owners need Linux 5.19" if self.attached and error.errno == EINVAL else None
+        hint = (
+            f"layers with mapped owners need Linux 5.19; {_COPY}" if self.attached and error.errno == EINVAL else None
+        )
         return failure("rootfs", f"mount overlay of {len(self.lowers)} layers", error, hint)
 
 

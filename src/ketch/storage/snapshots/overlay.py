@@ -47,14 +47,24 @@ class Snapshots(Protocol):
         """The driver's name as Docker's API has it."""
 
     @property
+    def copies(self) -> bool:
+        """Whether a root may be a copy of its image, which takes a while to make."""
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings of ``docker info``."""
+
+    def driver(self, container_id: str) -> str:
+        """The name of the driver that has the container."""
 
     def check_limit(self, size: int) -> None:
         """Raise InvalidArgument when the driver cannot limit a container to so many bytes (0: no limit)."""
 
-    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
-        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0, mapped: bool = False) -> Mounts:
+        """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most.
+
+        ``mapped``: it is to be seen through the mapping of a user namespace.
+        """
 
     def exists(self, container_id: str) -> bool:
         """Whether the active snapshot exists."""
@@ -93,7 +103,7 @@ def check_depth(count: int) -> None:
 class OverlaySnapshots:
     """The overlay driver: containers' writable roots as overlay mounts."""
 
-    name = "overlay2"
+    name, copies = "overlay2", False
 
     def __init__(self, data_root: str, *, volatile: bool = False) -> None:
         self._containers = os.path.join(data_root, "containers")
@@ -102,13 +112,19 @@ class OverlaySnapshots:
         self.warnings: list[str] = []
         os.makedirs(self._containers, mode=0o710, exist_ok=True)
 
+    def driver(self, container_id: str) -> str:
+        """The name of the driver, whatever the container."""
+        del container_id
+        return self.name
+
     def check_limit(self, size: int) -> None:
         """Raise InvalidArgument when this file system cannot limit a container to so many bytes (0: no limit)."""
         if size:
             Quotas(self._containers).check()
 
-    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0, mapped: bool = False) -> Mounts:
         """Make an active snapshot over these layers (lowest first) and describe it; ``size`` bytes at most."""
+        del mapped
         check_depth(len(chain_ids))
         self._layers.directories(chain_ids)
         directory = os.path.join(self._containers, container_id)

@@ -38,7 +38,7 @@ _NEW = ".new-"
 class VfsSnapshots:
     """Containers' writable roots as plain copies.  Making one, and a diff, take as long as a copy."""
 
-    name = "vfs"
+    name, copies = "vfs", True
 
     def __init__(
         self,
@@ -58,13 +58,19 @@ class VfsSnapshots:
                 for unfinished in _unfinished(os.path.join(parent, name)):
                     later(functools.partial(removal.try_to_remove, unfinished))
 
+    def driver(self, container_id: str) -> str:
+        """The name of the driver, whatever the container."""
+        del container_id
+        return self.name
+
     def check_limit(self, size: int) -> None:
         """Raise InvalidArgument for any limit: the copy of the image would count against it."""
         if size:
             raise InvalidArgument("--storage-opt size is not supported for vfs", hint="use the overlay driver")
 
-    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0) -> Mounts:
+    def prepare(self, container_id: str, chain_ids: Sequence[str], size: int = 0, mapped: bool = False) -> Mounts:
         """Copy these layers (lowest first) for a container and describe the root."""
+        del mapped
         check_depth(len(chain_ids))
         self.check_limit(size)
         directory = os.path.join(self._containers, container_id)

@@ -141,7 +141,7 @@ class CommandFiles:
         those who record it, and what does not become one need not be.
         """
         self._changes[place] = name
-        mounts = self._snapshots.prepare(name, tree.layers)
+        mounts = self._snapshots.prepare(name, tree.layers, mapped=self.users is not None)
         for mount in mounts:
             if mount["type"] == "overlay" and "volatile" not in mount["options"]:
                 mount["options"].append("volatile")
