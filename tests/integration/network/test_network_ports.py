@@ -18,6 +18,7 @@ from ketch.network.model.record import NetworkRecord, Pool
 from ketch.network.ports.requests import PortRequest
 from tests.support import netns
 from tests.support.netns import TIMEOUT_S, in_new_host, listen, member, network, nft, refused, talk
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,18 +66,28 @@ def test_a_port_is_published_on_both_families(tmp_path: Path) -> None:
 
 @in_new_host
 def test_one_address_of_ipv6(tmp_path: Path) -> None:
+    with open("/proc/sys/net/ipv6/conf/default/dad_transmits", "w", encoding="ascii") as f:
+        f.write("255")  # for so many seconds an address would be tentative, if it were probed for
     with netns.outside_machine("fd01::2/64", "fd01::1/64"), dual(tmp_path) as (manager, record):
         wanted = PortRequest("tcp", 80, "fd01::1", 8080, 8080)
         with member(manager, record.id, "web", wanted) as (web, made):
             with web.entered():
                 server = listen("::", 80)
-            with open("/proc/thread-self/net/if_inet6", encoding="ascii") as f:  # what is tentative asks nobody
-                flags = {int(row[4], 16) for row in map(str.split, f) if row[5] == record.link}
-            assert flags and not any(one & addresses.IFA_F_TENTATIVE for one in flags)
+            until(lambda: _settled(record.link), "no address is tentative: what is, asks nobody")
             talk(server, "fd01::1", 8080)
             assert refused("fd00:9::1", 8080)
             assert refused("127.0.0.1", 8080)
             assert made.ports == {"80/tcp": [{"HostIp": "fd01::1", "HostPort": "8080"}]}
+
+
+def _settled(link: str) -> bool:
+    """Whether a link has its own address of IPv6 and none is tentative.
+
+    The kernel makes the link-local one when the first port is up, and takes the mark off it in a worker of its own.
+    """
+    with open("/proc/thread-self/net/if_inet6", encoding="ascii") as f:
+        flags = [int(row[4], 16) for row in map(str.split, f) if row[5] == link]
+    return len(flags) == 2 and not any(one & addresses.IFA_F_TENTATIVE for one in flags)
 
 
 @in_new_host
