@@ -92,6 +92,7 @@ class Terminal(Driven):
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         pid, fd = pty.fork()
         if pid == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it is ignored in a run that outlives its own terminal
             os.execvpe(command[0], command, {**environment, "TERM": "xterm"})
         super().__init__(pid, fd, fd)
 
