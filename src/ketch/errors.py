@@ -173,8 +173,9 @@ class MountMismatch(RuntimeFailure):
     @classmethod
     def of(cls, what: str) -> MountMismatch:
         """The error of ``what`` in Docker's words."""
+        cause = "" if what.lower().endswith("not a directory") else ": not a directory"
         return cls(
-            f"{what}: not a directory: Are you trying to mount a directory onto a file (or vice-versa)? "
+            f"{what}{cause}: Are you trying to mount a directory onto a file (or vice-versa)? "
             "Check if the specified host path exists and is the expected type",
             step="mounts",
         )

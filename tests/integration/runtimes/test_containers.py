@@ -164,6 +164,39 @@ def test_mounts(engine, run, tmp_path):
     assert "Read-only" in out.err
 
 
+def test_what_is_read_only_is_so_in_the_kernel(engine, run, tmp_path):
+    """Also what a runtime is given as a mount that has been made, whose options it might take off."""
+    run("--rm", "-v", "vol:/v", "busybox", "mkdir", "-p", "/v/part")
+    wanted = {
+        "/image": ("--mount", "type=image,src=busybox,dst=/image"),
+        "/part": ("--mount", "type=volume,src=vol,dst=/part,volume-subpath=part,readonly"),
+        "/vol": ("-v", "vol:/vol:ro"),
+        "/bind": ("-v", f"{tmp_path}:/bind:ro"),
+        "/mapped": ("-v", f"{tmp_path}:/mapped:ro,idmap"),
+    }
+    options = [word for words in wanted.values() for word in words]
+    shown = run("--rm", *options, "busybox", "cat", "/proc/self/mountinfo").out.splitlines()
+    found = {fields[4]: fields[5].split(",")[0] for fields in map(str.split, shown) if fields[4] in wanted}
+    assert found == dict.fromkeys(wanted, "ro")
+    assert run("--rm", *wanted["/image"], "busybox", "touch", "/image/x", check=False).code == 1
+
+
+def test_mounts_that_do_not_fit(engine, runtime, tmp_path):
+    """They are the caller's mistake, whoever finds it."""
+    (tmp_path / "file").touch()
+    for bind, words in {
+        f"{tmp_path}/file:/etc": "Are you trying to mount a directory onto a file (or vice-versa)?",
+        f"{tmp_path}:/etc/passwd": "Are you trying to mount a directory onto a file (or vice-versa)?",
+        f"{tmp_path}:/proc": "it cannot be mounted there",
+        f"{tmp_path}:/proc/self": "it is inside /proc",
+    }.items():
+        api = Api(engine.socket)
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": [bind], "Runtime": runtime}}
+        made = api.must("POST", "/containers/create", body)
+        status, answer = api("POST", f"/containers/{made['Id']}/start")
+        assert (status, words in answer["message"]) == (400 if "Are you" in words else 500, True), (bind, answer)
+
+
 def test_namespaces_of_another(engine, run):
     run("-d", "--name", "first", "--ipc", "shareable", "busybox", "sh", "-c", "echo shared > /dev/shm/x; sleep 1000")
     until(lambda: engine.ketch("exec", "first", "cat", "/dev/shm/x", check=False).out, "it has written")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _DIRECTORY = "bundle"
 _VERSION = "1.0.2"  # runtimes refuse versions that are younger than they are, and ignore fields that are
 _OWN_OPTIONS = ("X-mount.subdir=", "idmap", "ridmap")
+_RESTRICTIONS = ("ro", "nosuid", "nodev", "noexec")
 _PROPAGATION = ("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable")
 
 
@@ -103,10 +104,11 @@ def _mounts(document: OciConfig, place: str, user: OpenUserNamespace | None) -> 
     result: list[OciMount] = []
     for number, entry in enumerate(document.get("mounts") or []):
         target = os.path.join(place, str(number))
+        [planned] = mounts.plan([entry])  # what may be mounted below /proc is the same with every runtime
         if entry["destination"] == "/dev/shm" and entry.get("type") == "tmpfs":
             result.append(_shared_memory(document, target) or entry)
-        elif _is_own(entry) or (user is not None and _is_bind(entry)):
-            planned = mounts.prepare([entry], user)[0]
+        elif _is_own(entry) or (_is_bind(entry) and (user is not None or planned.destination == "/proc")):
+            mounts.open_one(planned, user)
             _attach(planned.tree_fd, target, directory=planned.directory)
             result.append(_bind(target, entry["destination"], entry.get("options") or []))
         else:
@@ -127,8 +129,12 @@ def _is_bind(entry: OciMount) -> bool:
 
 
 def _bind(source: str, destination: str, options: list[str]) -> OciMount:
-    """The bind of a mount that is there, with the propagation that ``options`` name."""
+    """The bind of a mount that is there, with the propagation and the restrictions that ``options`` name.
+
+    It has those restrictions; crun takes off what is not named.
+    """
     words = [option for option in options if option in _PROPAGATION]
+    words += [name for name in _RESTRICTIONS if not {name, f"r{name}"}.isdisjoint(options)]
     return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", *words]}
 
 

@@ -15,7 +15,7 @@ from errno import ENOENT
 from select import POLLIN, poll
 from stat import S_ISCHR
 
-from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
+from ketch.errors import MountMismatch, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 from ketch.linux import prctl, signals
 from ketch.runtime import documents
 from ketch.runtime.failure import reason
@@ -36,7 +36,8 @@ _CALL_S = 20.0
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _TASK = "failed to create task for container: failed to create shim task: "  # dockerd's words, which clients know
 _NOT_FOUND = ("executable file not found", "no such file or directory", "system cannot find the file specified")
-_NOT_EXECUTABLE = ("permission denied", "is a directory")
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "open executable: operation not permitted")
+_MISMATCH = "not a directory"
 
 
 class ForeignProgram:
@@ -242,6 +243,8 @@ def _ended(status: int) -> str:
 def _failure(message: str, step: str) -> RuntimeFailure:
     """The error of a call; which kind it is dockerd reads from the text as well."""
     lower, kind = message.lower(), RuntimeFailure
+    if step == "create" and _MISMATCH in lower:
+        return MountMismatch.of(message)
     if step in ("create", "start", "exec"):
         if any(words in lower for words in _NOT_FOUND):
             kind = ProgramNotFound
