@@ -96,6 +96,17 @@ def test_what_cannot_be_mapped_is_said_by_the_host(runtime: Runtime) -> None:
     assert "must support id-mapped mounts" in said
 
 
+def test_directories_that_mounts_need_are_nobodys_to_write(runtime: Runtime) -> None:
+    """The tmpfs has a tmpfs's mode; the directory below it, which stays in the bundle, that of any other."""
+    (runtime.bundle / "rootfs/setgid").mkdir()
+    (runtime.bundle / "rootfs/setgid").chmod(0o2755)
+    tmpfs = [{"destination": name, "type": "tmpfs", "source": "tmpfs"} for name in ("/a/b", "/setgid/b")]
+    runtime.configure(["stat", "-c", "%a", "/a/b", "/setgid/b"], {"mounts": [*runtime.document["mounts"], *tmpfs]})
+    assert runtime("run", "one").stdout.split() == ["1777", "1777"]
+    modes = [(runtime.bundle / "rootfs" / name).stat().st_mode & 0o7777 for name in ("a", "a/b", "setgid/b")]
+    assert modes == [0o755, 0o755, 0o2755]
+
+
 @pytest.mark.parametrize("propagation", ["shared", "rshared", "slave", "rslave", "private", "unbindable"])
 def test_the_roots_own_propagation(runtime: Runtime, propagation: str) -> None:
     script = "awk '$5 == \"/\"' /proc/self/mountinfo"

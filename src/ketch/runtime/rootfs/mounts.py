@@ -224,9 +224,8 @@ def check_target(target_fd: int, destination: str) -> None:
 def _target(mount: Planned, anchors: Anchors) -> int:
     if mount.fstype in ("proc", "sysfs"):
         return _unlinked(mount, anchors)
-    if mount.fstype == "tmpfs" and not mount.options.bind:
-        make = paths.make_dirs if _has_mode(mount) else _target_of_tmpfs
-        target_fd = make(*anchors.find(mount.destination))
+    if mount.fstype == "tmpfs" and not mount.options.bind and not _has_mode(mount):
+        target_fd = _target_of_tmpfs(mount, *anchors.find(mount.destination))
     else:
         target_fd = (paths.make_dirs if mount.directory else paths.make_file)(*anchors.find(mount.destination))
     try:
@@ -244,15 +243,18 @@ def _has_mode(mount: Planned) -> bool:
     return any(option.startswith("mode=") for option in mount.options.data)
 
 
-def _target_of_tmpfs(root_fd: int, path: str) -> int:
-    """Open the directory; one that is missing is made with a tmpfs's own mode, which later starts find there.
+def _target_of_tmpfs(mount: Planned, root_fd: int, path: str) -> int:
+    """Open the directory whose mode the tmpfs shall have; where there is none, it has that of a new one.
 
-    That is for a tmpfs whose mode nobody has said.
+    A directory that is made gets this mode too where it lasts, for at later starts it is there.
     """
     try:
         return paths.open_in(root_fd, path, paths.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         pass
+    if not mount.lasting:
+        mount.options.data.append(f"mode={_OF_TMPFS:o}")
+        return paths.make_dirs(root_fd, path)
     parent_fd = paths.make_dirs(root_fd, os.path.dirname(path))
     try:
         with suppress(FileExistsError):  # a link to a directory that is missing: see below

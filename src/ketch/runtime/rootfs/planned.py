@@ -29,6 +29,7 @@ class Planned:
         "fstype",
         "gids",
         "inside",
+        "lasting",
         "map_fd",
         "mapper_fd",
         "options",
@@ -47,6 +48,7 @@ class Planned:
         self.tree_fd = self.map_fd = -1
         self.mapper_fd = -1  # a socket to the process with the host's rights that maps owners; -1: this one has them
         self.directory = True
+        self.lasting = True  # whether a directory that is made for it is there at the next start
         self.inside = ""  # the source's path in the root itself, where earlier mounts are
         self.copier: type[Copier] | None = None
         if self.options.copy_up:  # imported for few, and while modules can be
@@ -73,7 +75,8 @@ class BundlePlaces:
         self._bundle, self._root = bundle, os.path.normpath(root)
 
     def locate(self, mount: Planned) -> None:
-        """Complete the paths of a mount."""
+        """Complete the paths of a mount; the root is made anew for each container, as far as anybody knows."""
+        mount.lasting = False
         mount.destination = self._below_root(mount.destination) or mount.destination
         if mount.source and (mount.options.bind or mount.fstype == "bind"):
             mount.source = os.path.join(self._bundle, mount.source)
