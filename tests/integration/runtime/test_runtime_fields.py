@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(90), *runtime_box.NEEDED]
 
+SELINUX = "/sys/fs/selinux"
+
 
 def test_what_is_refused_leaves_nothing(runtime: Runtime) -> None:
     """A field by its name, a wrong type, a limit of the other version of cgroups: no state, no cgroup."""
@@ -172,3 +174,22 @@ def test_a_network_device_becomes_the_containers(runtime: Runtime, device: str) 
     runtime.document["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}]
     runtime.configure(["true"], {"linux.netDevices": {device: {}}, "hostname": "", "linux.sysctl": {}})
     assert "shares the host's network namespace" in runtime("create", "moved", code=1).stderr
+
+
+@pytest.mark.skipif(not os.path.exists(f"{SELINUX}/context"), reason="needs SELinux, with a policy")
+def test_labels_of_selinux(runtime: Runtime) -> None:
+    """Processes, and the file systems that are made for them, have the labels that they were given."""
+    label = ":".join(files.read("/proc/self/attr", "current").rstrip("\0").split(":")[:3]) + ":s0:c1"
+    try:
+        files.write(SELINUX, "context", label)
+    except OSError:
+        pytest.skip(f"the policy has no `{label}`")
+    script = "cat /proc/self/attr/current; echo; awk '/context=/ {print $2}' /proc/mounts"
+    runtime.configure(["sh", "-c", script], {"process.selinuxLabel": label, "linux.mountLabel": label})
+    said = runtime("run", "one").stdout.replace("\0", "").splitlines()
+    assert said[0] == label
+    masked = {path for path in runtime.document["linux"]["maskedPaths"] if os.path.isdir(path)}
+    assert {"/dev", "/dev/pts", "/dev/shm", *masked} <= set(said[1:])
+    assert not {"/proc", "/sys", "/"} & set(said[1:])
+    runtime.configure(["true"], {"process.selinuxLabel": "no:such:thing"})
+    assert "set SELinux label `no:such:thing`" in runtime("run", "one", code=1).stderr

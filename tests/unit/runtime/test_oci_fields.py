@@ -20,6 +20,7 @@ from ketch.runtime.cgroups import refusals
 from ketch.runtime.cgroups.v1.manager import CgroupV1
 from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.oci_cli import features
+from ketch.runtime.rootfs import mounts
 from ketch.runtime.security import seccomp
 from ketch.runtime.validation import check, fields
 from tests.support.source.project import ROOT
@@ -73,6 +74,8 @@ def whole() -> dict[str, Any]:
     document: dict[str, Any] = example(fields.CONFIG)
     document["ociVersion"] = "1.2.0"
     document["linux"]["namespaces"] = [{"type": "network"}]
+    document["linux"]["resources"]["devices"][0] |= {"type": "c", "access": "rw"}
+    document["linux"]["mountLabel"] = document["process"]["selinuxLabel"] = ""  # which not every kernel has
     document["process"]["execCPUAffinity"] = {"initial": "0", "final": "0-3,7"}
     return document
 
@@ -214,6 +217,8 @@ def test_everything_else_is_accepted() -> None:
         ("linux.rootfsPropagation", "public", "linux.rootfsPropagation `public` is none of private, rprivate,"),
         ("linux.sysctl", {"net.a": 1}, "linux.sysctl.net.a is not a string"),
         ("linux.resources.pids", {}, "linux.resources.pids.limit is missing"),
+        ("linux.resources.devices", [{"allow": True, "type": "x"}], "linux.resources.devices[0].type `x` is none of a"),
+        ("linux.resources.devices", [{"allow": True, "access": "rwa"}], "linux.resources.devices[0].access `rwa` has"),
         ("process.execCPUAffinity", {"final": "3-1"}, "process.execCPUAffinity.final: `3-1` is no list"),
         ("ociVersion", None, "ociVersion is missing"),
         ("ociVersion", "1.2", "ociVersion `1.2` is no version (SemVer 2.0.0)"),
@@ -229,6 +234,39 @@ def test_what_is_wrong_is_named(path: str, value: object, message: str) -> None:
     with pytest.raises(RuntimeFailure) as caught:
         check.check_config(document)  # type: ignore[arg-type]
     assert caught.value.message.startswith(f"read config.json: {message}")
+
+
+@pytest.mark.parametrize("field", ["process.selinuxLabel", "linux.mountLabel"])
+def test_labels_need_selinux(field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = accepted()
+    parent, _, name = field.partition(".")
+    document[parent][name] = "system_u:object_r:container_file_t:s0:c1,c2"
+    monkeypatch.setattr(check, "PROC", str(tmp_path))
+    (tmp_path / "filesystems").write_text("nodev\tsysfs\nnodev\tselinuxfs\n\text4\n")
+    check.check_config(document)  # type: ignore[arg-type]
+    (tmp_path / "filesystems").write_text("nodev\tsysfs\n\text4\n")
+    with pytest.raises(RuntimeFailure, match=f"{field} `system_u:.*` is not supported: the kernel has no SELinux"):
+        check.check_config(document)  # type: ignore[arg-type]
+
+
+def test_which_mounts_are_labelled() -> None:
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    entries: list[Any] = [
+        {"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1m"]},
+        {"destination": "/b", "type": "tmpfs", "source": "tmpfs", "options": ["context=own"]},
+        {"destination": "/c", "type": "devpts", "source": "devpts"},
+        {"destination": "/d", "type": "mqueue", "source": "mqueue"},
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs"},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"},
+        {"destination": "/e", "type": "none", "source": "/x", "options": ["bind"]},
+        {"destination": "/f", "type": "bind", "source": "/x"},
+    ]
+    planned = mounts.plan(entries, None, label)
+    context = [option for mount in planned for option in mount.options.data if option.startswith("context=")]
+    assert context == [f"context={label}", "context=own", f"context={label}"]
+    assert [mount.label for mount in planned] == [label if entry["type"] == "mqueue" else "" for entry in entries]
+    assert not any(mount.label or "context=" in str(mount.options.data) for mount in mounts.plan(entries[2:]))
 
 
 def test_a_limit_that_is_listed_twice() -> None:

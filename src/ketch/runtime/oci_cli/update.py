@@ -65,9 +65,10 @@ def _resources(options: GivenOptions) -> OciResources:
         if not isinstance(document, dict):
             raise RuntimeFailure("read resources: the document is not an object", step="config")
         spec.check_texts(document, "resources")
-        check.check_resources(document)
-        document.pop("devices", None)  # the rules of a running container stay, as with runc
-        return document  # type: ignore[return-value]
+        given: OciResources = document  # type: ignore[assignment]
+        check.check_resources(given)
+        given.pop("devices", None)  # the rules of a running container stay, as with runc
+        return given
     resources: dict[str, dict[str, object]] = {}
     for name, controller, key, is_size in _OPTIONS:
         text = options.text(name)

@@ -18,8 +18,11 @@ _DEV_NULL = os.makedev(1, 3)
 _HINT = "what is mounted on `/dev` hides the container's devices; mount it elsewhere, or below"
 
 
-def mask(anchors: Anchors, masked: list[str]) -> None:
-    """Cover files with /dev/null and directories with an empty read-only tmpfs; skip missing paths."""
+def mask(anchors: Anchors, masked: list[str], label: str = "") -> None:
+    """Cover files with /dev/null and directories with an empty read-only tmpfs; skip missing paths.
+
+    The tmpfs has the SELinux ``label``, if it is not empty.
+    """
     empty: int = -1
     null_fd: int = -1
     try:
@@ -29,7 +32,7 @@ def mask(anchors: Anchors, masked: list[str]) -> None:
                 continue
             try:
                 if stat.S_ISDIR(os.fstat(target_fd).st_mode):
-                    empty = _cover_directory(target_fd, empty)
+                    empty = _cover_directory(target_fd, empty, label)
                 else:
                     if null_fd < 0:
                         null_fd = _open_null(anchors)
@@ -73,7 +76,7 @@ def _open(anchors: Anchors, path: str, verb: str) -> int:
         raise failure("masks", f"{verb} `{path}`", e) from e
 
 
-def _cover_directory(target_fd: int, empty: int) -> int:
+def _cover_directory(target_fd: int, empty: int, label: str) -> int:
     """Attach the empty tmpfs, of which one superblock serves all; a copy can be taken once it is attached."""
     if empty < 0:
         context_fd = m.fsopen("tmpfs")
@@ -81,6 +84,8 @@ def _cover_directory(target_fd: int, empty: int) -> int:
             m.fsconfig(context_fd, "source", "tmpfs")
             m.fsconfig(context_fd, "size", "0k")
             m.fsconfig(context_fd, "nr_inodes", "1")
+            if label:
+                m.fsconfig(context_fd, "context", label)
             attributes = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
             empty = m.fsmount(context_fd, attributes)
         finally:

@@ -60,21 +60,37 @@ _HINTS = {
     "sysfs": "the network namespace must belong to the container's user namespace, and the host's /sys be covered "
     "nowhere",
 }
+_LABELLED_BY_POLICY = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
 _INDEPENDENT = frozenset(("proc", "sysfs", "tmpfs", "devpts", "mqueue"))
 _PASSING = "/proc"  # a directory that every host has
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
-def plan(entries: list[OciMount], place: BundlePlaces | None = None) -> list[Planned]:
-    """Read the mounts, without opening anything (RuntimeFailure with step ``mounts``)."""
+def plan(entries: list[OciMount], place: BundlePlaces | None = None, label: str = "") -> list[Planned]:
+    """Read the mounts, without opening anything (RuntimeFailure with step ``mounts``).
+
+    File systems that are made get the SELinux ``label``, whatever the policy gives them, if it is not empty.
+    """
     planned = []
     for entry in entries:
         mount = Planned(entry)
         if place is not None:
             place.locate(mount)
         _check_destination(mount)
+        if label:
+            _label(mount, label)
         planned.append(mount)
     return planned
+
+
+def _label(mount: Planned, label: str) -> None:
+    """Have a file system that is made for the container labelled; other files keep their labels, as with runc."""
+    if mount.options.bind or mount.fstype == "bind" or mount.fstype in _LABELLED_BY_POLICY:
+        return
+    if mount.fstype == "mqueue":  # its files have labels of their own, so it takes no context
+        mount.label = label
+    elif not any(option.startswith("context=") for option in mount.options.data):
+        mount.options.data.append(f"context={label}")
 
 
 def open_one(mount: Planned, user: OpenUserNamespace | None = None) -> None:
@@ -289,6 +305,8 @@ def _make(mount: Planned, target_fd: int) -> int:
     if not mount.fstype:
         raise OSError(EINVAL, "mount: no type")
     tree_fd = make_file_system(mount.fstype, mount.source or mount.fstype, options, attributes=attributes)
+    if mount.label:
+        os.setxattr(f"/proc/self/fd/{tree_fd}", "security.selinux", mount.label.encode())
     if mount.copier is not None:
         _copy_up(mount, mount.copier, target_fd, tree_fd)
     return tree_fd

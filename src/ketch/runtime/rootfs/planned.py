@@ -29,6 +29,7 @@ class Planned:
         "fstype",
         "gids",
         "inside",
+        "label",
         "lasting",
         "map_fd",
         "mapper_fd",
@@ -48,6 +49,7 @@ class Planned:
         self.tree_fd = self.map_fd = -1
         self.mapper_fd = -1  # a socket to the process with the host's rights that maps owners; -1: this one has them
         self.directory = True
+        self.label = ""  # of SELinux, for the root of a file system that takes no context
         self.lasting = True  # whether a directory that is made for it is there at the next start
         self.inside = ""  # the source's path in the root itself, where earlier mounts are
         self.copier: type[Copier] | None = None

@@ -36,6 +36,11 @@ class Labels:
             if nodes.file_system(self._self_fd) != nodes.PROC:
                 raise RuntimeFailure("set security label: `/proc` is not a procfs", step="lsm")
 
+    def prepare_keyring(self) -> None:
+        """Request the SELinux label for a session keyring that is made next, which the program is to use."""
+        if self._selinux:
+            self._request_label(self._selinux, "keycreate")
+
     def prepare_exec(self) -> None:
         """Request the labels for the next execve; called as root, who owns the files in /proc/self/attr.
 
@@ -45,7 +50,7 @@ class Labels:
         if self._apparmor:
             self._request_profile(self._apparmor)
         if self._selinux:
-            self._request_label(self._selinux)
+            self._request_label(self._selinux, "exec")
         if self._self_fd >= 0:
             os.close(self._self_fd)
 
@@ -72,11 +77,11 @@ class Labels:
         finally:
             os.close(fd)
 
-    def _request_label(self, label: str) -> None:
-        """Have the kernel change to an SELinux label."""
+    def _request_label(self, label: str, attribute: str) -> None:
+        """Have the kernel change to an SELinux label, or give it to what is made."""
         what = f"set SELinux label `{label}`"
         try:
-            fd = openat2(self._self_fd, "attr/exec", os.O_WRONLY, 0, _STRICT)
+            fd = openat2(self._self_fd, f"attr/{attribute}", os.O_WRONLY, 0, _STRICT)
             try:
                 os.write(fd, label.encode())
             finally:

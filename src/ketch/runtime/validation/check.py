@@ -9,14 +9,17 @@ from __future__ import annotations
 from ketch.errors import RuntimeFailure
 from ketch.linux import caps
 from ketch.runtime import spec
+from ketch.runtime.cgroups import files
 from ketch.runtime.process.children import scheduling
 from ketch.runtime.validation import fields
+
+PROC = "/proc"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.runtime.oci_types import OciConfig, OciProcess
+    from ketch.runtime.oci_types import OciConfig, OciProcess, OciResources
 
 
 def check_config(document: OciConfig) -> None:
@@ -32,8 +35,11 @@ def check_config(document: OciConfig) -> None:
     if linux.get("netDevices") and not any(entry["type"] == "network" for entry in linux.get("namespaces") or ()):
         text = "move linux.netDevices: the container shares the host's network namespace"
         raise RuntimeFailure(text, step="config", hint='add {"type": "network"} to linux.namespaces')
+    _check_device_rules(linux.get("resources") or {}, "linux.resources")
     if document.get("process"):
         _check_process_values(document["process"])
+    if linux.get("mountLabel"):
+        _check_label("linux.mountLabel", linux["mountLabel"])
 
 
 def check_process(process: OciProcess) -> None:
@@ -58,9 +64,10 @@ def warnings(process: OciProcess) -> list[str]:
     return told + [f"can't raise ambient capability {name}: it is not permitted and inheritable" for name in raised]
 
 
-def check_resources(resources: object) -> None:
+def check_resources(resources: OciResources) -> None:
     """Raise RuntimeFailure for what is wrong with the limits that are to replace others."""
     _check_value(resources, fields.RESOURCES, "resources")
+    _check_device_rules(resources, "resources")
 
 
 def is_version(text: str) -> bool:
@@ -86,6 +93,25 @@ def _check_process_values(process: OciProcess) -> None:
         if limit["type"] in seen:
             raise RuntimeFailure(f"read config.json: process.rlimits has `{limit['type']}` twice", step="config")
         seen.add(limit["type"])
+    if process.get("selinuxLabel"):
+        _check_label("process.selinuxLabel", process["selinuxLabel"])
+
+
+def _check_device_rules(resources: OciResources, name: str) -> None:
+    """Refuse a rule for a type or an access that there is not: on v2 it would be one for all devices, or for none."""
+    for number, rule in enumerate(resources.get("devices") or ()):
+        where = f"read config.json: {name}.devices[{number}]"
+        if (kind := rule.get("type") or "a") not in ("a", "b", "c"):
+            raise RuntimeFailure(f"{where}.type `{kind}` is none of a, b, c", step="config")
+        if not set(access := rule.get("access") or "") <= set("rwm"):
+            raise RuntimeFailure(f"{where}.access `{access}` has other letters than r, w and m", step="config")
+
+
+def _check_label(field: str, label: str) -> None:
+    """Refuse an SELinux label where the kernel has no SELinux, or was started without."""
+    if "selinuxfs" not in files.read(PROC, "filesystems").split():
+        what = f"{field} `{label}` is not supported: the kernel has no SELinux, or it is off"
+        raise RuntimeFailure(what, step="config", hint="leave it out of the configuration")
 
 
 def _check_value(value: object, kind: Any, path: str) -> None:

@@ -218,7 +218,6 @@ CONFIG: dict[str, Any] = {
 # `cgroups.refusals`.
 REFUSED = {
     "linux.intelRdt": "the runtime makes no resctrl groups",
-    "linux.mountLabel": "the runtime gives mounts no SELinux context",
     "linux.personality.flags": "the specification has no values for it",
     "linux.resources.memory.kernel": "kernel memory has no limit of its own since Linux 5.16",
     "vm": "the runtime makes no virtual machines",

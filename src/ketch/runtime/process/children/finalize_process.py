@@ -187,6 +187,7 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
         if process.console_size:
             tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))
     if own_keyring:
+        process.labels.prepare_keyring()
         _leave_keyring()
     rlimits.apply(process.limits)
     process.scheduling.apply()

@@ -361,7 +361,7 @@ class _Child:
         sysctl.apply(linux.get("sysctl") or {}, anchors.find("/proc")[0] if fresh else self.proc_fd)
         mounts.seal(anchors, parts.planned)
         masks.make_readonly(anchors, linux.get("readonlyPaths") or [])
-        masks.mask(anchors, linux.get("maskedPaths") or [])
+        masks.mask(anchors, linux.get("maskedPaths") or [], linux.get("mountLabel") or "")
         anchors.close()
         failpoint("init.mounted")
         return root_fd

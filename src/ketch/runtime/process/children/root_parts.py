@@ -43,7 +43,8 @@ class RootParts:
         self._root_path = os.path.join(bundle, document["root"]["path"])
         self._root_fds = rootfs.open_all(mounts_of_root, self._root_path, user)
         place = BundlePlaces(bundle, self._root_path) if not mounts_of_root else None
-        self.planned = mounts.plan(document.get("mounts") or [], place)
+        label = (document.get("linux") or {}).get("mountLabel") or ""
+        self.planned = mounts.plan(document.get("mounts") or [], place, label)
         if shm_fd >= 0:
             mounts.replace(self.planned, "/dev/shm", shm_fd)
         for mount in self.planned:
