@@ -73,6 +73,24 @@ async def test_it_is_kept_for_a_container_that_it_suits(yard):
     assert other.monitor_pid() == pid
 
 
+def shared_memory(pid):
+    """KiB of writable memory that a process has in common with others, which is copied when it is written to."""
+    found, writable = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            writable = words[1] == "rw-p"
+        elif writable and words[0] in ("Shared_Clean:", "Shared_Dirty:"):
+            found += int(words[1])
+    return found
+
+
+async def test_the_first_process_has_copied_its_memory_while_it_waits(yard):
+    pid, first = await spare(yard)
+    until(lambda: shared_memory(first) < 64, "it has memory in common with others")
+    assert shared_memory(pid) > 1024  # the monitor's, which stays for long, is the launcher's
+
+
 async def test_two_at_once(yard):
     pid, _ = await spare(yard)
     both = await asyncio.gather(yard.start(["sh", "-c", "exit 1"]), yard.start(["sh", "-c", "exit 2"]))

@@ -92,25 +92,35 @@ def begin(title: Title, message: StartContainer, control_fd: int, prepared: Prep
     """Run in a process that the launcher forked; never returns."""
     if message.get("timing") and followed() is None:  # not forked for it
         follow()
-    messages.write_file("/proc/self/comm", b"ketch-monitor")
-    title.set(f"ketch-monitor {message['id']}")
     try:
-        Monitor(message, control_fd, prepared).run()
+        if prepared is None:
+            settle()
+        Monitor(message, control_fd, prepared, title).run()
     except BaseException:
         report.exception(message["run_dir"])
     os._exit(0)
 
 
+def settle() -> None:
+    """Become a process of its own, which adopts what its children leave, and has nobody's streams."""
+    # Whoever waits for the end of ketchd's stdout must not have to wait for its containers; 0 is /dev/null.
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    os.setsid()
+    prctl.set_child_subreaper()
+
+
 class Monitor:
     """The monitor of one container, run by its own loop."""
 
-    def __init__(self, message: StartContainer, control_fd: int, prepared: Prepared | None) -> None:
+    def __init__(self, message: StartContainer, control_fd: int, prepared: Prepared | None, title: Title) -> None:
         self.id: str = message["id"]
         self.bundle: str = message["bundle"]
         self.run_dir: str = message["run_dir"]
         self.foreign = "runtime" in message
         self._message: StartContainer | None = message
         self._prepared = prepared
+        self._title = title
         self._cgroup_path = message.get("cgroup", "")
         self.loop = Loop()
         self.loop.on_error = lambda: report.exception(self.run_dir)
@@ -135,11 +145,6 @@ class Monitor:
 
     def run(self) -> None:
         """Set up, then serve until the container has ended and every client has its output."""
-        # Whoever waits for the end of ketchd's stdout must not have to wait for its containers; 0 is /dev/null.
-        os.dup2(0, 1)
-        os.dup2(0, 2)
-        os.setsid()
-        prctl.set_child_subreaper()
         self._wakeup = signals.watch()
         self.loop.add(self._wakeup, READ, self._reap)
         self.controls.add(self._first)
@@ -174,7 +179,9 @@ class Monitor:
                 "timing": message.get("timing", False),
             }
             messages.send(self._sync, told, self.streams.child_fds)
+            self._take_name()
         else:
+            self._take_name()
             self._fork(message)
         self.streams.forked()
         open_log(self.loop, self.streams, message["log"])
@@ -185,6 +192,10 @@ class Monitor:
         failpoint("monitor.listening")
         if prepared is not None:
             self._created(prepared.network)
+
+    def _take_name(self) -> None:
+        messages.write_file("/proc/self/comm", b"ketch-monitor")
+        self._title.set(f"ketch-monitor {self.id}")
 
     def _fork(self, message: StartContainer) -> None:
         self._sync, child_end = messages.pair()

@@ -102,6 +102,7 @@ def _serve(launcher_fd: int, title: Title, example: str) -> NoReturn:
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         title.set("ketch-spare")
+        monitor.settle()
         prepared = _prepare(launcher_fd, title, example)
         fdpass.send(launcher_fd, b"ready")
         messages.write_file("/proc/self/comm", b"ketch-spare")

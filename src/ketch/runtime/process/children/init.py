@@ -26,7 +26,7 @@ from errno import EACCES
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.failpoints import failpoint, follow, followed, passage
-from ketch.linux import fdpass, ns, prctl
+from ketch.linux import fdpass, memory, ns, prctl
 from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
@@ -174,12 +174,16 @@ class _Child:
             os._exit(1)
 
     def begin_spare(self, flags: int) -> FirstProcess:
-        """Make namespaces, tell of the network's, wait to be told what container this is, take its stdio."""
+        """Make namespaces, tell of the network's, wait to be told what container this is, take its stdio.
+
+        No time is lost in copying memory from then on.
+        """
         ns.unshare(flags)
         self.entered = flags
         self._open_network()
         if self.bundle:
             self._rehearse()
+        memory.make_own()
         payload, fds = fdpass.recv(self.sync_fd, 3)
         if not payload:
             os._exit(1)
