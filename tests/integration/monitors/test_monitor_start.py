@@ -20,7 +20,8 @@ from ketch.runtime.process.loop import Loop
 from ketch.runtime.process.oom import OomWatch
 from tests.support.boxes.monitor_box import NOBODY, Peer, children, connect, open_fds, process, process_title, pss_kib
 from tests.support.boxes.runtime_box import orphaned_cgroups
-from tests.support.waiting import patient
+from tests.support.run import session
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -125,6 +126,57 @@ async def test_memory_that_ran_out_before_it_was_watched(yard):
     assert (heard, watch.count) == ([1], 1)
     await one.monitor.kill(signal.SIGKILL)
     await one.code()
+
+
+class Scope:
+    """A cgroup of v2 whose counter, as long as it is there, is that of its processes; ``around`` is its parent's."""
+
+    version = 2
+
+    def __init__(self, path: str) -> None:
+        self.path, self.around = path, 7
+
+    def watch_oom(self) -> int:
+        fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        os.pread(fd, 4096, 0)
+        return fd
+
+    def oom_kills(self) -> int:
+        return 0
+
+    def oom_kills_around(self) -> int:
+        return self.around
+
+
+@pytest.mark.parametrize(
+    ("changed", "around", "kills"),
+    [(True, 8, 1), (True, 7, 0), (False, 8, 0)],
+    ids=["a kill", "another counter", "somebody else's kill"],
+)
+def test_a_kill_in_a_cgroup_that_is_gone(changed, around, kills):
+    """systemd may remove it before its counters are read: that one has changed is known, and what the parent has."""
+    root = common.layout().unified
+    if root is None:
+        pytest.skip("this machine has no cgroup v2")
+    scope = Scope(f"{root}/{session.SESSION}-gone")
+    os.mkdir(scope.path)
+    heard: list[int] = []
+    watch = OomWatch(Loop(), lambda: heard.append(1))
+    try:
+        watch.begin(scope)
+        if changed:
+            with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+                with open(f"{scope.path}/cgroup.procs", "w", encoding="ascii") as f:
+                    f.write(str(process.pid))
+                process.kill()
+            events = Path(scope.path, "cgroup.events")
+            until(lambda: "populated 0" in events.read_text(encoding="ascii"), "it is empty")
+    finally:
+        os.rmdir(scope.path)
+    scope.around = around
+    watch.look()
+    watch.end()
+    assert (watch.kills, heard) == (kills, [1] * kills)
 
 
 async def leaves_nothing(yard):

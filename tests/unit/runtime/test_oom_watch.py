@@ -14,6 +14,9 @@ class _Counter:
     def watch_oom(self) -> int:
         return -1
 
+    def oom_kills_around(self) -> int:
+        return 0
+
     def oom_kills(self) -> int:
         return self.kills
 

@@ -72,6 +72,9 @@ class Cgroup(Protocol):
     def oom_kills(self) -> int:
         """The number of processes inside that the kernel killed for want of memory."""
 
+    def oom_kills_around(self) -> int:
+        """The same of the cgroup that this one is in, with all that are in that; 0 where nobody counts so."""
+
     def watch_oom(self) -> int:
         """A descriptor that says when memory runs out (see `process.oom`), the caller's to close; -1: no such thing."""
 

@@ -34,6 +34,10 @@ class Loop:
         """Change the events of a descriptor."""
         self._epoll.modify(fd, events)
 
+    def is_ready(self, fd: int) -> bool:
+        """Whether something has happened to ``fd`` that no handler has dealt with yet."""
+        return any(other == fd for other, _ in self._epoll.poll(0, len(self._handlers)))
+
     def remove(self, fd: int) -> None:
         """Remove ``fd`` (which must still be open)."""
         self._epoll.unregister(fd)

@@ -3,11 +3,15 @@
 The kernel announces it through a descriptor that the loop waits for: on cgroup v1 an eventfd that is registered in
 ``cgroup.event_control`` (Documentation/admin-guide/cgroup-v1/memory.rst §10), on v2 ``memory.events`` itself, which
 becomes readable out of band (poll(2), POLLPRI) when one of its counters changes.
+
+systemd removes a scope's cgroup as soon as its last process has ended, perhaps before anybody has read the counters.
+That one of them has changed is known all the same, and the parent's counters have that kill in them as well.
 """
 
 from __future__ import annotations
 
 import os
+from errno import ENODEV
 from select import EPOLLPRI
 
 from ketch.contexts import suppress
@@ -33,6 +37,7 @@ class OomWatch:
         self._notify = notify
         self._cgroup: Cgroup | None = None
         self.kills = 0
+        self._around = 0
         self._fd = -1
 
     def begin(self, cgroup: Cgroup) -> None:
@@ -42,6 +47,7 @@ class OomWatch:
         """
         with suppress(OSError):  # then the exit record alone says so
             self._cgroup = cgroup
+            self._around = cgroup.oom_kills_around()
             self._fd = cgroup.watch_oom()
             if self._fd >= 0:
                 self._loop.add(self._fd, READ if cgroup.version == 1 else EPOLLPRI, self._happened)
@@ -58,17 +64,34 @@ class OomWatch:
             os.eventfd_read(self._fd)
             happened = True  # before the kill, so that its count says nothing
         else:
-            os.pread(self._fd, 4096, 0)  # heard: the next change is announced again, also that of another counter
-            kills = self._cgroup.oom_kills()
-            happened, self.kills = kills > self.kills, max(kills, self.kills)
+            happened = self._heard()
         if happened:
             self._tell()
 
+    def _heard(self) -> bool:
+        """Read the counters of v2; returns whether a process was killed since the last time."""
+        assert self._cgroup is not None
+        before = self.kills
+        around = self._cgroup.oom_kills_around()
+        try:
+            os.pread(self._fd, 4096, 0)  # heard: the next change is announced again, also that of another counter
+        except OSError as e:
+            if e.errno != ENODEV:
+                raise
+            self._stop()
+            self.kills += around > self._around
+        else:
+            self._around, self.kills = around, max(self._cgroup.oom_kills(), before)
+        return self.kills > before
+
     def look(self) -> None:
         """Take note of the kills until now: systemd removes the cgroup when its last process has ended."""
-        if self._cgroup is not None:
-            with suppress(OSError):
-                self.kills = max(self.kills, self._cgroup.oom_kills())
+        if self._cgroup is None:
+            return
+        with suppress(OSError):
+            if self._fd >= 0 and self._loop.is_ready(self._fd):
+                self._happened(0)
+            self.kills = max(self.kills, self._cgroup.oom_kills())
 
     def _tell(self) -> None:
         self.count += 1
@@ -76,6 +99,9 @@ class OomWatch:
 
     def end(self) -> None:
         """Stop watching."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self._fd >= 0:
             self._loop.remove(self._fd)
             os.close(self._fd)

@@ -140,6 +140,10 @@ class CgroupV1:
         """Processes killed by the kernel for want of memory."""
         return memory.oom_kills(self.dirs["memory"]) if "memory" in self.dirs else 0
 
+    def oom_kills_around(self) -> int:
+        """0: v1 counts for each cgroup alone."""
+        return 0
+
     def watch_oom(self) -> int:
         """An eventfd that counts how often memory ran out; -1 without the controller."""
         return memory.watch_oom(self.dirs["memory"]) if "memory" in self.dirs else -1

@@ -117,6 +117,10 @@ class CgroupV2:
         """Processes killed by the kernel for want of memory, here and below."""
         return memory.oom_kills(self.directory)
 
+    def oom_kills_around(self) -> int:
+        """The same in the whole parent."""
+        return memory.oom_kills(os.path.dirname(self.directory))
+
     def watch_oom(self) -> int:
         """``memory.events``, read once: the kernel announces its next change; -1 without the controller."""
         return memory.watch_oom(self.directory)
