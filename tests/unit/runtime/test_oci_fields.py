@@ -21,6 +21,7 @@ from ketch.runtime.cgroups.v1.manager import CgroupV1
 from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.oci_cli import features
 from ketch.runtime.rootfs import mounts
+from ketch.runtime.rootfs.planned import BundlePlaces
 from ketch.runtime.security import seccomp
 from ketch.runtime.validation import check, fields
 from tests.support.source.project import ROOT
@@ -77,6 +78,7 @@ def whole() -> dict[str, Any]:
     document["linux"]["resources"]["devices"][0] |= {"type": "c", "access": "rw"}
     document["linux"]["mountLabel"] = document["process"]["selinuxLabel"] = ""  # which not every kernel has
     document["process"]["execCPUAffinity"] = {"initial": "0", "final": "0-3,7"}
+    document["process"]["env"] = ["NAME=value"]
     return document
 
 
@@ -209,6 +211,12 @@ def test_everything_else_is_accepted() -> None:
         ("process.terminal", 1, "process.terminal is not true or false"),
         ("process.env", ["A=b", 7], "process.env[1] is not a string"),
         ("process.env", [None], "process.env[0] is not a value"),
+        ("process.env", ["A=", "B"], "process.env has `B`, which is no NAME=value"),
+        ("process.env", ["=A"], "process.env has `=A`, which is no NAME=value"),
+        ("process.consoleSize", {"height": 1, "width": 65536}, "process.consoleSize.width is 65536, a terminal has"),
+        ("process.rlimits", [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}], "process.rlimits: `RLIMIT_CORE`'s soft"),
+        ("root.path", "", "root.path is missing"),
+        ("annotations", {"": "a"}, "annotations has a value without a name"),
         ("process.cwd", None, "process.cwd is missing"),
         ("process.rlimits", [{"type": "RLIMIT_CORE", "soft": 1}], "process.rlimits[0].hard is missing"),
         ("hooks.poststop", [{"path": "/x", "timeout": 0}], "hooks.poststop[0].timeout is 0, not in 1…"),
@@ -247,6 +255,33 @@ def test_labels_need_selinux(field: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "filesystems").write_text("nodev\tsysfs\n\text4\n")
     with pytest.raises(RuntimeFailure, match=f"{field} `system_u:.*` is not supported: the kernel has no SELinux"):
         check.check_config(document)  # type: ignore[arg-type]
+
+
+def test_options_that_bind_mounts_do_not_have_are_told() -> None:
+    mounts_: list[Any] = [
+        {
+            "destination": "/a",
+            "type": "none",
+            "source": "/x",
+            "options": ["rbind", "ro", "rprivate", "idmap", "size=1"],
+        },
+        {"destination": "/b", "type": "bind", "source": "/x", "options": ["rw", "nosuid", "rnoexec", "defaults"]},
+        {"destination": "/c", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+    ]
+    (told,) = check.ineffective_options({"mounts": mounts_})
+    assert told == "mount `/a`: a bind mount does not have these options: size=1"
+
+
+@pytest.mark.parametrize("destination", ["/", "", "//", "/a/.."])
+def test_nothing_hides_the_root(destination: str) -> None:
+    with pytest.raises(RuntimeFailure, match="would hide the container's root"):
+        mounts.plan([{"destination": destination, "type": "tmpfs", "source": "tmpfs"}])
+
+
+def test_a_bind_without_a_source() -> None:
+    place = BundlePlaces("/bundle", "/bundle/rootfs")
+    with pytest.raises(RuntimeFailure, match='to rootfs at "/a": it has no source'):
+        mounts.plan([{"destination": "/a", "type": "bind"}], place)
 
 
 def test_which_mounts_are_labelled() -> None:

@@ -53,7 +53,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
     if not document.get("process"):
         raise RuntimeFailure("read config.json: no process", step="config")
     handover = Handover(options, document["process"], foreground=foreground)
-    for warning in check.warnings(document["process"]):
+    for warning in (*check.warnings(document["process"]), *check.ineffective_options(document)):
         call.diagnostics.warn(warning)
     plan = namespaces.Plan((document.get("linux") or {}).get("namespaces") or [])
     state = states.reserve(call.root, call.operands[0], bundle)

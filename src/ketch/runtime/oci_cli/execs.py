@@ -77,6 +77,7 @@ def _process(options: GivenOptions, args: list[str], document: OciConfig) -> Oci
         process = document["process"]
         process["args"] = args
         _change(process, options)
+        check.check_process(process)
     spec.check_process(process)
     return process
 

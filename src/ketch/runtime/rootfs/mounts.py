@@ -224,6 +224,8 @@ def _attached(mount: Planned) -> Iterator[None]:
 
 def _check_destination(mount: Planned) -> None:
     destination = mount.destination
+    if destination == "/":
+        raise RuntimeFailure(f"{mount.describe()}: it would hide the container's root", step="mounts")
     if destination == "/proc":
         if mount.fstype != "proc" and not (mount.options.bind or mount.fstype == "bind"):
             raise RuntimeFailure(f"{mount.describe()}: only proc may be mounted there", step="mounts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
+from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
 from ketch.runtime import user_namespaces
 from ketch.runtime.failure import failure
@@ -80,7 +81,9 @@ class BundlePlaces:
         """Complete the paths of a mount; the root is made anew for each container, as far as anybody knows."""
         mount.lasting = False
         mount.destination = self._below_root(mount.destination) or mount.destination
-        if mount.source and (mount.options.bind or mount.fstype == "bind"):
+        if mount.options.bind or mount.fstype == "bind":
+            if not mount.source:
+                raise RuntimeFailure(f"{mount.describe()}: it has no source", step="mounts")
             mount.source = os.path.join(self._bundle, mount.source)
             mount.inside = self._below_root(os.path.normpath(mount.source))
 

@@ -12,7 +12,8 @@ Sources of bind mounts are opened before `enter` (see `mounts.prepare`), while t
 from __future__ import annotations
 
 import os
-from errno import EINVAL
+from errno import EINVAL, ENOTDIR
+from stat import S_ISDIR
 
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
@@ -50,7 +51,12 @@ def open_all(rootfs: list[OciMount], path: str, user: OpenUserNamespace | None =
     They are made before all others: newer kernels list mounts in the order in which they were made, and programs
     expect the root first.
     """
-    return [open_root(mount, user) for mount in rootfs] if rootfs else [_open_bind(path, ["rbind"])]
+    if rootfs:
+        return [open_root(mount, user) for mount in rootfs]
+    fd = _open_bind(path, ["rbind"])
+    if not S_ISDIR(os.fstat(fd).st_mode):
+        raise RuntimeFailure(f"bind root file system `{path}`: not a directory", step="rootfs", errno=ENOTDIR)
+    return [fd]
 
 
 def attach(fds: list[int], path: str, bundle: str) -> str:

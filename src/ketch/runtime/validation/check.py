@@ -11,9 +11,11 @@ from ketch.linux import caps
 from ketch.runtime import spec
 from ketch.runtime.cgroups import files
 from ketch.runtime.process.children import scheduling
+from ketch.runtime.rootfs import mount_options
 from ketch.runtime.validation import fields
 
 PROC = "/proc"
+_MOST_CELLS = (1 << 16) - 1  # of a line or a column (ioctl_tty(2))
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ def check_config(document: OciConfig) -> None:
     if linux.get("netDevices") and not any(entry["type"] == "network" for entry in linux.get("namespaces") or ()):
         text = "move linux.netDevices: the container shares the host's network namespace"
         raise RuntimeFailure(text, step="config", hint='add {"type": "network"} to linux.namespaces')
+    if not (document.get("root") or {}).get("path"):
+        raise RuntimeFailure("read config.json: root.path is missing", step="config")
+    if "" in (document.get("annotations") or {}):
+        raise RuntimeFailure("read config.json: annotations has a value without a name", step="config")
     _check_device_rules(linux.get("resources") or {}, "linux.resources")
     if document.get("process"):
         _check_process_values(document["process"])
@@ -50,6 +56,17 @@ def check_process(process: OciProcess) -> None:
         if head == "process" and spec.member(process, *names):
             raise _refused(path, why)
     _check_process_values(process)
+
+
+def ineffective_options(document: OciConfig) -> list[str]:
+    """Sentences about options of bind mounts that no bind mount has: the kernel overlooks them."""
+    told = []
+    for mount in document.get("mounts") or ():
+        options = mount_options.MountOptions(mount.get("options") or [])
+        if options.data and (options.bind or mount.get("type") == "bind"):
+            words = ", ".join(options.data)
+            told.append(f"mount `{mount['destination']}`: a bind mount does not have these options: {words}")
+    return told
 
 
 def warnings(process: OciProcess) -> list[str]:
@@ -92,7 +109,17 @@ def _check_process_values(process: OciProcess) -> None:
     for limit in process.get("rlimits") or ():
         if limit["type"] in seen:
             raise RuntimeFailure(f"read config.json: process.rlimits has `{limit['type']}` twice", step="config")
+        if limit["soft"] > limit["hard"]:
+            numbers = f"soft limit {limit['soft']} is above its hard limit {limit['hard']}"
+            raise RuntimeFailure(f"read config.json: process.rlimits: `{limit['type']}`'s {numbers}", step="config")
         seen.add(limit["type"])
+    for name, cells in (process.get("consoleSize") or {}).items():
+        if name in ("height", "width") and cells > _MOST_CELLS:  # type: ignore[operator]
+            text = f"read config.json: process.consoleSize.{name} is {cells}, a terminal has {_MOST_CELLS} at most"
+            raise RuntimeFailure(text, step="config")
+    for entry in process.get("env") or ():
+        if not entry.partition("=")[0] or "=" not in entry:
+            raise RuntimeFailure(f"read config.json: process.env has `{entry}`, which is no NAME=value", step="config")
     if process.get("selinuxLabel"):
         _check_label("process.selinuxLabel", process["selinuxLabel"])
 
