@@ -22,7 +22,7 @@ from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.oci_cli import features
 from ketch.runtime.rootfs import mounts
 from ketch.runtime.rootfs.planned import BundlePlaces
-from ketch.runtime.security import seccomp
+from ketch.runtime.security import seccomp, sysctl
 from ketch.runtime.validation import check, fields
 from tests.support.source.project import ROOT
 
@@ -282,6 +282,20 @@ def test_a_bind_without_a_source() -> None:
     place = BundlePlaces("/bundle", "/bundle/rootfs")
     with pytest.raises(RuntimeFailure, match='to rootfs at "/a": it has no source'):
         mounts.plan([{"destination": "/a", "type": "bind"}], place)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("net/../kernel/core_pattern", "net/ipv4/../../kernel/panic", "net//ipv4/ip_forward", "net/./ipv4/ip_forward"),
+        *("fs.mqueue./../../kernel/panic", "net.", "net/", "net..ipv4", "/net/ipv4/ip_forward", ""),
+    ],
+)
+def test_names_of_kernel_parameters_lead_nowhere_else(name: str) -> None:
+    plan = namespaces.Plan([{"type": kind} for kind in namespaces.FLAGS])
+    with pytest.raises(RuntimeFailure, match="is no name of a kernel parameter|not in a separate kernel namespace"):
+        sysctl.check({name: "1"}, plan)
+    sysctl.check({"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "1", "fs.mqueue.msg_max": "9"}, plan)
 
 
 def test_which_mounts_are_labelled() -> None:

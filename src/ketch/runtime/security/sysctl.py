@@ -28,6 +28,8 @@ _OF_HOST = {
 def check(values: dict[str, str], plan: Plan) -> None:
     """Refuse parameters of the host: each must belong to a namespace of the container's own."""
     for name in values:
+        if not {"", ".", ".."}.isdisjoint(_parts(name)):
+            raise RuntimeFailure(f'sysctl "{name}" is no name of a kernel parameter', step="sysctl")
         dotted = name.replace("/", ".")
         if dotted == "kernel.hostname":
             raise RuntimeFailure(
@@ -65,9 +67,8 @@ def apply(values: dict[str, str], proc_fd: int = -1) -> None:
 def _write(values: dict[str, str], proc_fd: int) -> None:
     for name, value in values.items():
         dotted = name.replace("/", ".")
-        path = "sys/" + (name if "/" in name else name.replace(".", "/"))
         try:
-            fd = openat2(proc_fd, path, os.O_WRONLY, 0, _STRICT)
+            fd = openat2(proc_fd, "/".join(("sys", *_parts(name))), os.O_WRONLY, 0, _STRICT)
         except OSError as e:
             raise failure("sysctl", f"open sysctl {dotted} file", e) from e
         try:
@@ -76,6 +77,11 @@ def _write(values: dict[str, str], proc_fd: int) -> None:
             raise failure("sysctl", f'failed to write sysctl {dotted} = "{value}"', e) from e
         finally:
             os.close(fd)
+
+
+def _parts(name: str) -> list[str]:
+    """The names of directories and file, of which none leads elsewhere (`check`)."""
+    return name.split("/" if "/" in name else ".")
 
 
 def own_proc() -> int:
