@@ -42,6 +42,15 @@ def read_or(directory: str, name: str, default: str = "") -> str:
         return default
 
 
+def read_again(fd: int) -> str:
+    """The text of a small file that is open; whoever waits for its changes has heard of all until then."""
+    try:
+        return os.pread(fd, 4096, 0).decode()
+    except OSError as e:
+        number = ENOENT if e.errno == ENODEV else e.errno or 0
+        raise OSError(number, os.strerror(number)) from e
+
+
 def write(directory: str, name: str, value: str | int) -> None:
     """Write ``value`` in one call, which is how cgroup files want it."""
     fd = _open(directory, name, os.O_WRONLY)

@@ -83,7 +83,10 @@ class _MemoryWatch:
         if self._cgroup.version == 1:
             os.eventfd_read(self.fd)
             return True
-        os.pread(self.fd, 4096, 0)
+        try:
+            files.read_again(self.fd)
+        except FileNotFoundError:
+            return False  # with the process, which ends the caller
         before, self._kills = self._kills, self._cgroup.oom_kills()
         return self._kills > before
 

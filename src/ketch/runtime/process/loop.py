@@ -39,9 +39,9 @@ class Loop:
         return any(other == fd for other, _ in self._epoll.poll(0, len(self._handlers)))
 
     def remove(self, fd: int) -> None:
-        """Remove ``fd`` (which must still be open)."""
-        self._epoll.unregister(fd)
-        del self._handlers[fd]
+        """Remove ``fd`` (which must still be open); its handler may have lost it before."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     def run(self) -> None:
         """Run until ``running`` is False.  A handler that raises loses its descriptor; the loop goes on."""

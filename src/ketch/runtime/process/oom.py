@@ -11,10 +11,10 @@ That one of them has changed is known all the same, and the parent's counters ha
 from __future__ import annotations
 
 import os
-from errno import ENODEV
 from select import EPOLLPRI
 
 from ketch.contexts import suppress
+from ketch.runtime.cgroups import files
 from ketch.runtime.process.loop import READ
 
 TYPE_CHECKING = False
@@ -74,10 +74,8 @@ class OomWatch:
         before = self.kills
         around = self._cgroup.oom_kills_around()
         try:
-            os.pread(self._fd, 4096, 0)  # heard: the next change is announced again, also that of another counter
-        except OSError as e:
-            if e.errno != ENODEV:
-                raise
+            files.read_again(self._fd)  # the next change is announced again, also that of another counter
+        except FileNotFoundError:  # systemd removes the cgroup when its last process has ended
             self._stop()
             self.kills += around > self._around
         else:

@@ -140,13 +140,14 @@ class CgroupV2:
             poll.register(fd, select.POLLPRI)
             deadline = time.monotonic() + timeout_s
             while True:
-                text = os.pread(fd, 4096, 0).decode()
-                if files.pairs(text).get(key) == value:
+                if files.pairs(files.read_again(fd)).get(key) == value:
                     return True
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
                 poll.poll(left * 1000)
+        except FileNotFoundError:
+            return True  # removed meanwhile, as systemd does when the last process has ended
         finally:
             os.close(fd)
 

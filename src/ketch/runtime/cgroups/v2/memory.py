@@ -60,12 +60,16 @@ def oom_kills(directory: str) -> int:
 
 
 def watch_oom(directory: str) -> int:
-    """``memory.events``, open and read; -1 where there is no such file."""
+    """``memory.events``, open and read; -1 where there is no such file, or no longer."""
     try:
         fd = os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-    os.pread(fd, 4096, 0)
+    try:
+        files.read_again(fd)
+    except FileNotFoundError:
+        os.close(fd)
+        return -1
     return fd
 
 
