@@ -277,6 +277,19 @@ def test_copied_files_have_the_containers_owners(auto, running, tmp_path):
     auto.ketch("volume", "rm", "data")
 
 
+def test_copies_where_a_mounts_place_is_not_in_the_root(auto):
+    """It is in a file system that the container alone has, and is made in the root for who copies."""
+    auto.ketch("run", "-d", "--name", "box", *AUTO, "-v", "data:/dev/own/data", *SLEEP)
+    auto.ketch("exec", "box", "touch", "/mine", "/dev/own/data/mine")
+    for place in ("/mine", "/dev/own/data/mine"):
+        found = _got(auto, place)
+        assert (found.uid, found.gid) == (0, 0)
+    upper = os.path.join(auto.data_root, "containers", auto.inspect("box")["Id"], "upper")
+    assert {os.stat(f"{upper}/{name}").st_uid for name in ("mine", "dev/own", "dev/own/data")} == {0}
+    auto.ketch("rm", "-f", "box")
+    auto.ketch("volume", "rm", "data")
+
+
 def _got(engine: Engine, path: str) -> tarfile.TarInfo:
     done = subprocess.run(
         [engine.ketch.program, "cp", f"box:{path}", "-"], env=engine.environment(), capture_output=True, check=True

@@ -183,6 +183,7 @@ class ContainerViews(Struct, frozen=True, eq=False):
             sorted(paths, key=lambda p: (p.count("/"), p)),
             self.paths.directory(container.id),
             container.id,
+            container.user_namespace.outside(0, 0) if container.user_namespace is not None else (0, 0),
         )
         return Files(found.root_fd, found.close, owners=container.user_namespace)
 

@@ -67,17 +67,20 @@ class View:
         self.close()
 
 
-def of_process(pid: int, destinations: Sequence[str], mount_point: str, expected: str) -> View:
+def of_process(
+    pid: int, destinations: Sequence[str], mount_point: str, expected: str, owner: tuple[int, int] = (0, 0)
+) -> View:
     """The root of the running container of ``pid`` with what is mounted at these places of it (missing: left out).
 
     ``expected`` is part of the path of its cgroup: ProcessLookupError when ``pid`` is meanwhile another process.
-    ``mount_point`` is any directory of the host.  Other failures are OSError.
+    ``mount_point`` is any directory of the host.  A place that the container has taken away from under a mount is made
+    anew, by ``owner``, its root.  Other failures are OSError.
     """
 
     def trees() -> tuple[int, list[tuple[str, int]]]:
         return _trees_of_process(pid, destinations, expected)
 
-    return _assemble(trees, mount_point)
+    return _assemble(trees, mount_point, owner)
 
 
 def root_of_process(pid: int, expected: str) -> int:
