@@ -14,7 +14,7 @@ import pytest
 from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
-from tests.support.run import runtimes, session
+from tests.support.run import runtimes, session, variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 getattr(item, "fixturenames", ())
             ):
                 item.add_marker(pytest.mark.skip(reason="only for Ketch"))
+    chosen = config.getoption("--userns"), config.getoption("--runtime")
+    for item in items if any(chosen) else ():
+        if "engine" in getattr(item, "fixturenames", ()) and (why := variants.reason(item.nodeid, *chosen)):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.hookimpl(wrapper=True)

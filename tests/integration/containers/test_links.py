@@ -117,14 +117,17 @@ def test_removing_the_target(pair):
         (("--link", "none:db"), "could not get container for none: No such container: none"),
         (("--name", "self", "--link", "self:me"), "could not get container for self"),
         (("--link", "a:b:c"), "bad format for links: a:b:c"),
-        (("--network", "host", "--link", "web"), "conflicting options: host type networking can't be used with links"),
+        (
+            ("--userns", "host", "--network", "host", "--link", "web"),
+            "conflicting options: host type networking can't be used with links",
+        ),
         (("--network", "container:web", "--link", "web"), "conflicting options: container type network"),
         (("--link", "hosted:db"), "conflicting options: host type networking can't be used with links"),
     ],
 )
 def test_refused(engine, args, message):
     engine.docker("run", "-d", "--name", "web", *SLEEP)
-    engine.docker("run", "-d", "--name", "hosted", "--network", "host", *SLEEP)
+    engine.docker("run", "-d", "--name", "hosted", "--userns", "host", "--network", "host", *SLEEP)
     result = engine.docker("create", *args, "busybox", check=False)
     assert result.code != 0
     assert message in result.err

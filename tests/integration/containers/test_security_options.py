@@ -27,16 +27,17 @@ def looked(engine, *flags: str) -> dict[str, bool]:
     assert confined == (inspected["AppArmorProfile"] not in ("", "unconfined"))
     own = namespace != os.readlink("/proc/self/ns/cgroup")
     assert own == (inspected["HostConfig"]["CgroupnsMode"] == "private")
-    return {"seccomp": seccomp.split()[1] == "2", "cgroupns": own, "apparmor": confined}
+    users = inspected["HostConfig"].get("IDMappings") is not None
+    return {"seccomp": seccomp.split()[1] == "2", "cgroupns": own, "apparmor": confined, "userns": users}
 
 
 def test_info_says_what_containers_get(engine):
     options = json.loads(engine.client("info", "--format", "{{json .SecurityOptions}}").out)
     said = {option.partition(",")[0].removeprefix("name=") for option in options}
-    assert said <= {"seccomp", "cgroupns", "apparmor"}
+    assert said <= {"seccomp", "cgroupns", "apparmor", "userns"}
     assert {name for name, holds in looked(engine).items() if holds} == said
     freed = ("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined", "--cgroupns", "host")
-    assert not any(looked(engine, *freed).values())
+    assert not any(looked(engine, *freed, "--userns", "host").values())
 
 
 @pytest.mark.ketch_only

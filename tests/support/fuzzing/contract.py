@@ -47,7 +47,7 @@ _STREAMS = ("raw-stream", "multiplexed-stream", "x-tar", "octet-stream")
 _ERROR = {"message": str, "kind": str}
 Schema = dict[str, Any]
 # Properties that are Ketch's own (docs/api.md), and those that the description forgets: dockerd has them, too.
-EXTRAS = frozenset(("OnFailure",))
+EXTRAS = frozenset(("OnFailure", "IDMappings"))
 HABITS = frozenset(
     {"GET /events  from", "GET /events  id", "GET /events  status"}  # (of old; gone in 1.52)
     | {"GET /containers/{id}/changes"}  # null: none
