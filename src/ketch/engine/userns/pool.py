@@ -8,6 +8,7 @@ pools of their own: a pool is locked as long as the daemon that took ids from it
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -20,10 +21,11 @@ from ketch.notation import digits
 from ketch.storage import file_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from ketch.engine.userns.subids import SubIdFiles
 
+log = logging.getLogger("ketchd")
 DEFAULT_USER = "ketch"
 # Between the ids of domains' users (SSSD's and FreeIPA's end at 2000200000) and those of systemd's foreign images.
 _FIRST, _END = 0x77400000, 0x7FFE0000
@@ -58,16 +60,21 @@ class IdPool:
         self._lock: file_lock.FileLock | None = None
         self._opening = threading.Lock()
         self._reserved: list[UserNamespace] = []
+        self._elsewhere: list[tuple[subids.SubIds, file_lock.FileLock]] = []
         self._next = 0
 
     def close(self, known: Iterable[UserNamespace] = ()) -> None:
         """Let another daemon use it, unless containers of this one, the ``known``, have ids of it."""
+        known = list(known)
         if self._lock is not None and self._ids is not None:
-            if not _ranges(self._ids, known):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(_owners_file(self._ids))
-            self._lock.close()
+            self._elsewhere.append((self._ids, self._lock))
             self._lock = None
+        while self._elsewhere:
+            ids, lock = self._elsewhere.pop()
+            if not _ranges(ids, known):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_owners_file(ids))
+            lock.close()
 
     @contextlib.contextmanager
     def reserved(self, size: int, known: Iterable[UserNamespace]) -> Iterator[UserNamespace]:
@@ -101,13 +108,24 @@ class IdPool:
         with self._opening:
             if self._ids is None or self._lock is None:
                 ids = _numbers(self._source) if ":" in self._source else self._of_user(self._source)
-                self._lock, self._ids = _taken(ids, self._owner), ids
+                mine = [(run.first, run.size) for run, _ in self._elsewhere]
+                self._lock, self._ids = _taken(ids, self._owner, mine), ids
             return self._ids
 
-    def holds(self, known: Iterable[UserNamespace]) -> bool:
-        """Whether some of these namespaces have ids of the pool, as far as it is known without making it."""
+    def keep(self, known: Iterable[UserNamespace]) -> None:
+        """Hold the ids of these namespaces: the pool, if some are in it (FailedPrecondition), and those elsewhere.
+
+        The pool was another one when their containers were made.  What others hold of it is logged.
+        """
+        known = list(known)
         ids = _numbers(self._source) if ":" in self._source else self._common(self._source)
-        return ids is not None and bool(_ranges(ids, known))
+        if ids is not None and _ranges(ids, known):
+            self.opened()
+        for run in _outside(ids, known):
+            try:
+                self._elsewhere.append((run, _taken(run, self._owner)))
+            except FailedPrecondition as e:
+                log.warning("user namespaces of containers that are here: %s", e)
 
     def _of_user(self, user: str) -> subids.SubIds:
         """The largest range of ids that a user has in both files; ketch gets one if he has none."""
@@ -140,8 +158,8 @@ def _free(taken: list[subids.SubIds]) -> subids.SubIds:
     return subids.SubIds(DEFAULT_USER, first, size)
 
 
-def _taken(ids: subids.SubIds, owner: str) -> file_lock.FileLock:
-    """The lock of a pool of which nobody else has any (FailedPrecondition)."""
+def _taken(ids: subids.SubIds, owner: str, mine: Collection[tuple[int, int]] = ()) -> file_lock.FileLock:
+    """The lock of a pool of which nobody else has any (FailedPrecondition); ``mine`` are locked by this one."""
     hint = "start this one with a --userns-pool of its own"
     what = f"take ids from {ids.first} on for a user namespace"
     try:
@@ -150,7 +168,7 @@ def _taken(ids: subids.SubIds, owner: str) -> file_lock.FileLock:
             with contextlib.ExitStack() as undo:
                 undo.callback(own.close)
                 for other in _overlapping(ids):
-                    if (other.first, other.size) != (ids.first, ids.size):
+                    if (other.first, other.size) not in ((ids.first, ids.size), *mine):
                         file_lock.take_named(_name(other)).close()
                     theirs = _owner_of(other)
                     if theirs not in ("", owner) and os.path.isdir(theirs):
@@ -184,6 +202,19 @@ def _overlapping(ids: subids.SubIds) -> list[subids.SubIds]:
     matches = (_LOCK.fullmatch(name) for name in os.listdir(file_lock.DIRECTORY))
     found = [subids.SubIds("", int(match[1]), int(match[2])) for match in matches if match is not None]
     return [one for one in found if one.first < ids.end and ids.first < one.end]
+
+
+def _outside(pool: subids.SubIds | None, namespaces: Iterable[UserNamespace]) -> list[subids.SubIds]:
+    """The ids of namespaces that are not in the pool, in as few runs as possible."""
+    runs: list[subids.SubIds] = []
+    around = [pool] if pool is not None else []
+    for one in sorted(_ranges(subids.SubIds("", 0, subids.LAST_ID + 1), namespaces), key=lambda ids: ids.first):
+        for first, size in subids.gaps(around, one.first, one.end):
+            if runs and first <= runs[-1].end:
+                last = runs.pop()
+                size, first = max(last.end, first + size) - last.first, last.first
+            runs.append(subids.SubIds("", first, size))
+    return runs
 
 
 def _ranges(pool: subids.SubIds, namespaces: Iterable[UserNamespace]) -> list[subids.SubIds]:

@@ -86,8 +86,7 @@ class UserNamespaces:
 
     def keep(self) -> None:
         """Hold the ids that containers have from the daemon's start on (FailedPrecondition); blocking."""
-        if self._pool.holds(self._known()):
-            self._pool.opened()
+        self._pool.keep(found for found in self._known() if found != self._remapped)  # which all daemons share
 
     def close(self) -> None:
         """Let another daemon have the pool, if no container has ids of it."""

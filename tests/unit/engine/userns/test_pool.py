@@ -152,10 +152,38 @@ def test_a_daemon_that_is_down_keeps_the_pool_while_its_containers_have_ids(tmp_
         with pytest.raises(FailedPrecondition, match=f"containers of the data root `{mine}` have some"):
             ids.opened()
     with _pool(f"{FIRST}:100", owner=str(mine)) as ids:
-        assert ids.holds(held)
-        assert not ids.holds([UserNamespace.of_range(FIRST + 100, 10)])
-        ids.opened()
+        ids.keep(held)
         ids.close(held)
     mine.rmdir()
     with _pool(f"{FIRST + 50}:100", owner=str(other)) as ids:
         ids.opened()
+
+
+def test_ids_of_a_former_pool_stay_their_daemons(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its containers keep them, whatever --userns-pool says since; the machine may have been started anew."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    held = [UserNamespace.of_range(FIRST + first, 10) for first in (0, 10, 95)]
+    with _pool(f"{FIRST + 100}:50", owner=str(mine)) as ids, _pool(f"{FIRST + 5}:5", owner=str(other)) as second:
+        ids.keep(held)
+        for _ in range(2):  # while it runs, and while its containers are there
+            with pytest.raises(FailedPrecondition, match=r"gives them out|containers of the data root"):
+                second.opened()
+            ids.close(held)
+        ids.keep(held)
+        with _pool(f"{FIRST + 30}:65", owner=str(other)) as third:
+            third.opened()
+        ids.close()
+        second.opened()
+        ids.keep(held)
+        assert "user namespaces of containers that are here" in caplog.text
+
+
+def test_the_pool_may_have_ids_of_a_former_one(tmp_path: Path) -> None:
+    files = SubIdFiles(str(tmp_path / "subuid"), str(tmp_path / "subgid"))
+    with _pool("alice", files, owner=str(tmp_path)) as ids:
+        ids.keep([UserNamespace.of_range(FIRST, 10)])
+        for path in files:
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(f"alice:{FIRST}:100\n")
+        assert ids.opened().size == 100
