@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
+from ketch.engine.model.records import HostConfig
+from ketch.engine.spec import secrets
 from tests.support.rawapi import Api, Unix
 from tests.support.waiting import until
 
@@ -62,6 +64,19 @@ def create(engine, host: dict, **config: object):
 def test_refused(engine, host, config, words):
     status, answer = create(engine, host, **config)
     assert (status >= 400, words in answer["message"]) == (True, True), answer
+
+
+@pytest.mark.ketch_only
+@pytest.mark.parametrize("name", ["secret-environment", "user", "secrets", "whatever"])
+def test_annotations_of_the_engines_own(engine, name):
+    """They would have it read files of the host, or make the container's program another user's."""
+    status, answer = create(engine, {"Annotations": {"a": "b", f"dev.ketch.{name}": "/etc/shadow"}})
+    assert (status, answer["message"].partition(" (")[0]) == (
+        400,
+        f"invalid Annotations: `dev.ketch.{name}` is not yours to set",
+    )
+    kept = secrets.runtime_annotations({"a": "b", f"dev.ketch.{name}": "x"}, HostConfig())  # of a container made before
+    assert kept == {"a": "b"}
 
 
 @pytest.mark.parametrize(

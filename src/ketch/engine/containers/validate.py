@@ -12,6 +12,7 @@ from ketch.engine.spec import limit_support
 from ketch.errors import InvalidArgument
 from ketch.network.files import is_address
 from ketch.notation import digits
+from ketch.runtime import spec as runtime_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +77,12 @@ def _check_extra_host(entry: str) -> None:
 
 
 def _check_names(host: HostConfig) -> None:
-    if "" in (host.annotations or {}):
-        raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+    for name in host.annotations or ():
+        if not name:
+            raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+        if name.startswith(runtime_spec.ANNOTATIONS):  # they name users, and files of the host to be read
+            hint = f"names that begin with `{runtime_spec.ANNOTATIONS}` are the engine's own"
+            raise InvalidArgument(f"invalid Annotations: `{name}` is not yours to set", hint=hint)
     for group in host.group_add or ():
         if not group or "," in group:
             raise InvalidArgument(f"unable to find group {group}: no matching entries in group file")

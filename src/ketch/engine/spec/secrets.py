@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.errors import InvalidArgument
+from ketch.runtime import spec
 from ketch.runtime.rootfs import secrets as runtime
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def shown(host: HostConfig) -> list[dict[str, str]]:
 
 
 def runtime_annotations(given: dict[str, str], host: HostConfig) -> dict[str, str]:
-    """A container's annotations, with the one that names its secrets for the runtime."""
-    result = {name: value for name, value in given.items() if name != runtime.ANNOTATION}
+    """A container's annotations, with the one that names its secrets for the runtime, and none of the engine's own."""
+    result = {name: value for name, value in given.items() if not name.startswith(spec.ANNOTATIONS)}
     if host.secrets:
         entries = [[s.id, s.source, s.target, s.mode, s.uid, s.gid] for s in host.secrets]
         result[runtime.ANNOTATION] = msgspec.json.encode(entries).decode()
