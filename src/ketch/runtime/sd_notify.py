@@ -32,6 +32,7 @@ _NAME = "notify.sock"
 _PLACE = "/run/notify"
 _READY = b"READY=1"
 _MOST = 4096  # of one message, as systemd takes
+_AT_ONCE = 64  # messages, of a program that does not stop
 _BARRIER_MS = 30_000  # for a manager that does not know of barriers
 
 
@@ -129,12 +130,13 @@ class ReadinessSocket:
         """Read the messages that are there; whether one says that the program is ready."""
         self._socket.setblocking(False)
         found = False
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 message = self._socket.recv(_MOST)
             except BlockingIOError:
-                return found
+                break
             found = found or _READY in message.split(b"\n")
+        return found
 
     def _tell(self, pid: int) -> None:
         self._send(_READY + b"\nMAINPID=%d\n" % pid)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.boxes.runtime_box import Box
+    from tests.support.boxes.runtime_cli import Runtime
 
 pytestmark = [pytest.mark.timeout(60), *runtime_box.NEEDED]
 UNIFIED = common.layout().version == 2
@@ -36,6 +37,23 @@ def cgroup(box: Box) -> Iterator[common.Cgroup]:
 
 def limits(**resources: Any) -> dict[str, Any]:
     return {f"linux.resources.{key}": value for key, value in resources.items()}
+
+
+@pytest.mark.skipif(not common.has_devices(), reason="needs the devices controller")
+def test_devices_that_nobody_has_named_are_denied(runtime: Runtime) -> None:
+    """Without any rule those of every /dev are allowed; without a rule for all, what is named as well."""
+    # A device that nobody has: who may open it is told so.
+    script = "mknod /dev/x c 120 7; cat /dev/x; head -c 1 /dev/zero | wc -c"
+    caps = {"process.capabilities": {kind: ["CAP_MKNOD"] for kind in ("bounding", "permitted", "effective")}}
+    runtime.configure(["sh", "-c", script], {**caps, "linux.resources": {}, "linux.seccomp": None})
+    done = runtime("run", "one")
+    assert ("Operation not permitted" in done.stderr, done.stdout) == (True, "1\n"), done.stderr
+    named = {"devices": [{"allow": True, "type": "c", "major": 120, "minor": 8, "access": "rwm"}]}
+    runtime.configure(["sh", "-c", script], {"linux.resources": named})
+    assert "Operation not permitted" in runtime("run", "one").stderr
+    named["devices"][0]["minor"] = 7
+    runtime.configure(["sh", "-c", script], {"linux.resources": named})
+    assert "No such device or address" in runtime("run", "one").stderr
 
 
 def test_memory_limit_is_set_and_seen(box: Box) -> None:

@@ -233,23 +233,31 @@ def test_hooks_run_where_they_should(runtime: Runtime, tmp_path: Path) -> None:
         script = f"cat > {log}.{kind}; echo {kind} $(readlink /proc/self/ns/net) >> {log}"
         return [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]
 
-    inside = [{"path": "/bin/sh", "args": ["sh", "-c", "cat; echo $ONE >&2; [ $ONE = two ]"]}]
+    script = "cat > /dev/shm/state; echo $ONE >&2; [ $ONE = two ]"
+    inside = [{"path": "/bin/sh", "args": ["sh", "-c", script]}]
     kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
     changes = {
         "hooks": {**{kind: hook(kind) for kind in kinds}, "startContainer": inside},
         "annotations": {"who": "x"},
         "process.env": ["PATH=/bin", "ONE=two"],
     }
-    runtime.configure(["echo", "program"], changes)
-    assert runtime("run", "twelve").stdout == "program\n"
+    runtime.configure(["cat", "/dev/shm/state"], changes)
+    (tmp_path / "hooks.startContainer").write_text(runtime("run", "twelve").stdout)
     seen = dict(line.split() for line in log.read_text().splitlines())
     assert list(seen) == list(kinds)
     host = os.readlink("/proc/self/ns/net")
     assert {kind for kind, net in seen.items() if net == host} == {"prestart", "createRuntime", "poststart", "poststop"}
     statuses = (("prestart", "created"), ("createRuntime", "creating"), ("createContainer", "creating"))
-    for kind, status in (*statuses, ("poststop", "stopped")):
+    pids = {}
+    for kind, status in (*statuses, ("startContainer", "created"), ("poststart", "running"), ("poststop", "stopped")):
         state = json.loads((tmp_path / f"hooks.{kind}").read_text())
         assert (state["id"], state["status"], state["annotations"]) == ("twelve", status, {"who": "x"})
+        pids[kind] = state["pid"]
+    # As whoever reads it sees it: the hooks in the container's namespaces, those of the host's.
+    assert pids.pop("createContainer") == pids.pop("startContainer") == 1
+    assert pids.pop("poststop") == 0
+    assert len(set(pids.values())) == 1
+    assert set(pids.values()) != {1}
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"])

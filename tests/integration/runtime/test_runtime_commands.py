@@ -39,6 +39,22 @@ def start(runtime: Runtime, name: str, args: list[str], changes: dict[str, Any] 
     return common.at(runtime.document["linux"]["cgroupsPath"])
 
 
+def test_an_execd_process_is_ended_when_the_container_would_be(runtime: Runtime, tmp_path: Path) -> None:
+    """Its oom_score_adj is the container's, or its own, and not that of whoever calls the runtime."""
+
+    def score(value: int) -> Callable[[], object]:
+        return lambda: files.write("/proc/self", "oom_score_adj", value)
+
+    start(runtime, "one", SLEEP, {"process.oomScoreAdj": 100})
+    read = ["cat", "/proc/self/oom_score_adj"]
+    assert runtime("exec", "one", *read, preexec_fn=score(300)).stdout == "100\n"
+    own = tmp_path / "process.json"
+    own.write_text(json.dumps({"args": read, "cwd": "/", "env": ["PATH=/bin"], "oomScoreAdj": 150}))
+    assert runtime("exec", "--process", str(own), "one", preexec_fn=score(300)).stdout == "150\n"
+    own.write_text(json.dumps({"args": read, "cwd": "/", "env": ["PATH=/bin"]}))
+    assert runtime("exec", "--process", str(own), "one", preexec_fn=score(300)).stdout == "100\n"
+
+
 def ended(pid: int) -> bool:
     """Whether a process is gone, or waits to be reaped."""
     try:

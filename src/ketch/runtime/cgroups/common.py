@@ -186,6 +186,12 @@ def exists(path: str) -> bool:
     return any(os.path.isdir(root + os.path.normpath("/" + path)) for root in roots)
 
 
+def has_devices() -> bool:
+    """Whether access to devices can be limited: on v1 by a controller, on v2 by a program."""
+    here = layout()
+    return here.version == 2 or "devices" in here.hierarchies
+
+
 def own_paths() -> dict[str, str]:
     """{controller ("" for v2): cgroup path} of the calling process (/proc/self/cgroup)."""
     found = {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciConfig
     from ketch.runtime.sd_notify import ReadinessSocket
 
+_ROUNDS = 100  # of a signal to all: who forks for ever is not waited for
 _PATIENCE_S = 10  # for a process that has got SIGKILL
 
 
@@ -92,11 +93,12 @@ def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> 
     cgroup = state.cgroup()
     fatal = number == _signal.SIGKILL
     if cgroup is not None and (everyone or (fatal and not _has_pid_namespace(state.configuration()))):
-        found = cgroup.pids()
-        if not found and not everyone:
+        if not cgroup.pids() and not everyone:
             raise _not_running("kill", state)
-        for pid in found:
-            _send(pid, number)
+        if fatal:
+            cgroup.kill()
+        else:
+            _signal_all(cgroup, number)
     elif status in ("stopped", "creating") or not _signal_first(state, number):
         raise _not_running("kill", state)
     if fatal and status == "paused" and cgroup is not None:
@@ -203,6 +205,18 @@ def _kill_and_wait(state: states.RuntimeState, frozen: Cgroup | None = None) -> 
         select.select([fd], [], [], _PATIENCE_S)
     finally:
         os.close(fd)
+
+
+def _signal_all(cgroup: Cgroup, number: int) -> None:
+    """Send a signal to every process, also to those that others fork meanwhile."""
+    signalled: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = set(cgroup.pids()) - signalled
+        if not found:
+            return
+        for pid in found:
+            _send(pid, number)
+        signalled |= found
 
 
 def _send(pid: int, number: int) -> None:

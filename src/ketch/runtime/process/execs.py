@@ -12,6 +12,7 @@ from ketch.failpoints import failpoint
 from ketch.linux import fdpass
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as child
+from ketch.runtime.process.children import oom_score
 from ketch.runtime.process.children.parent import Parent
 from ketch.runtime.process.foreign import exec as foreign
 from ketch.runtime.process.io.backlog import MUX, RAW
@@ -166,7 +167,7 @@ class Execs:
     def _in_child(self, exec_: ExecChild, message: ExecRequest, sync_fd: int) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         monitor = self._monitor
-        _share_oom_score(monitor.pid)
+        oom_score.share(monitor.pid)
         exec_.streams.dup_to_stdio()
         if monitor.foreign:
             place = foreign.RunningContainer(monitor.id, monitor.run_dir, monitor.bundle, monitor.pid)
@@ -286,12 +287,3 @@ class Execs:
                 exec_.status = 9
             exec_.streams.drain_and_close()
             self._output_ended(exec_)
-
-
-def _share_oom_score(pid: int) -> None:
-    """Set the OOM score of ``pid``: the monitor's own must not be inherited."""
-    with suppress(OSError):
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
-        value = os.read(fd, 16)
-        os.close(fd)
-        messages.write_file("/proc/self/oom_score_adj", value)

@@ -16,7 +16,7 @@ from ketch.linux import fdpass, ns, prctl
 from ketch.runtime import documents, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
-from ketch.runtime.process.children import finalize_process, scheduling
+from ketch.runtime.process.children import finalize_process, oom_score, scheduling
 from ketch.runtime.rootfs import root
 from ketch.runtime.security import rlimits
 
@@ -80,6 +80,9 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         os.closerange(sync_fd + 1, _HIGHEST_FD)
         prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
         spec.check_process(process)
+        if process.get("oomScoreAdj") is None:
+            oom_score.share(container.init_pid)
+        oom_score.set_own(process.get("oomScoreAdj"))
         document = container.configuration()
         linux = document.get("linux") or {}
         if "seccomp" in process:

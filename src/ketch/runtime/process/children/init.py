@@ -21,7 +21,6 @@ import gc
 import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, signal  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
-from errno import EACCES
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
@@ -30,7 +29,7 @@ from ketch.linux import fdpass, memory, ns, prctl
 from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
-from ketch.runtime.process.children import clocks, crossing, finalize_process, scheduling
+from ketch.runtime.process.children import clocks, crossing, finalize_process, oom_score, scheduling
 from ketch.runtime.process.children.root_parts import RootParts
 from ketch.runtime.rootfs import cgroup_mount, devices, docker_files, masks, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
@@ -42,7 +41,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from ketch.runtime.oci_types import OciConfig, OciHooks, OciLinux, OciMount, OciResources
+    from ketch.runtime.oci_types import (
+        OciConfig,
+        OciDeviceRule,
+        OciHooks,
+        OciHookState,
+        OciLinux,
+        OciMount,
+        OciResources,
+    )
     from ketch.runtime.process.children.parent import Parent
     from ketch.runtime.protocol import ChildReady, FirstProcess
     from ketch.runtime.title import Title
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
 
 
 _NETLINK_ROUTE = 0
-_DEFAULT_RULES = defaults.device_rules()[1:]
+_DENY_ALL, *_DEFAULT_RULES = defaults.device_rules()
 _HIGHEST_FD = 1 << 30
 
 
@@ -267,7 +274,7 @@ class _Child:
         self._make_cgroup(document)
         self._give_cgroup(plan, document, None)
         namespaces.unshare_cgroup(plan)
-        _set_oom_score(document["process"].get("oomScoreAdj"))
+        oom_score.set_own(document["process"].get("oomScoreAdj"))
 
     def _open_own_network(self, plan: namespaces.Plan) -> None:
         """In the namespaces: give the parent the network that is new."""
@@ -282,7 +289,7 @@ class _Child:
         parts = None
         self._make_cgroup(document)
         self._give_cgroup(plan, document, user)
-        _set_oom_score(document["process"].get("oomScoreAdj"))
+        oom_score.set_own(document["process"].get("oomScoreAdj"))
         if plan.is_new("mount"):
             crossing.leave_host_mounts()
             mask = os.umask(0)
@@ -384,7 +391,12 @@ class _Child:
         wanted = self.hooks.get("createContainer")
         if wanted:
             os.chdir(root)
-            hooks.run(wanted, self.state, "createContainer")
+            hooks.run(wanted, self._state_for_hooks("creating"), "createContainer")
+
+    def _state_for_hooks(self, status: str) -> bytes:
+        """The state that hooks in the container's namespaces read, with this process's pid as it is there."""
+        state: OciHookState = documents.loads(self.state)
+        return documents.dumps({**state, "status": status, "pid": os.getpid()}).encode()
 
     def _make_devices(self, anchors: Anchors, planned: list[Planned], linux: OciLinux, terminal: bool) -> None:
         fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in planned)
@@ -447,7 +459,7 @@ class _Child:
         if wanted:
             prepare = functools.partial(self.process.announce, self.sync_fd)
             becoming = hooks.Becoming(self.process.execve, self.process.env, prepare)
-            hooks.run(wanted, self.state, "startContainer", becoming)
+            hooks.run(wanted, self._state_for_hooks("created"), "startContainer", becoming)
         failpoint("init.go-received")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
 
@@ -483,26 +495,23 @@ def _die_of_signals() -> None:
 
 
 def _with_default_devices(resources: OciResources) -> OciResources:
-    """Add rules for the devices that every /dev has, unless the spec has them (as runc does)."""
-    rules = resources.get("devices")
-    if not rules or (rules[-1].get("allow") and "major" not in rules[-1] and "type" not in rules[-1]):
+    """Add rules for the devices that every /dev has, unless the spec has them; others are denied (as runc does).
+
+    Only a first or last rule for all devices says something else about those that no rule names.
+    """
+    rules = resources.get("devices") or []
+    if rules and _is_of_all(rules[-1]) and rules[-1].get("allow"):
         return resources
+    if not rules and not common.has_devices():
+        return resources  # nobody asked for what the machine does not have
+    begin = [] if rules and _is_of_all(rules[0]) else [_DENY_ALL]
     missing = [rule for rule in _DEFAULT_RULES if rule not in rules]
-    return {**resources, "devices": [*rules, *missing]} if missing else resources
+    return {**resources, "devices": [*begin, *rules, *missing]} if begin or missing else resources
 
 
-def _set_oom_score(value: int | None) -> None:
-    if value is None:
-        return
-    path = "/proc/self/oom_score_adj"
-    with open(path, "rb+", buffering=0) as file:
-        if int(file.read()) == value:
-            return
-        try:
-            file.write(str(value).encode())
-        except OSError as e:
-            hint = "lowering it needs CAP_SYS_RESOURCE" if e.errno == EACCES else None
-            raise failure("oom_score_adj", f"set oom_score_adj to {value}", e, hint) from e
+def _is_of_all(rule: OciDeviceRule) -> bool:
+    """Whether a device rule is one for all devices."""
+    return (rule.get("type") or "a") == "a" and "major" not in rule and "minor" not in rule
 
 
 def _set_names(document: OciConfig) -> None:
