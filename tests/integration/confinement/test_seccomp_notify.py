@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
 from errno import EDOM
 
 import pytest
 
+from ketch.linux.seccomp import ANSWER, CONNECTED, LOST
+from ketch.runtime.security import seccomp_listener
 from tests.support.runtimes.supervisor import Supervisor
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -51,6 +58,28 @@ def test_the_execution_itself_may_be_asked_about(engine, tmp_path, profile):
         option = profile(names, listenerPath=str(path))
         assert engine.docker("run", "--rm", "--security-opt", option, "busybox", "echo", "there").out == "there\n"
     assert len(set(supervisor.pids)) == 1 and len(supervisor.pids) >= 2  # execve and exit_group
+
+
+def test_a_child_that_was_stopped_holds_up_nobody(tmp_path):
+    """Its parent, a monitor that has others to serve, does not wait until it tells its listener's number."""
+    path = tmp_path / "supervisor.sock"
+    with contextlib.ExitStack() as stack:
+        supervisor = stack.enter_context(socket.socket(socket.AF_UNIX))
+        supervisor.bind(str(path))
+        supervisor.listen()
+        child = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
+        stack.callback(child.kill)
+        page = os.memfd_create("page")
+        stack.callback(os.close, page)
+        os.ftruncate(page, 4096)
+        message = {"ev": "notify", "path": str(path), "metadata": ""}
+        state = {"ociVersion": "1.2.0"}
+        seccomp_listener.hand_over_aside(message, [os.dup(page), os.pidfd_open(child.pid)], state)
+        until(lambda: os.pread(page, 1, ANSWER)[0] == CONNECTED, "the supervisor is there")
+        assert child.poll() is None  # who waits for it in vain ends it
+        child.kill()
+        until(lambda: os.pread(page, 1, ANSWER)[0] == LOST, "its end is noticed")
+        os.waitpid(-1, 0)
 
 
 @pytest.mark.parametrize("kind", ["nobody", "leaves"])

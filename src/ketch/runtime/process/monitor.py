@@ -247,7 +247,7 @@ class Monitor:
 
         status = "running" if self.state == "running" else "creating"
         state = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
-        seccomp_listener.hand_over(message, fds, state)
+        seccomp_listener.hand_over_aside(message, fds, state)
 
     def _crossed(self, pid: int) -> None:
         """Take over the first process, and have exec'd ones born in its pid namespace."""

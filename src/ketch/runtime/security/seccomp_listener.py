@@ -15,14 +15,15 @@ waits without a call, in a page of memory that it shares with its parent.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import gc
 import os
 import select
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 from errno import EBADF, ETIMEDOUT
 
-from ketch.contexts import ExitStack, suppress
-from ketch.linux import fdpass
+from ketch.contexts import ExitStack, contextmanager, suppress
+from ketch.linux import fdpass, ns, prctl
 from ketch.linux.pidfd_getfd import copy_descriptor
 from ketch.linux.seccomp import ANSWER, CONNECTED, LOST, SENT
 from ketch.runtime import documents
@@ -30,14 +31,16 @@ from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from mmap import mmap
+    from typing import NoReturn
 
     from ketch.runtime.oci_types import OciSeccomp
     from ketch.runtime.protocol import ChildListener
 
 _LISTENER = "anon_inode:seccomp notify"
 _PAGE = 4096
+_HIGHEST_FD = 1 << 30
 _NUMBER = slice(0, 4)  # of the page: the descriptor that the listener will be
 _WAIT_S = 10.0
 _PAUSE_S = 0.0002
@@ -121,6 +124,48 @@ def hand_over(message: ChildListener, fds: list[int], state: Mapping[str, object
                 _kill(process)
         finally:
             os.pwrite(page_fd, answer, ANSWER)
+
+
+def hand_over_aside(message: ChildListener, fds: list[int], state: Mapping[str, object]) -> None:
+    """As `hand_over`, in a process of its own: a child that somebody has stopped takes its time."""
+    page_fd, process = fds
+    try:
+        with _own_pid_namespace():
+            if os.fork() == 0:
+                _aside(message, fds, state)
+    except OSError as e:
+        os.pwrite(page_fd, bytes((LOST, e.errno or ETIMEDOUT)), ANSWER)
+    finally:
+        os.close(page_fd)
+        os.close(process)
+
+
+@contextmanager
+def _own_pid_namespace() -> Iterator[None]:
+    """A context in which children are born where this process is: the end of another's PID 1 would wait for them."""
+    with ExitStack() as stack:
+        fds = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("pid", "pid_for_children")]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        ns.setns(fds[0], ns.CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            ns.setns(fds[1], ns.CLONE_NEWPID)
+
+
+def _aside(message: ChildListener, fds: list[int], state: Mapping[str, object]) -> NoReturn:
+    """Hand over in the forked child, which ends with its parent, and has none of the parent's descriptors."""
+    try:
+        gc.disable()
+        prctl.prctl(prctl.PR_SET_DUMPABLE, 0)
+        prctl.set_parent_death_signal(_signal.SIGKILL)
+        low, high = sorted(fds)
+        for first, end in ((3, low), (low + 1, high), (high + 1, _HIGHEST_FD)):
+            os.closerange(first, end)
+        hand_over(message, fds, state)
+    finally:
+        os._exit(0)
 
 
 def _kill(process: int) -> None:
