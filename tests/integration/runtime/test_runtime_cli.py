@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,13 +171,19 @@ def test_terminal_through_a_console_socket(runtime: Runtime, tmp_path: Path) -> 
         os.close(master_fd)
 
 
-def test_run_with_a_terminal_in_the_foreground(runtime: Runtime) -> None:
-    runtime.configure(["sh", "-c", "stty size < /dev/tty; read x; echo [$x]; exit 6"], {"process.terminal": True})
+def in_own_terminal(runtime: Runtime, *words: str) -> tuple[int, int]:
+    """A call in a terminal of its own: its pid, the terminal's master."""
     pid, master_fd = pty.fork()
     if pid == 0:
         os.chdir(runtime.bundle)
-        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "run", "eight"]
+        command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), *words]
         os.execv(sys.executable, command)
+    return pid, master_fd
+
+
+def test_run_with_a_terminal_in_the_foreground(runtime: Runtime) -> None:
+    runtime.configure(["sh", "-c", "stty size < /dev/tty; read x; echo [$x]; exit 6"], {"process.terminal": True})
+    pid, master_fd = in_own_terminal(runtime, "run", "eight")
     os.write(master_fd, b"typed\r")
     seen = b""
     while True:
@@ -189,6 +196,56 @@ def test_run_with_a_terminal_in_the_foreground(runtime: Runtime) -> None:
     os.close(master_fd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
     assert b"[typed]" in seen
+
+
+def foreground(runtime: Runtime, *words: str, **streams: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), *words]
+    return subprocess.Popen(command, cwd=runtime.bundle, **streams)
+
+
+def test_a_terminal_whose_program_reads_slower_than_it_is_written_to(runtime: Runtime) -> None:
+    size = 1 << 20
+    runtime.configure(["sh", "-c", f"stty raw -echo; echo ready; head -c {size}"], {"process.terminal": True})
+    with foreground(runtime, "run", "one", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None and running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        writer = threading.Thread(target=running.stdin.write, args=[b"x" * size])
+        writer.start()
+        try:
+            assert len(running.stdout.read(size)) == size
+        finally:
+            running.kill()
+            writer.join()
+            runtime("delete", "--force", "one")
+
+
+def test_a_terminal_that_nobody_looks_at_any_more(runtime: Runtime) -> None:
+    script = "trap 'exit 7' HUP; while :; do echo line; sleep 0.05; done"
+    runtime.configure(["sh", "-c", script], {"process.terminal": True})
+    with foreground(runtime, "run", "one", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(patient(15)) == 7
+    assert not (runtime.root / "one").exists()
+
+
+def test_a_terminal_that_is_gone(runtime: Runtime) -> None:
+    script = "trap 'exit 7' HUP; while :; do echo line; sleep 0.05; done"
+    runtime.configure(["sh", "-c", script], {"process.terminal": True})
+    pid, master_fd = in_own_terminal(runtime, "run", "one")
+    os.read(master_fd, 4)
+    os.close(master_fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert not (runtime.root / "one").exists()
+
+
+def test_what_keeps_a_terminal_open_does_not_keep_exec(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["sleep", "60"])
+    runtime.create_detached("one", tmp_path / "out")
+    runtime("start", "one")
+    done = runtime("exec", "-t", "one", "sh", "-c", "trap '' HUP; sleep 60 & echo there; exit 5", code=5)
+    assert done.stdout == "there\n"
 
 
 @pytest.mark.parametrize("name", ["create", "run"])

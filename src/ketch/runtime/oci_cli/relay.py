@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import select
 from _signal import (  # type: ignore[import-not-found]
+    SIG_DFL,
     SIGALRM,
     SIGCONT,
     SIGHUP,
@@ -16,11 +16,17 @@ from _signal import (  # type: ignore[import-not-found]
     SIGUSR1,
     SIGUSR2,
     SIGWINCH,
+    pidfd_send_signal,
     signal,
 )
+from select import POLLIN, POLLOUT, poll
 
+from ketch.contexts import suppress
 from ketch.linux import prctl
 from ketch.runtime import tty
+
+_CHUNK = 65536
+_REST = 1 << 20  # more than a terminal's buffers hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,15 +44,15 @@ def attend(master_fd: int, pid: int) -> int:
     A signal that ended it is 128+n.
     """
     if master_fd >= 0:
-        _show(master_fd)
+        _show(master_fd, pid)
     return _wait(pid)
 
 
-def _show(master_fd: int) -> None:
-    """Copy between stdio and the terminal until the container's side closes.
+def _show(master_fd: int, pid: int) -> None:
+    """Copy between stdio and the terminal until the child ends, or the container's side closes.
 
     It is this process's terminal, if it has one, that makes new lines of line feeds.  stdin's terminal mode is put back
-    in any case; its size follows to the container.
+    in any case; its size follows to the container.  Output that nobody takes any more is a terminal that hangs up.
     """
     saved: list[Any] | None = None
     if os.isatty(0):
@@ -58,13 +64,18 @@ def _show(master_fd: int) -> None:
         tty.set_output_flags(0, set_=termios.OPOST)
         _copy_size(master_fd)
         signal(SIGWINCH, lambda *_: _copy_size(master_fd))
+    process_fd = os.pidfd_open(pid)
     try:
-        _copy(master_fd)
+        _Copying(master_fd, process_fd).run()
     finally:
+        os.close(process_fd)
+        signal(SIGWINCH, SIG_DFL)
+        os.close(master_fd)
         if saved is not None:
             import termios
 
-            termios.tcsetattr(0, termios.TCSADRAIN, saved)
+            with suppress(termios.error):  # it is not there any more
+                termios.tcsetattr(0, termios.TCSADRAIN, saved)
 
 
 def _wait(pid: int) -> int:
@@ -77,13 +88,12 @@ def _wait(pid: int) -> int:
 
 
 def forward_signals(pid: int) -> None:
-    """Forward this process's signals to ``pid`` while it is a child of ours."""
+    """Forward this process's signals to its child ``pid``, and after the end of that to nobody."""
+    process_fd = os.pidfd_open(pid)  # open as long as this process lives
 
     def forward(number: int, _frame: object) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
+        with suppress(ProcessLookupError):
+            pidfd_send_signal(process_fd, number)
 
     for number in (
         SIGTERM,
@@ -100,30 +110,90 @@ def forward_signals(pid: int) -> None:
 
 
 def _copy_size(master_fd: int) -> None:
-    columns, rows = os.get_terminal_size(0)
-    tty.set_size(master_fd, rows, columns)
+    with suppress(OSError):  # our terminal is not there any more
+        columns, rows = os.get_terminal_size(0)
+        tty.set_size(master_fd, rows, columns)
 
 
-def _copy(master_fd: int) -> None:
-    sources = [master_fd, 0]
-    while True:
-        ready, _, _ = select.select(sources, [], [])
-        if master_fd in ready:
-            try:
-                data = os.read(master_fd, 65536)
-            except OSError:
-                return  # EIO: the last process with the terminal open is gone
-            if not data:
+class _Copying:
+    """What goes in both directions; a program that reads nothing does not keep its output from being shown."""
+
+    def __init__(self, master_fd: int, process_fd: int) -> None:
+        self._master_fd, self._process_fd = master_fd, process_fd
+        self._input = b""  # read, and not yet taken by the terminal
+        self._reading = True
+        os.set_blocking(master_fd, False)
+
+    def run(self) -> None:
+        """Copy until the end of the process or of the terminal."""
+        while True:
+            ready = self._wait_for_some()
+            if self._master_fd in ready and not (self._give_input() and self._show_output()):
                 return
-            _write(1, data)
-        if 0 in ready:
-            data = os.read(0, 65536)
-            if data:
-                _write(master_fd, data)
-            else:
-                sources.remove(0)
+            if self._process_fd in ready:
+                self._show_rest()
+                return
+            if 0 in ready:
+                self._take_input()
+
+    def _wait_for_some(self) -> set[int]:
+        waiting = poll()
+        waiting.register(self._process_fd, POLLIN)
+        waiting.register(self._master_fd, POLLIN | (POLLOUT if self._input else 0))
+        if self._reading and not self._input:
+            waiting.register(0, POLLIN)
+        return {fd for fd, _ in waiting.poll()}
+
+    def _take_input(self) -> None:
+        try:
+            self._input = os.read(0, _CHUNK)
+        except BlockingIOError:
+            return  # somebody else was faster
+        except OSError:
+            self._input = b""  # our terminal is not there any more
+        self._reading = bool(self._input)
+
+    def _give_input(self) -> bool:
+        """Give the terminal what it takes; False: it has ended."""
+        try:
+            if self._input:
+                self._input = self._input[os.write(self._master_fd, self._input) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def _show_output(self) -> bool:
+        """Show what the terminal has; False: it has ended, or nobody looks."""
+        try:
+            data = os.read(self._master_fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # EIO: the last process with the terminal open is gone
+        try:
+            while data:
+                data = data[_write_out(data) :]
+        except OSError:
+            return False
+        return True
+
+    def _show_rest(self) -> None:
+        """Show what was written before the process ended; others may go on to write."""
+        waiting = poll()
+        waiting.register(self._master_fd, POLLIN)
+        for _ in range(_REST // _CHUNK):
+            if not waiting.poll(0) or not self._show_output():
+                return
 
 
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+def _write_out(data: bytes) -> int:
+    """Write to stdout, which others may have made non-blocking; returns how much was written (OSError)."""
+    try:
+        return os.write(1, data)
+    except BlockingIOError:
+        waiting = poll()
+        waiting.register(1, POLLOUT)
+        waiting.poll()
+        return 0
