@@ -359,6 +359,57 @@ def test_a_create_that_is_interrupted_leaves_nothing(runtime: Runtime, tmp_path:
         (tmp_path / "hook").unlink()
 
 
+# Two signals: one while a process has been forked and nothing is known of it, one while all is unmade.
+INTERRUPTED = """
+import os, signal, sys, time
+from ketch.runtime.cgroups import common
+from ketch.runtime.oci_cli import creation, main
+remove = creation._remove
+def interrupt():
+    while not (common.exists(sys.argv[1]) and common.at(sys.argv[1]).pids()):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+def unmake(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    remove(*arguments)
+creation._import_meanwhile, creation._remove = interrupt, unmake
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("namespaces", [[], ["user"]])
+def test_unmaking_is_not_interrupted(runtime: Runtime, namespaces: list[str]) -> None:
+    linux = runtime.document["linux"]
+    linux["namespaces"] += [{"type": kind} for kind in namespaces]
+    if namespaces:
+        linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+    runtime.configure(["true"])
+    path = linux["cgroupsPath"]
+    command = [sys.executable, "-c", INTERRUPTED, path, "--root", str(runtime.root), "create", "one"]
+    done = subprocess.run(command, cwd=runtime.bundle, capture_output=True, text=True, timeout=patient(15), check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "ketch-runtime: interrupted: terminated\n")
+    assert not common.exists(path)
+    assert not (runtime.root / "one").exists()
+
+
+def test_a_create_that_was_killed_before_it_had_a_state(runtime: Runtime) -> None:
+    runtime.configure(SLEEP)
+    (runtime.root / "one").mkdir(parents=True)
+    assert "`delete --force` removes what has no state" in runtime("create", "one", code=1).stderr
+    assert "container does not exist" in runtime("delete", "one", code=1).stderr
+    assert (runtime.root / "one").exists()  # by somebody who is just making it, perhaps
+    runtime("delete", "--force", "one")
+    start(runtime, "one", SLEEP)
+
+
+def test_a_pid_file_that_cannot_be_written_leaves_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    runtime.configure(["true"])
+    (tmp_path / "pids" / "taken").mkdir(parents=True)
+    assert "write pid file" in runtime("create", "--pid-file", f"{tmp_path}/pids/taken", "one", code=1).stderr
+    assert os.listdir(tmp_path / "pids") == ["taken"]
+    assert not (runtime.root / "one").exists()
+
+
 def test_a_damaged_state(runtime: Runtime) -> None:
     start(runtime, "one", SLEEP)
     path = runtime.root / "one/state.json"

@@ -17,7 +17,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket, socketpair
 from ketch import module_cache
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, RuntimeFailure
-from ketch.linux import fdpass, prctl
+from ketch.linux import fdpass, prctl, signals
 from ketch.runtime import documents, hooks, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message, reason, to_message
@@ -44,7 +44,8 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
     """Create a container; returns its state and the terminal's master (-1: none, or sent to the console socket).
 
     ``foreground``: the call goes on to show the terminal.  Whatever fails, nothing stays: no process, cgroup or
-    directory.
+    directory.  It returns with signals held (`signals.hold`): what they are to do from then on is the caller's
+    business.
     """
     options = call.options
     bundle = os.path.abspath(options.text("bundle", "."))
@@ -56,9 +57,10 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
     for warning in (*check.warnings(document["process"]), *check.ineffective_options(document)):
         call.diagnostics.warn(warning)
     plan = namespaces.Plan((document.get("linux") or {}).get("namespaces") or [])
-    state = states.reserve(call.root, call.operands[0], bundle)
     with ExitStack() as undo:
-        undo.callback(state.forget)
+        with signals.held():
+            state = states.reserve(call.root, call.operands[0], bundle)
+            undo.callback(state.forget)
         cgroup = _choose_cgroup(document, state.id, systemd=call.systemd)
         filters.prepare(call.root, document["linux"].get("seccomp"))
         if os.environ.get("NOTIFY_SOCKET"):
@@ -75,12 +77,14 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
             no_new_keyring=options.flag("no-new-keyring"),
         )
         undo.callback(_remove, cgroup, call.diagnostics)
-        pid, sync = _fork_init(state, document, plan, parent)
+        forked: list[int] = []
+        undo.callback(_end, forked)
+        sync = _fork_init(state, document, plan, parent, forked)
         listener.close()
         _import_meanwhile()
         if plan.has_user:
-            pid = _await_first(sync, pid)
-        undo.callback(kill_child, pid)
+            _await_first(sync, forked)
+        pid = forked[0]
         message, fds = _receive(sync, document, state, pid)
         master_fd = fds.pop() if message["tty"] else -1
         if message["netns"]:
@@ -91,6 +95,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
         state.made(pid, message.get("cgroups"))
         master_fd = handover.give(pid, master_fd)
         handover.write_pid(pid)
+        signals.hold()
         undo.pop_all()
     return state, master_fd
 
@@ -115,9 +120,18 @@ def kill_child(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
+def _end(forked: list[int]) -> None:
+    for pid in forked:
+        kill_child(pid)
+
+
 def _remove(cgroup: common.Cgroup, diagnostics: Diagnostics) -> None:
-    """Remove what was made of a cgroup; the error that led here is not to be hidden by another."""
+    """Remove what was made of a cgroup; the error that led here is not to be hidden by another.
+
+    The first process may be in it of whom its parent, which has been killed, could not tell any more.
+    """
     try:
+        cgroup.kill()
         cgroup.remove()
     except OSError as e:
         diagnostics.warn(f"remove the container's cgroup: {reason(e)}")
@@ -160,19 +174,22 @@ def _listen(state: states.RuntimeState) -> socket:
 
 
 def _fork_init(
-    state: states.RuntimeState, document: OciConfig, plan: namespaces.Plan, parent: Parent
-) -> tuple[int, socket]:
+    state: states.RuntimeState, document: OciConfig, plan: namespaces.Plan, parent: Parent, forked: list[int]
+) -> socket:
+    """Fork the first process, or the one that forks it, into ``forked``; returns the socket that it reports on."""
     near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     parent.sync_fd = far.fileno()
     if plan.has_user:
         prctl.set_child_subreaper()  # the first process is a child's child (see `children.crossing`)
     namespaces.enter_pid("host" if plan.has_user else plan.pid_mode())
-    pid = os.fork()
-    if pid == 0:
-        _run_first_process(state.bundle, document, parent)
+    with signals.held():
+        pid = os.fork()
+        if pid == 0:
+            _run_first_process(state.bundle, document, parent)
+        forked.append(pid)
     namespaces.enter_pid("/proc/self/ns/pid")  # hooks are children too, but not the container's
     far.close()
-    return pid, near
+    return near
 
 
 def _run_first_process(bundle: str, document: OciConfig, parent: Parent) -> NoReturn:
@@ -181,6 +198,7 @@ def _run_first_process(bundle: str, document: OciConfig, parent: Parent) -> NoRe
     Its parent need not wait for that, and memory that both have would be copied when one of them writes to it.
     """
     try:
+        signals.release()  # not before: the parent's way out is not this process's
         with module_cache.ModuleCache("ketch-runtime-init"):
             from ketch.runtime.process.children import init
         init.child_main(bundle, [], parent, tty=bool(document["process"].get("terminal")), document=document)
@@ -199,17 +217,13 @@ def _import_meanwhile() -> None:
         import ketch.runtime.oci_cli.relay  # noqa: F401
 
 
-def _await_first(sync: socket, passing: int) -> int:
-    """The pid of the first process, which falls to us when the one that forked it has ended."""
-    try:
-        message, _ = answer(sync)
-        assert message["ev"] == "forked", message
-    except BaseException:
-        os.kill(passing, SIGKILL)
-        raise
-    finally:
-        os.waitpid(passing, 0)
-    return message["pid"]
+def _await_first(sync: socket, forked: list[int]) -> None:
+    """Put the first process, which falls to us when the one that forked it has ended, in the place of that one."""
+    message, _ = answer(sync)
+    assert message["ev"] == "forked", message
+    with signals.held():
+        os.waitpid(forked.pop(), 0)
+        forked.append(message["pid"])
 
 
 def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid: int) -> tuple[ChildReady, list[int]]:

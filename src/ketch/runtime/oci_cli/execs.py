@@ -7,7 +7,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
 
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, InvalidArgument
-from ketch.linux import fdpass
+from ketch.linux import fdpass, signals
 from ketch.runtime import namespaces, spec
 from ketch.runtime.oci_cli import arguments, creation, filters, started
 from ketch.runtime.oci_cli.handover import Handover
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def enter(call: Invocation) -> tuple[int, int]:
-    """Start another process in a container; (its pid, a child of the caller; the terminal's master or -1)."""
+    """Start another process in a container; (its pid, a child of the caller; the terminal's master or -1).
+
+    It returns with signals held (`signals.hold`).
+    """
     state, options = call.state(), call.options
     status = state.status()
     if status in ("creating", "stopped"):
@@ -40,23 +43,22 @@ def enter(call: Invocation) -> tuple[int, int]:
     filters.prepare(state.root, profile)
     near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     namespaces.enter_pid(f"/proc/{state.pid}/ns/pid")
-    pid = os.fork()
-    if pid == 0:
-        exec_process.child_main(
-            exec_process.Target(state.pid, cgroups, state.bundle, document),
-            process,
-            Parent(far.fileno(), preserve_fds=handover.preserved),
-            tty=handover.terminal,
-        )
-    far.close()
+    target = exec_process.Target(state.pid, cgroups, state.bundle, document)
+    parent = Parent(far.fileno(), preserve_fds=handover.preserved)
     with ExitStack() as undo:
-        undo.callback(creation.kill_child, pid)
+        with signals.held():
+            pid = os.fork()
+            if pid == 0:
+                exec_process.child_main(target, process, parent, tty=handover.terminal)
+            undo.callback(creation.kill_child, pid)
+        far.close()
         message, fds = creation.answer(near)
         master_fd = fds.pop() if creation.ready(message)["tty"] else -1
         master_fd = handover.give(pid, master_fd)
         fdpass.send(near, b"go")
         started.wait(near, state, "running")
         handover.write_pid(pid)
+        signals.hold()
         undo.pop_all()
     near.close()
     return pid, master_fd

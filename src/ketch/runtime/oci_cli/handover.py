@@ -11,6 +11,7 @@ import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 from termios import ONLCR
 
+from ketch.contexts import suppress
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.linux import fdpass
 from ketch.runtime import tty
@@ -83,6 +84,8 @@ class Handover:
                 file.write(str(pid))
             os.rename(temporary, self._pid_file)
         except OSError as e:
+            with suppress(OSError):  # it was not even made
+                os.unlink(temporary)
             raise failure("pid file", f"write pid file `{self._pid_file}`", e) from e
 
 

@@ -11,7 +11,8 @@ import os
 import sys
 
 from ketch import stdio
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.linux import signals
 from ketch.runtime.failure import reason
 from ketch.runtime.oci_cli import arguments
 from ketch.runtime.oci_cli.arguments import Invocation
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code is the container's for ``run`` and ``exec`` in the foreground."""
     args = sys.argv[1:] if argv is None else argv
     _forget_parent()
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+    for number in signals.ENDING:
         if _signal.getsignal(number) != _signal.SIG_IGN:  # as by nohup(1)
             _signal.signal(number, _interrupt)
     diagnostics = Diagnostics()
@@ -84,9 +85,10 @@ def main(argv: list[str] | None = None) -> int:
 
             interpreter.protect()
         diagnostics.debug(f"{name} {' '.join(operands)}".rstrip())
-        return command.function(
-            Invocation(_root(settings), options, operands, diagnostics, systemd=settings.flag("systemd-cgroup"))
-        )
+        call = Invocation(_root(settings), options, operands, diagnostics, systemd=settings.flag("systemd-cgroup"))
+        code = command.function(call)
+        signals.hold()  # what is done is not interrupted any more
+        return code
     except KetchError as e:
         diagnostics.fail(e.message, e.hint)
     except stdio.OutputError as e:
@@ -100,6 +102,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, _frame: object) -> None:
+    """Interrupt this call, once: unmaking is not to be interrupted."""
+    for other in signals.ENDING:
+        if _signal.getsignal(other) != _signal.SIG_IGN:
+            _signal.signal(other, lambda _number, _frame: None)
     raise Interrupted(number)
 
 
@@ -169,12 +175,15 @@ def _run(call: Invocation) -> int:
     state, master_fd = creation.create(call, foreground=foreground)
     from ketch.runtime.oci_cli import lifecycle, relay
 
-    if foreground and not call.options.flag("no-subreaper"):
-        relay.adopt_orphans()
-    if foreground:
-        relay.forward_signals(state.pid)
     try:
+        if foreground and not call.options.flag("no-subreaper"):
+            relay.adopt_orphans()
+        if foreground:
+            relay.forward_signals(state.pid)
+        signals.release()
         lifecycle.start(state, attending=foreground)
+        if not foreground:
+            signals.hold()
     except BaseException:
         lifecycle.delete(state, call.diagnostics, force=True)
         raise
@@ -193,6 +202,7 @@ def _exec(call: Invocation) -> int:
     if call.options.flag("detach"):
         return 0
     relay.forward_signals(pid)
+    signals.release()
     return relay.attend(master_fd, pid)
 
 
@@ -204,11 +214,11 @@ def _start(call: Invocation) -> int:
 
 
 def _kill(call: Invocation) -> int:
-    from ketch.notation import signals
+    from ketch.notation import signals as names
     from ketch.runtime.oci_cli import lifecycle
 
     name = call.operands[1] if len(call.operands) > 1 else "SIGTERM"
-    number = 0 if name == "0" else signals.parse(name)  # 0: is there somebody to be signalled?
+    number = 0 if name == "0" else names.parse(name)  # 0: is there somebody to be signalled?
     if number is None:
         raise InvalidArgument(f"unknown signal `{name}`", hint="use e.g. KILL, SIGTERM or 15")
     lifecycle.kill(call.state(), number, everyone=call.options.flag("all"))
@@ -219,10 +229,14 @@ def _delete(call: Invocation) -> int:
     from ketch.runtime.oci_cli import lifecycle, state
 
     force = call.options.flag("force")
-    found = state.find(call.root, call.operands[0])
-    if found is None and force:
+    try:
+        found = call.state()
+    except NotFound:
+        if not force:
+            raise
+        state.discard(call.root, call.operands[0])
         return 0
-    lifecycle.delete(found or call.state(), call.diagnostics, force=force)
+    lifecycle.delete(found, call.diagnostics, force=force)
     return 0
 
 

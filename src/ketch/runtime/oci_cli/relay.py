@@ -116,7 +116,7 @@ def _copy_size(master_fd: int) -> None:
 
 
 class _Copying:
-    """What goes in both directions; a program that reads nothing does not keep its output from being shown."""
+    """A copying of bytes in both directions, where a program that reads nothing is shown all the same."""
 
     def __init__(self, master_fd: int, process_fd: int) -> None:
         self._master_fd, self._process_fd = master_fd, process_fd

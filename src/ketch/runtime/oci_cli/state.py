@@ -157,6 +157,12 @@ class RuntimeState:
             return  # gone, or going, by another call
 
 
+def discard(root: str, container_id: str) -> None:
+    """Remove what a `create` or `delete` that was killed has left of a container: a directory without a state."""
+    _check_id(container_id)
+    RuntimeState(f"{root}/{container_id}", {"id": container_id, "bundle": ""}).forget()
+
+
 def reserve(root: str, container_id: str, bundle: str) -> RuntimeState:
     """Make the directory of a new container; AlreadyExists when the id is taken."""
     _check_id(container_id)
@@ -165,7 +171,9 @@ def reserve(root: str, container_id: str, bundle: str) -> RuntimeState:
     try:
         os.mkdir(directory, 0o711)
     except FileExistsError as e:
-        raise AlreadyExists(f"create container `{container_id}`: container with given ID already exists") from e
+        hint = None if os.path.exists(f"{directory}/state.json") else "`delete --force` removes what has no state"
+        what = f"create container `{container_id}`: container with given ID already exists"
+        raise AlreadyExists(what, hint=hint) from e
     return RuntimeState(directory, {"id": container_id, "bundle": bundle})
 
 
@@ -181,14 +189,6 @@ def load(root: str, container_id: str) -> RuntimeState:
     except (ValueError, RecursionError) as e:
         hint = f"end what runs of it, and remove `{directory}`"
         raise DataLoss(f"read state of container `{container_id}`: {e}", hint=hint) from e
-
-
-def find(root: str, container_id: str) -> RuntimeState | None:
-    """The container's state, or None."""
-    try:
-        return load(root, container_id)
-    except NotFound:
-        return None
 
 
 def load_all(root: str, diagnostics: Diagnostics) -> list[RuntimeState]:
