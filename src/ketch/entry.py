@@ -43,7 +43,7 @@ def runtime() -> int:
     if not _MAKING.isdisjoint(sys.argv):
         with module_cache.ModuleCache("ketch-runtime-interpreter"):
             from ketch.runtime.process import interpreter
-        with suppress(KetchError):  # `main` tries again, and tells why not
+        with suppress(KetchError, OSError):  # `main` tries again, and tells why not
             interpreter.protect()  # before all else: it may begin all this anew
     modules = module_cache.of_command("ketch-runtime", sys.argv[1:], _VERBS)
     modules.load()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Of the standard library only what nothing imports that it imports itself: a module runs here from its begin.
 _OTHERS = ("__future__", "types", "struct", "ctypes")
-_HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,))
+# Two interpreters of one minor version, which share bytecode, have a standard library each.
+_HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,)) + sys.version.encode() + b"\n"
 
 
 class ModuleCache:

@@ -145,6 +145,17 @@ def test_a_cache_of_an_optimized_interpreter_is_not_for_others(package):
     assert package.call() == ["one"]
 
 
+def test_a_cache_of_another_build_of_the_interpreter_is_not_for_others(package):
+    package.call()
+    with open(package.cache, "rb") as f:
+        content = f.read()
+    version = sys.version.encode()
+    assert version in content
+    with open(package.cache, "wb") as f:
+        f.write(content.replace(version, version[:-1] + b"?"))
+    assert package.call() == ["one"]
+
+
 def test_a_place_where_nothing_can_be_written(package):
     os.mkdir(f"{package.folder}/ketch/__pycache__")
     os.makedirs(f"{package.cache}/taken")

@@ -414,8 +414,9 @@ def test_a_damaged_state(runtime: Runtime) -> None:
     start(runtime, "one", SLEEP)
     path = runtime.root / "one/state.json"
     text = path.read_text()
-    path.write_text("{")
-    listed = runtime("list", "-q")
-    assert (listed.stdout, "warning: read state of container `one`: " in listed.stderr) == ("", True)
+    for damaged in ("{", "null", "[]", "{}", '{"id": "two", "bundle": "/x"}', '{"id": "one"}'):
+        path.write_text(damaged)
+        listed = runtime("list", "-q")
+        assert (listed.stdout, "warning: read state of container `one`: " in listed.stderr) == ("", True)
     assert f"remove `{runtime.root}/one`" in runtime("delete", "--force", "one", code=1).stderr
     path.write_text(text)

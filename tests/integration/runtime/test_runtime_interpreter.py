@@ -75,6 +75,13 @@ def test_where_it_cannot_be_mounted_again(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].endswith(" ['0'] yes 0")
 
 
+def test_where_there_is_no_procfs(runtime: Runtime) -> None:
+    inner = f"mount -t tmpfs none /proc && exec {BIN}/ketch-runtime --root {runtime.root} create one"
+    command = ["unshare", "-m", "sh", "-c", inner]
+    done = subprocess.run(command, cwd=runtime.bundle, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "ketch-runtime: /proc/self/exe: no such file or directory\n")
+
+
 def change(fd: int) -> int:
     """The error number of an attempt to change the file of ``fd``; as it is executed here, too, only to what it is."""
     try:

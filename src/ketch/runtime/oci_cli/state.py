@@ -183,7 +183,10 @@ def load(root: str, container_id: str) -> RuntimeState:
     directory = f"{root}/{container_id}"
     try:
         with open(f"{directory}/state.json", encoding="utf-8") as file:
-            return RuntimeState(directory, documents.loads(file.read()))
+            document: StateFile | None = documents.loads(file.read())
+        if not isinstance(document, dict) or document.get("id") != container_id or "bundle" not in document:
+            raise ValueError("it is another program's")  # or of another version
+        return RuntimeState(directory, document)
     except FileNotFoundError as e:
         raise NotFound(f"find container `{container_id}`: container does not exist") from e
     except (ValueError, RecursionError) as e:
