@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import jeepney
@@ -141,6 +142,38 @@ def test_a_bus_that_is_silent(served, monkeypatch):
     served(lambda connection, calls: None)
     with pytest.raises(RuntimeFailure, match=r"no answer within 0\.1 s"):
         scopes.stop("a.scope")
+
+
+def test_a_bus_that_tells_of_everything_but_the_answer(served, monkeypatch):
+    monkeypatch.setattr(scopes, "_STOP_S", 0.1)
+
+    def answer(connection, calls):
+        connection.sendall(_OK + _reply(calls[0], "s", (":1.7",)))
+        for _ in range(60):
+            connection.sendall(_removed("other.scope", "done"))
+            time.sleep(0.01)
+        connection.sendall(_reply(calls[1]))
+
+    served(answer)
+    with pytest.raises(RuntimeFailure, match=r"no answer within 0\.1 s"):
+        scopes.stop("a.scope")
+
+
+def test_jobs_of_others_are_not_waited_for_without_end(served, monkeypatch):
+    monkeypatch.setattr(scopes, "_JOB_S", 0.1)
+
+    def answer(connection, calls):
+        connection.sendall(_OK + _reply(calls[0], "s", (":1.7",)) + _reply(calls[1]))
+        connection.sendall(_reply(calls[2], "o", ("/job/7",)))
+        connection.sendall(jeepney.new_signal(_JOB, "JobRemoved").serialise(serial=51))  # nobody's
+        for _ in range(60):
+            connection.sendall(_removed("other.scope", "done"))
+            time.sleep(0.01)
+        connection.sendall(_removed("a.scope", "done"))
+
+    served(answer)
+    with pytest.raises(RuntimeFailure, match=r"its job has not ended within 0\.1 s"):
+        scopes.start("a.scope", [])
 
 
 def test_no_bus_at_all(tmp_path, monkeypatch):

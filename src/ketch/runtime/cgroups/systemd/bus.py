@@ -7,6 +7,7 @@ answer is said at once: authentication, greeting and the first calls travel toge
 from __future__ import annotations
 
 import os
+import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from ketch.errors import RuntimeFailure
@@ -32,11 +33,12 @@ class BusError(RuntimeFailure):
 
 
 class Bus:
-    """An open connection, on which an answer is waited for so long; `close` it."""
+    """An open connection, on which an answer is waited for so long, whatever else comes meanwhile; `close` it."""
 
     def __init__(self, timeout_s: float = _TIMEOUT_S) -> None:
         self._serial = 0
         self._timeout_s = timeout_s
+        self._deadline = 0.0
         self._received = b""
         self._unsent = bytearray(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
         self._signals: list[wire.BusMessage] = []
@@ -59,6 +61,7 @@ class Bus:
     def call(self, member: str, signature: str, values: list[Any]) -> list[Any]:
         """Call a method of systemd's manager; BusError: its answer is one."""
         serial = self._say("org.freedesktop.systemd1", "/org/freedesktop/systemd1", member, signature, values)
+        self._deadline = time.monotonic() + self._timeout_s
         while True:
             message = self._receive()
             answers = message.fields.get(wire.REPLY_SERIAL)
@@ -70,11 +73,14 @@ class Bus:
             elif answers == serial:
                 return message.body
 
-    def signal(self, member: str) -> list[Any]:
-        """The next signal of that name, also one that came before the answer to a call."""
+    def signal(self, member: str, signature: str) -> list[Any]:
+        """The next signal of that name with such values, also one that came before the answer to a call."""
+        wanted = (member, signature)
+        self._deadline = time.monotonic() + self._timeout_s
         while True:
             message = self._signals.pop(0) if self._signals else self._receive()
-            if message.kind == wire.SIGNAL and message.fields.get(wire.MEMBER) == member:
+            fields = message.fields
+            if message.kind == wire.SIGNAL and (fields.get(wire.MEMBER), fields.get(wire.SIGNATURE, "")) == wanted:
                 return message.body
 
     def _say(self, destination: str, path: str, member: str, signature: str, values: list[Any]) -> int:
@@ -86,6 +92,7 @@ class Bus:
 
     def _receive(self) -> wire.BusMessage:
         try:
+            self._limit()
             if self._unsent:
                 self._socket.sendall(self._unsent)
                 self._unsent.clear()
@@ -112,8 +119,16 @@ class Bus:
             raise _broken(self.path, f"it does not know this user ({line.decode(errors='replace')})")
         self._welcomed = True
 
+    def _limit(self) -> None:
+        """Have the next system call end in time (TimeoutError: that is over)."""
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
+
     def _fill(self, size: int) -> None:
         while len(self._received) < size:
+            self._limit()
             data = self._socket.recv(_CHUNK)
             if not data:
                 raise _broken(self.path, "it ended the connection")

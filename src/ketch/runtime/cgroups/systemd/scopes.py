@@ -5,6 +5,7 @@ RuntimeFailure, with systemd's words: it refused, or does not answer.
 
 from __future__ import annotations
 
+import time
 from errno import ENOENT
 
 from ketch.errors import RuntimeFailure
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ERRORS = "org.freedesktop.systemd1."
 _EXISTS = f"{_ERRORS}UnitExists"
 _GONE = (f"{_ERRORS}NoSuchUnit", f"{_ERRORS}ScopeNotRunning", f"{_ERRORS}UnitInactive")
+_JOB_S = 30.0
 _STOP_S = 2.0
 _RULE = (
     "type='signal',sender='org.freedesktop.systemd1',path='/org/freedesktop/systemd1',"
@@ -37,8 +39,10 @@ def start(unit: str, properties: Properties) -> bool:
             if e.name == _EXISTS:
                 return False
             raise _failure("start", unit, e.message) from e
-        while (job := bus.signal("JobRemoved"))[2] != unit:
-            continue
+        deadline = time.monotonic() + _JOB_S
+        while (job := bus.signal("JobRemoved", "uoss"))[2] != unit:
+            if time.monotonic() > deadline:
+                raise _failure("start", unit, f"its job has not ended within {_JOB_S:g} s")
     finally:
         bus.close()
     if job[3] != "done":
