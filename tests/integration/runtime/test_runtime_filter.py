@@ -159,6 +159,14 @@ def test_compiled_filters_are_kept(tmp_path: Path, rootfs: Path) -> None:
     of_lenient.write_bytes(other + b"\n" + program)
     runtime("run", "five")
     assert (runtime("list", "-q").stdout, kept.stat().st_mode & 0o777) == ("", 0o700)
+    of_lenient.write_bytes(of_strict.read_bytes())
+    kept.chmod(0o777)  # so it may be anybody's
+    runtime("run", "six")
+    kept.chmod(0o700)
+    os.chown(kept, 1000, 1000)
+    runtime("run", "seven")
+    os.chown(kept, 0, 0)
+    runtime("run", "eight", code=1)
     runtime.box.close()
 
 

@@ -9,6 +9,7 @@ take longer than to read the filter.  No container can be called ``@seccomp``.
 from __future__ import annotations
 
 import os
+import stat
 from _blake2 import blake2b
 
 from ketch import __version__
@@ -34,12 +35,23 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     key = f"{' '.join(versions)} {documents.dumps(profile)}"
     directory = f"{root}/@seccomp"
     path = f"{directory}/{blake2b(key.encode(), digest_size=20).hexdigest()}"
-    program = _read(path)
+    own = _is_own(directory)
+    program = _read(path) if own else None
     if program is None:
         program = seccomp.compile_profile(profile)
-        with suppress(OSError):  # there is no room: the next call compiles it, too
-            _keep(directory, path, _library(seccomp.library_file()) + program)
+        if own:
+            with suppress(OSError):  # there is no room: the next call compiles it, too
+                _keep(directory, path, _library(seccomp.library_file()) + program)
     seccomp.remember(profile, program)
+
+
+def _is_own(directory: str) -> bool:
+    """Whether nobody else can put filters there: a root may lie where others write, and they may have been first."""
+    try:
+        status = os.lstat(directory)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
 def _read(path: str) -> bytes | None:
@@ -69,7 +81,8 @@ def _keep(directory: str, path: str, program: bytes) -> None:
     """Write a filter, all or nothing, and remove the oldest of too many."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
         file.write(program)
     os.rename(temporary, path)
     others = [f"{directory}/{name}" for name in os.listdir(directory)]
