@@ -410,6 +410,43 @@ def test_a_pid_file_that_cannot_be_written_leaves_nothing(runtime: Runtime, tmp_
     assert not (runtime.root / "one").exists()
 
 
+# The first process of namespaces of its own, where a pid can be given again: just before the namespaces are opened.
+REUSED = """
+import json, os, signal, subprocess, sys
+from ketch.runtime import namespaces
+from ketch.runtime.oci_cli import main
+from ketch.runtime.process import interpreter
+interpreter.protect()
+root = ["--root", sys.argv[1]]
+command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", *root, "run", "--detach", "one"]
+subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+with open(f"{sys.argv[1]}/one/state.json") as file:
+    pid = json.load(file)["pid"]
+enter = namespaces.enter_pid
+def reuse(mode):
+    os.kill(pid, signal.SIGKILL)
+    while os.waitpid(-1, 0)[0] != pid:
+        continue
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(pid - 1))
+    other = os.fork()
+    if other == 0:
+        signal.pause()
+    assert other == pid
+    enter(mode)
+namespaces.enter_pid = reuse
+sys.exit(main.main([*root, "exec", "one", "true"]))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/sys/kernel/ns_last_pid"), reason="a kernel that cannot give pids")
+def test_an_exec_does_not_join_who_has_the_pid_by_now(runtime: Runtime) -> None:
+    runtime.configure(SLEEP)
+    command = ["unshare", "--pid", "--kill-child", "--mount-proc", sys.executable, "-c", REUSED, str(runtime.root)]
+    done = subprocess.run(command, cwd=runtime.bundle, capture_output=True, text=True, timeout=patient(20), check=False)
+    assert (done.returncode, done.stderr) == (255, "ketch-runtime: cannot exec in a stopped container: `one`\n")
+
+
 def test_a_damaged_state(runtime: Runtime) -> None:
     start(runtime, "one", SLEEP)
     path = runtime.root / "one/state.json"

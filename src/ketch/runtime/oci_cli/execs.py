@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _signal import pidfd_send_signal  # type: ignore[import-not-found]
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
 
 from ketch.contexts import ExitStack
@@ -18,6 +19,7 @@ from ketch.runtime.validation import check
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.runtime.oci_cli.arguments import GivenOptions, Invocation
+    from ketch.runtime.oci_cli.state import RuntimeState
     from ketch.runtime.oci_types import OciConfig, OciProcess
     from ketch.runtime.protocol import Cgroups
 
@@ -30,7 +32,7 @@ def enter(call: Invocation) -> tuple[int, int]:
     state, options = call.state(), call.options
     status = state.status()
     if status in ("creating", "stopped"):
-        raise Conflict(f"cannot exec in a {status} container: `{state.id}`")
+        raise _refused(state, status)
     if status == "paused" and not options.flag("ignore-paused"):
         raise Conflict(f"cannot exec in a paused container (use --ignore-paused to override): `{state.id}`")
     document = state.configuration()
@@ -42,6 +44,9 @@ def enter(call: Invocation) -> tuple[int, int]:
     profile = process["seccomp"] if "seccomp" in process else spec.member(document, "linux", "seccomp")
     filters.prepare(state.root, profile)
     near, far = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    first_fd = state.open_first()
+    if first_fd < 0:
+        raise _refused(state, "stopped")
     namespaces.enter_pid(f"/proc/{state.pid}/ns/pid")
     target = exec_process.Target(state.pid, cgroups, state.bundle, document)
     parent = Parent(far.fileno(), preserve_fds=handover.preserved)
@@ -53,6 +58,7 @@ def enter(call: Invocation) -> tuple[int, int]:
             undo.callback(creation.kill_child, pid)
         far.close()
         message, fds = creation.answer(near)
+        _check_joined(first_fd, state)
         master_fd = fds.pop() if creation.ready(message)["tty"] else -1
         master_fd = handover.give(pid, master_fd)
         fdpass.send(near, b"go")
@@ -62,6 +68,23 @@ def enter(call: Invocation) -> tuple[int, int]:
         undo.pop_all()
     near.close()
     return pid, master_fd
+
+
+def _check_joined(first_fd: int, state: RuntimeState) -> None:
+    """Close a descriptor of the first process, which must be there still, as a zombie at least (Conflict).
+
+    Else its pid, by which its namespaces were opened, may have been another process's by then.
+    """
+    try:
+        pidfd_send_signal(first_fd, 0)
+    except ProcessLookupError as e:
+        raise _refused(state, "stopped") from e
+    finally:
+        os.close(first_fd)
+
+
+def _refused(state: RuntimeState, status: str) -> Conflict:
+    return Conflict(f"cannot exec in a {status} container: `{state.id}`")
 
 
 def _process(options: GivenOptions, args: list[str], document: OciConfig) -> OciProcess:

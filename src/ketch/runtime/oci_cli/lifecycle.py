@@ -7,7 +7,6 @@ import os
 import select
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 
-from ketch import pidfd
 from ketch.contexts import suppress
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass
@@ -58,7 +57,7 @@ def _listen_for_readiness(state: states.RuntimeState) -> ReadinessSocket | None:
 
 
 def _await_readiness(state: states.RuntimeState, readiness: ReadinessSocket) -> None:
-    process_fd = _open_first(state)
+    process_fd = state.open_first()
     if process_fd < 0:
         return
     try:
@@ -166,21 +165,9 @@ def _has_pid_namespace(document: OciConfig) -> bool:
     return namespaces.Plan(spec.member(document, "linux", "namespaces") or []).pid_mode() != "host"
 
 
-def _open_first(state: states.RuntimeState) -> int:
-    """A descriptor of the container's first process; -1 when it has ended, and another may have its pid by now."""
-    try:
-        fd = pidfd.open_process(state.pid)
-    except ProcessLookupError:
-        return -1
-    if states.start_time(state.pid) == state.document.get("start_time"):
-        return fd
-    os.close(fd)
-    return -1
-
-
 def _signal_first(state: states.RuntimeState, number: int) -> bool:
     """Send a signal to the first process; False when it has ended."""
-    fd = _open_first(state)
+    fd = state.open_first()
     if fd < 0:
         return False
     try:
@@ -194,7 +181,7 @@ def _signal_first(state: states.RuntimeState, number: int) -> bool:
 
 def _kill_and_wait(state: states.RuntimeState, frozen: Cgroup | None = None) -> None:
     """Kill the first process, whose cgroup may be ``frozen``: there, v1 delivers no signal."""
-    fd = _open_first(state)
+    fd = state.open_first()
     if fd < 0:
         return
     try:

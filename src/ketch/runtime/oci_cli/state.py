@@ -113,6 +113,19 @@ class RuntimeState:
             return "paused"
         return "created" if os.path.exists(self.start_socket) else "running"
 
+    def open_first(self) -> int:
+        """A descriptor of the first process; -1 when it has ended, and another may have its pid by now."""
+        from ketch import pidfd  # few need it
+
+        try:
+            fd = pidfd.open_process(self.pid)
+        except ProcessLookupError:
+            return -1
+        if start_time(self.pid) == self.document.get("start_time"):
+            return fd
+        os.close(fd)
+        return -1
+
     def oci(self) -> OciState:
         """The state object of the OCI runtime specification (§ runtime.md, State), with what runc adds."""
         status = self.status()
