@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.support.programs import need
 from tests.support.run.runtimes import kept
 from tests.support.waiting import until
 
@@ -74,3 +75,36 @@ def _both(box):
     assert box.inspect("box")["State"]["Status"] == "exited"
     until(lambda: not os.path.exists(f"/proc/{first}/exe"), "it has ended")
     assert kept(box) == []
+
+
+HELD = """#!/bin/sh
+case " $* " in *" kill "*)
+    touch {0}/begun
+    while [ -e {0}/held ]; do sleep 0.02; done
+    [ ! -e {0}/fails ] || exit 1
+esac
+exec {1} "$@"
+"""
+
+
+def test_a_signal_that_takes_its_time_holds_up_nobody(engine, other, tmp_path):
+    """The container's monitor serves others meanwhile, whatever the runtime does; what it says in the end is told."""
+    held = tmp_path / "runtime"
+    held.write_text(HELD.format(tmp_path, need(other)))
+    held.chmod(0o755)
+    script = "trap 'echo heard' USR1; echo up; while :; do sleep 0.02; done"
+    engine.ketch("run", "-d", "--name", "box", "--runtime", str(held), "busybox", "sh", "-c", script)
+    until(lambda: engine.ketch("logs", "box").out == "up\n", "it is up")
+    for fails in (False, True):
+        (tmp_path / "begun").unlink(missing_ok=True)
+        (tmp_path / "held").touch()
+        with engine.ketch.piped("kill", "-s", "USR1", "box") as client:
+            until((tmp_path / "begun").exists, "the runtime is at work")
+            assert engine.ketch("exec", "box", "echo", "in").out == "in\n"
+            if fails:
+                (tmp_path / "fails").touch()
+            (tmp_path / "held").unlink()
+            assert client.wait() == fails
+    until(lambda: engine.ketch("logs", "box").out == "up\nheard\n", "it has heard the first one")
+    engine.ketch("kill", "box")  # this one goes to the process itself
+    assert engine.inspect("box")["State"]["ExitCode"] == 137

@@ -139,6 +139,11 @@ class Controls:
             return False
         return True
 
+    def answer(self, control: socket, seq: int, error: Mapping[str, Any] | None) -> None:
+        """Answer a request that `Serve` left for later, if whoever asked is still there."""
+        if self.has(control):
+            self.send(control, {"seq": seq, "ok": error is None, **({"error": error} if error else {})})
+
     def broadcast(self, message: MonitorEvent, fds: list[int] | tuple[int, ...] = ()) -> bool:
         """Send to every connection; False when none accepted the message."""
         sent = 0

@@ -25,7 +25,7 @@ from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 from time import monotonic, time_ns
 
 from ketch.contexts import suppress
-from ketch.errors import KetchError, RuntimeFailure
+from ketch.errors import KetchError
 from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
 from ketch.runtime import namespaces
@@ -38,6 +38,7 @@ from ketch.runtime.process.control import Controls
 from ketch.runtime.process.execs import Execs
 from ketch.runtime.process.foreign import container as foreign
 from ketch.runtime.process.foreign import remains
+from ketch.runtime.process.foreign.kills import Kills
 from ketch.runtime.process.io.backlog import BELL, FRAMES, MUX, RAW
 from ketch.runtime.process.io.log_drivers import open_log
 from ketch.runtime.process.io.streams import Streams
@@ -73,7 +74,6 @@ _AGAIN_S = 1.0  # between two tries to write the exit record
 _LINGER_S = 60.0
 _PART_S = 2.0  # and how long one that has everything may leave its connection open
 _OOM_SCORE = b"-998"
-_SIGKILL = 9
 
 
 class Prepared:
@@ -395,7 +395,7 @@ class Monitor:
         elif message["op"] == "resize":
             self._streams_of(message.get("exec_id")).resize(message["rows"], message["cols"])
         elif message["op"] == "kill":
-            self._kill(message)
+            return self._kill(control, message)
         elif message["op"] == "hold":
             self.waits.hold(control, fds.pop())
         elif message["op"] == "keep":
@@ -419,29 +419,21 @@ class Monitor:
         if self.state == "done":
             streams.finish()
 
-    def _kill(self, message: KillRequest) -> None:
+    def _kill(self, control: socket, message: KillRequest) -> Mapping[str, Any] | None:
         exec_id = message.get("exec_id")
         pid = self.execs.pid(exec_id) if exec_id else self.pid
         if not exec_id and self._status is not None:  # a pid that was waited for may be somebody else's by now
-            return
+            return {}
         if self.foreign and not exec_id:
-            self._kill_foreign(message["signal"])
-        elif pid:
+            Kills(self.loop, self.run_dir, self.id).begin(
+                pid,
+                message["signal"],
+                lambda error: self.controls.answer(control, message["seq"], error),
+            )
+            return None
+        if pid:
             os.kill(pid, message["signal"])
-
-    def _kill_foreign(self, signal: int) -> None:
-        """Have another runtime send a signal to PID 1: that may be a machine's, and not the program."""
-        program = remains.find(self.run_dir)
-        if program is None:
-            return
-        try:
-            program.kill(self.id, signal)
-        except RuntimeFailure:
-            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):  # it has ended just now
-                return
-            if signal != _SIGKILL:
-                raise
-            os.kill(self.pid, signal)
+        return {}
 
     def _streams_of(self, exec_id: str | None) -> Streams:
         if exec_id:
