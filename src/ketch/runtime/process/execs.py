@@ -10,6 +10,7 @@ from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
 from ketch.linux import fdpass
+from ketch.runtime.cgroups import birth
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import exec as child
 from ketch.runtime.process.children import oom_score
@@ -146,9 +147,9 @@ class Execs:
                 fds.pop()
             exec_.sync, child_end = messages.pair()
             try:
-                exec_.pid = os.fork()
+                exec_.pid, inside = birth.fork(self._cgroup_for(message))
                 if exec_.pid == 0:
-                    self._in_child(exec_, message, child_end)
+                    self._in_child(exec_, message, child_end, inside=inside)
             finally:
                 os.close(child_end)
         except BaseException:
@@ -164,7 +165,13 @@ class Execs:
         self._by_id[exec_.id] = exec_
         monitor.loop.add(exec_.sync, READ, lambda _events: self._receive(exec_, message))
 
-    def _in_child(self, exec_: ExecChild, message: ExecRequest, sync_fd: int) -> NoReturn:
+    def _cgroup_for(self, message: ExecRequest) -> Cgroups | None:
+        """The cgroup to fork a process into, unless something comes before that: another runtime, a set of CPUs."""
+        if self._monitor.foreign or "execCPUAffinity" in message["process"]:
+            return None
+        return self._monitor.cgroups
+
+    def _in_child(self, exec_: ExecChild, message: ExecRequest, sync_fd: int, *, inside: bool) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         monitor = self._monitor
         oom_score.share(monitor.pid)
@@ -173,7 +180,7 @@ class Execs:
             place = foreign.RunningContainer(monitor.id, monitor.run_dir, monitor.bundle, monitor.pid)
             foreign.child_main(place, message, sync_fd)
         child.child_main(
-            child.Target(monitor.pid, monitor.cgroups, monitor.bundle),
+            child.Target(monitor.pid, None if inside else monitor.cgroups, monitor.bundle),
             message["process"],
             Parent(sync_fd),
             tty=message["tty"],
