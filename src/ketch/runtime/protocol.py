@@ -49,7 +49,7 @@ class Failed(TypedDict):
 
 
 class ChildForked(TypedDict):
-    """The child, which entered a user namespace, has forked the first process there, and ends (see `crossing`)."""
+    """The child, which was not to be the first process itself, has forked that, and ends (see `crossing`)."""
 
     ev: Literal["forked"]
     pid: int

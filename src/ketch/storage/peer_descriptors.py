@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch import pidfd
 from ketch.errors import InvalidArgument, PermissionDenied, Unavailable
-from ketch.linux.pidfd_getfd import copy_descriptor
+from ketch.linux.processes.pidfd_getfd import copy_descriptor
 
 if TYPE_CHECKING:
     from typing import Any, Protocol

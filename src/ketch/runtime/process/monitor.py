@@ -29,7 +29,7 @@ from ketch.errors import KetchError
 from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
 from ketch.runtime import namespaces
-from ketch.runtime.cgroups import common
+from ketch.runtime.cgroups import birth, common
 from ketch.runtime.failure import to_message
 from ketch.runtime.process import ending, messages, report, signals
 from ketch.runtime.process.children import init
@@ -79,13 +79,14 @@ _OOM_SCORE = b"-998"
 class Prepared:
     """A first process that was forked before its container was known, and waits to be told of it.
 
-    ``sync_fd``: our end of its socket; ``network``: descriptors of its network namespace and of a NETLINK_ROUTE socket.
+    ``sync_fd``: our end of its socket; ``network``: descriptors of its network namespace and of a NETLINK_ROUTE socket;
+    ``passing``: it will fork the first process itself.
     """
 
-    __slots__ = ("network", "pid", "sync_fd")
+    __slots__ = ("network", "passing", "pid", "sync_fd")
 
-    def __init__(self, pid: int, sync_fd: int, network: list[int]) -> None:
-        self.pid, self.sync_fd, self.network = pid, sync_fd, network
+    def __init__(self, pid: int, sync_fd: int, network: list[int], *, passing: bool) -> None:
+        self.pid, self.sync_fd, self.network, self.passing = pid, sync_fd, network, passing
 
 
 def begin(title: Title, message: StartContainer, control_fd: int, prepared: Prepared | None = None) -> NoReturn:
@@ -133,7 +134,8 @@ class Monitor:
         self._started_at = 0
         self.cgroups: Cgroups | None = None
         self._sync = -1
-        self._passing = 0  # the process that enters a user namespace, until it has forked the first one
+        self._passing = 0  # the process that forks the first one, until it has done so (`children.crossing`)
+        self._network: list[int] = []  # what ketchd gets with the first process, if it was there before that
         self._was_ready = False
         self._failure: Failed | None = None
         self._start: tuple[socket, int] | None = None
@@ -171,6 +173,7 @@ class Monitor:
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             self._sync, self.pid = prepared.sync_fd, prepared.pid
+            self._passing = self.pid if prepared.passing else 0
             told: FirstProcess = {
                 "id": self.id,
                 "bundle": self.bundle,
@@ -204,21 +207,23 @@ class Monitor:
             if self._driver == 0:
                 self._in_child(message, child_end)
         else:
-            # Of a user namespace's pid namespace the first process is born later.
-            self.pid = init.fork_child("host" if message.get("userns") else message.get("pidns", "new"))
+            passing = birth.saves_time_of(message)
+            later = passing or message.get("userns")  # the child forks the first process
+            self.pid = init.fork_child("host" if later else message.get("pidns", "new"))
             if self.pid == 0:
-                self._in_child(message, child_end)
-            self._passing = self.pid if message.get("userns") else 0
+                self._in_child(message, child_end, passing=passing)
+            self._passing = self.pid if later else 0
         failpoint("monitor.forked")
         os.close(child_end)
 
-    def _in_child(self, message: StartContainer, sync_fd: int) -> NoReturn:
+    def _in_child(self, message: StartContainer, sync_fd: int, *, passing: bool = False) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         assert self.streams is not None
         self.streams.dup_to_stdio()
         if self.foreign:
             foreign.child_main(message, sync_fd)
-        init.child_main(self.bundle, message["rootfs"], Parent(sync_fd, early=True), tty=message["tty"])
+        parent = Parent(sync_fd, early=True).pass_on(passing)
+        init.child_main(self.bundle, message["rootfs"], parent, tty=message["tty"])
 
     def _receive_from_child(self, _events: int) -> None:
         """Handle a message of the child: network, ready, failed, or (end of file after ``go``) its program runs."""
@@ -258,6 +263,8 @@ class Monitor:
             self._fail(to_message(e))
             return
         self._reap(0)
+        if self._network:
+            self._created(self._network)
 
     def _died(self, when: str) -> Failed:
         return report.died(when, self._cgroup_path)
@@ -268,7 +275,10 @@ class Monitor:
         self._sync = -1
 
     def _created(self, fds: list[int]) -> None:
-        """Report the child to ketchd, which wires the network while the child may still be at work."""
+        """Report the first process to ketchd, which wires the network while that may still be at work."""
+        if self._passing:  # it has yet to be forked
+            self._network = fds
+            return
         self.state = "created"
         try:
             if not self.controls.broadcast({"ev": "created", "pid": self.pid, "monitor": os.getpid()}, fds):

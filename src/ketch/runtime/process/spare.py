@@ -20,6 +20,7 @@ from select import POLLIN, poll
 
 from ketch.linux import fdpass, ns
 from ketch.runtime import documents
+from ketch.runtime.cgroups import birth
 from ketch.runtime.process import messages, monitor
 from ketch.runtime.process.children import init
 from ketch.runtime.process.children.parent import Parent
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ketch.runtime.title import Title
 
 _KINDS = {"ipc": ns.CLONE_NEWIPC, "network": ns.CLONE_NEWNET, "uts": ns.CLONE_NEWUTS}
+_SOME_CGROUP = "/container"
 
 
 class Spare:
@@ -119,15 +121,17 @@ def _serve(launcher_fd: int, title: Title, example: str) -> NoReturn:
 def _prepare(launcher_fd: int, title: Title, example: str) -> monitor.Prepared:
     """Fork the first process, and wait until it has its namespaces."""
     sync_fd, child_end = messages.pair()
-    pid = init.fork_child("new")
+    passing = birth.saves_time(_SOME_CGROUP)
+    pid = init.fork_child("host" if passing else "new")
     if pid == 0:
         os.close(launcher_fd)
-        init.spare_main(Parent(child_end, early=True), sum(_KINDS.values()), title, example)
+        flags = sum(_KINDS.values()) | (ns.CLONE_NEWPID if passing else 0)
+        init.spare_main(Parent(child_end, early=True).pass_on(passing), flags, title, example)
     os.close(child_end)
     message, fds = messages.receive_from_child(sync_fd)
     if message is None or message["ev"] != "netns":
         os._exit(1)
-    return monitor.Prepared(pid, sync_fd, fds)
+    return monitor.Prepared(pid, sync_fd, fds, passing=passing)
 
 
 def _wait(launcher_fd: int, sync_fd: int) -> None:

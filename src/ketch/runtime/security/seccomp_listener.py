@@ -24,7 +24,7 @@ from errno import EBADF, ETIMEDOUT
 
 from ketch.contexts import ExitStack, contextmanager, suppress
 from ketch.linux import fdpass, ns, prctl
-from ketch.linux.pidfd_getfd import copy_descriptor
+from ketch.linux.processes.pidfd_getfd import copy_descriptor
 from ketch.linux.seccomp import ANSWER, CONNECTED, LOST, SENT
 from ketch.runtime import documents
 from ketch.runtime.failure import failure

@@ -1,4 +1,4 @@
-"""The way of a container's first process into a user namespace.
+"""The way of a container's first process into a user namespace, or into its cgroup.
 
     monitor ──fork──► passing process          the host's rights: cgroup, sources of mounts, devices, secrets, limits
        │                  │ enters the user namespace, makes the others in it
@@ -9,6 +9,8 @@
 A pid namespace is entered by a process's children only, and belongs to the user namespace in which it is made.  So the
 process that a container begins with cannot be the one that its parent forked.  The parent is a subreaper
 (PR_SET_CHILD_SUBREAPER), to which PID 1 falls when the passing process has ended.
+
+A first process that is born in its cgroup (`be_born`) comes the same way, but has the monitor for its parent at once.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from select import POLLIN, poll
 
 from ketch.linux import ns
 from ketch.runtime import namespaces
+from ketch.runtime.cgroups import birth
 from ketch.runtime.failure import failure
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import finalize_process
@@ -26,6 +29,7 @@ from ketch.runtime.security import rlimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.runtime.cgroups.common import Cgroup
     from ketch.runtime.namespaces import Plan
     from ketch.runtime.protocol import ChildForked
     from ketch.runtime.user_namespaces import OpenUserNamespace
@@ -49,11 +53,45 @@ def cross(plan: Plan, user: OpenUserNamespace, process: finalize_process.Process
     rlimits.raise_hard(process.limits)
     namespaces.enter_with_user(plan, user.fd, keep_groups=process.keep_groups)
     user.close()
+    _fork(sync_fd)
+
+
+def be_born(cgroup: Cgroup | None, sync_fd: int) -> None:
+    """Return in a first process that is in the cgroup, and in this process's new pid namespace; this one ends.
+
+    Where it can be it is born there: to move in it would wait (see `linux.processes.cgroup_fork`).
+    """
+    if cgroup is None:
+        _fork(sync_fd)
+        return
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = birth.fork_sibling(cgroup.describe())
+    except OSError:
+        cgroup.join()
+        _fork(sync_fd)
+    else:
+        if pid:
+            _tell(sync_fd, pid)
+            os.write(writer, b"t")
+            os._exit(0)
+        os.close(writer)
+        if not os.read(reader, 1):  # the parent has to hear of this process before it hears from it
+            os._exit(1)
+        os.close(reader)
+
+
+def _tell(sync_fd: int, pid: int) -> None:
+    message: ChildForked = {"ev": "forked", "pid": pid}
+    messages.send(sync_fd, message)
+
+
+def _fork(sync_fd: int) -> None:
+    """Return in a child, when the parent has heard of it and this process has ended."""
     passing_fd = os.pidfd_open(os.getpid())
     pid = os.fork()
     if pid:
-        message: ChildForked = {"ev": "forked", "pid": pid}
-        messages.send(sync_fd, message)
+        _tell(sync_fd, pid)
         os._exit(0)
     ended = poll()
     ended.register(passing_fd, POLLIN)

@@ -42,7 +42,7 @@ _TIME = (ns.CLONE_NEWTIME, "time")  # few containers have one, and not every ker
 
 
 class Target:
-    """The container: its first process, what `ready` reported of its cgroup (None: nothing is to be joined), its bundle.
+    """The container: its first process, what `ready` reported of its cgroup (None: it is not to be joined), its bundle.
 
     ``document``: its configuration, where the parent has it; without it, ``bundle``/config.json, if there is one.
     """

@@ -125,6 +125,7 @@ class _Child:
         self.early = parent.early
         self.no_pivot = parent.no_pivot
         self.no_new_keyring = parent.no_new_keyring
+        self.passing = parent.passing
         self.hooks: OciHooks = {}
         self.state = b""
         self.cgroup: common.Cgroup | None = None
@@ -272,6 +273,11 @@ class _Child:
             clocks.enter()
         self._open_own_network(plan)
         self._make_cgroup(document)
+        if self.passing:
+            self._pass_on(plan)
+        else:
+            self._join_cgroup()
+        failpoint("init.cgroup-joined")
         self._give_cgroup(plan, document, None)
         namespaces.unshare_cgroup(plan)
         oom_score.set_own(document["process"].get("oomScoreAdj"))
@@ -288,6 +294,8 @@ class _Child:
         """Do what needs the host's rights, and go on as the first process in the user namespace."""
         parts = None
         self._make_cgroup(document)
+        self._join_cgroup()
+        failpoint("init.cgroup-joined")
         self._give_cgroup(plan, document, user)
         oom_score.set_own(document["process"].get("oomScoreAdj"))
         if plan.is_new("mount"):
@@ -327,11 +335,25 @@ class _Child:
         resources = _with_default_devices(linux.get("resources") or {})
         self.cgroup = common.create(path, resources, document.get("annotations"))
         failpoint("init.cgroup-made")
+
+    def _join_cgroup(self) -> None:
+        if self.cgroup is None:
+            return
         try:
             self.cgroup.join()
         except OSError as e:
-            raise failure("cgroups", f"join cgroup `{path}`", e) from e
-        failpoint("init.cgroup-joined")
+            raise failure("cgroups", "join the container's cgroup", e) from e
+
+    def _pass_on(self, plan: namespaces.Plan) -> None:
+        """Go on as the first process, which is born in the cgroup."""
+        if plan.is_new("pid") and not self.entered & ns.CLONE_NEWPID:
+            namespaces.enter_pid("new")
+        try:
+            crossing.be_born(self.cgroup, self.sync_fd)
+        except OSError as e:
+            raise failure("cgroups", "fork into the container's cgroup", e) from e
+        self.die_with_parent()
+        self.process.labels.open()
 
     def _give_cgroup(self, plan: namespaces.Plan, document: OciConfig, user: OpenUserNamespace | None) -> None:
         """Give the cgroup to the program's user where the container may write to it (config-linux.md, ownership)."""

@@ -13,7 +13,7 @@ class Parent:
     the caller's.
     """
 
-    __slots__ = ("early", "no_new_keyring", "no_pivot", "preserve_fds", "start_fd", "sync_fd")
+    __slots__ = ("early", "no_new_keyring", "no_pivot", "passing", "preserve_fds", "start_fd", "sync_fd")
 
     def __init__(
         self,
@@ -31,3 +31,12 @@ class Parent:
         self.early = early
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
+        self.passing = False
+
+    def pass_on(self, passing: bool) -> Parent:
+        """Have the child, if ``passing``, fork the first process in the container's cgroup (see `crossing`).
+
+        It is not in the container's pid namespace then.  Returns this object.
+        """
+        self.passing = passing
+        return self

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ketch.linux import cgroup_fork
+from ketch.linux.processes import cgroup_fork
 from ketch.runtime.cgroups import birth, common
 from tests.support.run.session import SESSION
 
@@ -51,7 +51,8 @@ def test_a_process_is_born_in_it(cgroup, pipe):
 
 
 @pytest.mark.parametrize(
-    "cgroups", [None, {"version": 1, "dirs": {}}, {"version": 2, "dir": "/sys/fs/cgroup/none"}, {"version": 2, "dir": "/"}]
+    "cgroups",
+    [None, {"version": 1, "dirs": {}}, {"version": 2, "dir": "/sys/fs/cgroup/none"}, {"version": 2, "dir": "/"}],
 )
 def test_it_is_forked_all_the_same(cgroups, pipe):
     """Without a cgroup, on v1, in one that is gone, in what is none."""
