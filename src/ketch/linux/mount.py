@@ -151,10 +151,14 @@ def fsconfig(context_fd: int, key: str, value: str | None = None) -> None:
         raise failed("fsconfig", key if value is None else f"{key}={value}")
 
 
-def fsmount(context_fd: int, attributes: int = 0) -> int:
-    """Create the superblock of ``context_fd`` and return it as a detached mount with MOUNT_ATTR_* ``attributes``."""
+def fscreate(context_fd: int) -> None:
+    """Create the file system of ``context_fd``, for one `fsmount`."""
     if _fsconfig(_FSCONFIG, context_fd, FSCONFIG_CMD_CREATE, None, None, 0) != 0:
         raise failed("fsconfig")
+
+
+def fsmount(context_fd: int, attributes: int = 0) -> int:
+    """Mount the created file system of ``context_fd``, detached, with MOUNT_ATTR_* ``attributes``."""
     fd = _fsmount(_FSMOUNT, context_fd, FSMOUNT_CLOEXEC, attributes)
     if fd < 0:
         raise failed("fsmount")

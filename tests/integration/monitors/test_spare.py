@@ -117,6 +117,41 @@ async def test_what_was_mounted_meanwhile(yard, tmp_path):
         mount.umount2(str(disk))
 
 
+def made_ahead(pid):
+    """How many file systems a process has made and not mounted."""
+    found = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+    return found.count("anon_inode:[fscontext]")
+
+
+async def test_file_systems_are_those_of_the_container(yard):
+    """Those that were made with the last one's options serve where the options are the same, and each only once."""
+
+    async def mounts_of(*sizes):
+        pid, first = await spare(yard)
+        until(lambda: not shared_memory(first) > 64, "it is not ready")
+        ahead = made_ahead(first)
+        entries = [
+            {"destination": f"/mnt/{n}", "type": "tmpfs", "source": "t", "options": ["mode=755", f"size={size}k"]}
+            for n, size in enumerate(sizes)
+        ]
+        script = "cd /mnt; for n in *; do ls $n; > $n/file; done; grep /mnt /proc/mounts; cut -d' ' -f2,3 /proc/mounts"
+        one = await yard.create(["sh", "-c", script], {"+mounts": entries})
+        assert one.monitor_pid() == pid
+        out, code = await said(one)
+        assert (code, b"file\n" in out) == (0, False)
+        return ahead, [line for line in out.decode().splitlines() if line]
+
+    none, first = await mounts_of(64, 64)
+    assert none == 0
+    assert sum("size=64k" in line for line in first) == 2
+    some, second = await mounts_of(64, 64)
+    assert some >= 3
+    assert second == first
+    _, third = await mounts_of(128, 64)
+    assert [size in line for line, size in zip(third, ("size=128k", "size=64k"), strict=False)] == [True, True]
+    assert third[2:] == first[2:]
+
+
 @pytest.mark.parametrize("which", ["spare", "first"])
 async def test_one_that_was_killed(yard, which):
     pid, first = await spare(yard)

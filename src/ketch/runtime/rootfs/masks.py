@@ -87,6 +87,7 @@ def _cover_directory(target_fd: int, empty: int, label: str) -> int:
             if label:
                 m.fsconfig(context_fd, "context", label)
             attributes = m.MOUNT_ATTR_RDONLY | m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC
+            m.fscreate(context_fd)
             empty = m.fsmount(context_fd, attributes)
         finally:
             os.close(context_fd)

@@ -63,6 +63,7 @@ _HINTS = {
 _LABELLED_BY_POLICY = frozenset(("proc", "sysfs", "cgroup", "cgroup2"))
 _INDEPENDENT = frozenset(("proc", "sysfs", "tmpfs", "devpts", "mqueue"))
 _PASSING = "/proc"  # a directory that every host has
+_ahead: dict[tuple[str, str, tuple[str, ...]], int] = {}  # contexts, by type, source and options (`create_ahead`)
 _OF_TMPFS = 0o1777  # the mode of a new one, if nobody says otherwise
 
 
@@ -130,14 +131,30 @@ def make_early(mount: Planned) -> None:
     expect.  And in a user namespace the kernel makes no proc or sysfs of which a part is covered in all that this mount
     namespace has.
     """
-    if mount.tree_fd >= 0 or mount.inside or mount.options.bind or mount.fstype not in _INDEPENDENT:
-        return
-    if mount.fstype == "tmpfs" and (mount.options.copy_up or not _has_mode(mount)):
+    if not _is_independent(mount):
         return
     try:
         mount.tree_fd = _make(mount, -1)
     except OSError as e:
         raise failure("mounts", mount.describe(), e, _HINTS.get(mount.fstype) if e.errno == EPERM else None) from e
+
+
+def _is_independent(mount: Planned) -> bool:
+    if mount.tree_fd >= 0 or mount.inside or mount.options.bind or mount.fstype not in _INDEPENDENT:
+        return False
+    return mount.fstype != "tmpfs" or (_has_mode(mount) and not mount.options.copy_up)
+
+
+def create_ahead(entries: list[OciMount], *, without: str = "") -> None:
+    """Create the file systems of another container's mounts: those of this process's next one may be the same.
+
+    They are created and not mounted: when a mount is made decides about its place in lists.  ``without``: a type of
+    which this process is not in the right namespaces.
+    """
+    for mount in plan(entries):
+        key = (mount.fstype, mount.source or mount.fstype, tuple(mount.options.data))
+        if _is_independent(mount) and mount.fstype != without and key not in _ahead:
+            _ahead[key] = _create(mount.fstype, key[1], mount.options.data)
 
 
 def attach(mount: Planned, anchors: Anchors) -> None:
@@ -183,21 +200,35 @@ def tree_of_container(pid: int, path: str) -> int:
 
 def make_file_system(fstype: str, source: str, options: MountOptions, *, attributes: int | None = None) -> int:
     """A new detached file system; an option that it does not know is named in the error."""
-    context_fd = m.fsopen(fstype)
+    context_fd = _ahead.pop((fstype, source, tuple(options.data)), -1)
+    if context_fd < 0:
+        context_fd = _create(fstype, source, options.data)
     try:
-        if source:
-            m.fsconfig(context_fd, "source", source)
-        for option in options.data:
-            key, equals, value = option.partition("=")
-            if not equals and is_superblock_flag(key):
-                m.fsconfig(context_fd, key)
-            else:
-                m.fsconfig(context_fd, key, value if equals else None)
         return m.fsmount(context_fd, options.set if attributes is None else attributes)
     except OSError as e:
         raise _with_kernel_log(context_fd, e) from e
     finally:
         os.close(context_fd)
+
+
+def _create(fstype: str, source: str, data: list[str]) -> int:
+    """Create a file system; its context is the caller's."""
+    context_fd = m.fsopen(fstype)
+    try:
+        if source:
+            m.fsconfig(context_fd, "source", source)
+        for option in data:
+            key, equals, value = option.partition("=")
+            if not equals and is_superblock_flag(key):
+                m.fsconfig(context_fd, key)
+            else:
+                m.fsconfig(context_fd, key, value if equals else None)
+        m.fscreate(context_fd)
+    except OSError as e:
+        error = _with_kernel_log(context_fd, e)
+        os.close(context_fd)
+        raise error from e
+    return context_fd
 
 
 @contextmanager

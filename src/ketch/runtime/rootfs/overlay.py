@@ -189,6 +189,7 @@ def _by_fsconfig(layers: _Layers, attributes: int, held: list[int]) -> int:
             m.fsconfig(context_fd, "lowerdir+", _short(lower, held))
         for key, value in layers.rest:
             m.fsconfig(context_fd, key, _short(value, held) if value and key in _DIRECTORY_KEYS else value)
+        m.fscreate(context_fd)
         return m.fsmount(context_fd, attributes)
     finally:
         os.close(context_fd)

@@ -89,6 +89,7 @@ def own_proc() -> int:
     try:
         context_fd = m.fsopen("proc")
         try:
+            m.fscreate(context_fd)
             return m.fsmount(context_fd, m.MOUNT_ATTR_NOSUID | m.MOUNT_ATTR_NODEV | m.MOUNT_ATTR_NOEXEC)
         finally:
             os.close(context_fd)

@@ -402,6 +402,7 @@ def small():
     """Layers on a file system of 1 MiB."""
     context_fd = mount.fsopen("tmpfs")
     mount.fsconfig(context_fd, "size", "1m")
+    mount.fscreate(context_fd)
     fd = mount.fsmount(context_fd)
     os.close(context_fd)
     yield PlainSnapshots(pathlib.Path(f"/proc/self/fd/{fd}"))

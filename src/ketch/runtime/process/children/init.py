@@ -205,7 +205,7 @@ class _Child:
         return told
 
     def _rehearse(self) -> None:
-        """Read the bundle of another container, which changes nothing but this process's memory.
+        """Read the bundle of another container, which changes nothing but this process's memory, and make file systems.
 
         The memory is the launcher's until something is written to it, if only a count of references; then the kernel
         copies the page, which would take half of the time that reading the container's own bundle takes.
@@ -217,6 +217,8 @@ class _Child:
                 Planned(entry).describe()
             if path := (document.get("linux") or {}).get("cgroupsPath"):
                 common.at(path).describe()
+            # A passing process is not in the pid namespace yet.
+            mounts.create_ahead(document.get("mounts") or [], without="proc" if self.passing else "")
 
     def set_up(self, mounts_of_root: list[OciMount], terminal: bool) -> None:
         document = spec.load(self.bundle) if self.document is None else self.document
