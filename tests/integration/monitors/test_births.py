@@ -63,6 +63,22 @@ def test_it_is_forked_all_the_same(cgroups, pipe):
     assert os.read(pipe[0], 999).decode() == f"{here} {os.getpid()} {pid}"
 
 
+def test_directories_are_made_for_another_process():
+    """It finds them, and says itself what is wrong with them."""
+    path = f"/{SESSION}meanwhile"
+    common.make_meanwhile(path)
+    try:
+        assert common.exists(path)
+        common.create(path, None)
+    finally:
+        common.at(path).remove()
+    assert not common.exists(path)
+    for nothing in ("", "x.slice:ketch:1", f"{path}\n", "/"):  # the kernel takes no such name
+        common.make_meanwhile(nothing)
+    assert not common.exists(f"{path}\n")
+    assert not common.exists("x.slice:ketch:1")
+
+
 def test_a_sibling(cgroup, pipe):
     """It is a child of the parent, which hears of its end."""
     passing = os.fork()

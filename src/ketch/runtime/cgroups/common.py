@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from errno import ENOENT
 
-from ketch.errors import RuntimeFailure
+from ketch.contexts import suppress
+from ketch.errors import KetchError, RuntimeFailure
 from ketch.runtime.cgroups import files
 from ketch.runtime.failure import failure
 
@@ -156,6 +157,16 @@ def create(path: str, resources: OciResources | None, annotations: Mapping[str, 
         detail = f"{what}: {e.strerror}" if (e.strerror or "").startswith("write") else what
         raise failure("cgroups", detail, e) from e
     return manager
+
+
+def make_meanwhile(path: str) -> None:
+    """Make the directories of the cgroup ``path`` for another process, which is at work yet before it `create`s it.
+
+    That one tells what goes wrong.  A scope is not made: systemd does, with the process in it.
+    """
+    if path.startswith("/"):
+        with suppress(OSError, KetchError):
+            at(path).make()
 
 
 def open(cgroups: Cgroups) -> Cgroup:

@@ -1,6 +1,9 @@
-"""A container's end: its exit record, and the removal of its cgroup."""
+"""A container's end: its processes, its exit record, the removal of its cgroup."""
 
 from __future__ import annotations
+
+import os
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError
@@ -46,3 +49,11 @@ def remove_cgroup(cgroups: Cgroups | None, path: str, *, with_processes: bool) -
             cgroup.kill()
     with suppress(OSError, KetchError):
         cgroup.remove()
+
+
+def end(pid: int) -> None:
+    """Kill a child, unless it has ended, and wait for its end."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)

@@ -182,6 +182,7 @@ class Monitor:
                 "timing": message.get("timing", False),
             }
             messages.send(self._sync, told, self.streams.child_fds)
+            common.make_meanwhile(self._cgroup_path)
             self._take_name()
         else:
             self._take_name()
@@ -353,7 +354,7 @@ class Monitor:
         if self.foreign:
             self._end_foreign()
         elif self.pid and self._status is None:
-            _end(self.pid)
+            ending.end(self.pid)
         self._remove_cgroup()
         self.controls.stop_listening()
         if self._start is not None:
@@ -366,7 +367,7 @@ class Monitor:
     def _end_foreign(self) -> None:
         """Have another runtime's container deleted; when that fails ketchd tries again."""
         if self._driver:
-            _end(self._driver)
+            ending.end(self._driver)
         with suppress(OSError, ValueError, KetchError):
             remains.delete(self.run_dir, self.id)
 
@@ -582,11 +583,3 @@ class Monitor:
         has_unsent = self.streams.has_unsent or self.execs.has_unsent
         self.loop.deadline = monotonic() + (_LINGER_S if has_unsent else _PART_S)
         self.loop.on_deadline = self._linger
-
-
-def _end(pid: int) -> None:
-    """Kill a child, unless it has ended, and wait for its end."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, 9)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
