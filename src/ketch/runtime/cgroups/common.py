@@ -162,9 +162,9 @@ def create(path: str, resources: OciResources | None, annotations: Mapping[str, 
 def make_meanwhile(path: str) -> None:
     """Make the directories of the cgroup ``path`` for another process, which is at work yet before it `create`s it.
 
-    That one tells what goes wrong.  A scope is not made: systemd does, with the process in it.
+    That one tells what goes wrong.  Of v2 there is but one, which is not worth a monitor's memory.
     """
-    if path.startswith("/"):
+    if path.startswith("/") and layout().version == 1:
         with suppress(OSError, KetchError):
             at(path).make()
 
