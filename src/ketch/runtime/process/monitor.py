@@ -301,6 +301,8 @@ class Monitor:
             self.streams.listen(fds.pop())
         if self.state == "setup":
             self._created(fds)
+        if self.cgroups:  # before the program runs: systemd removes the cgroup as soon as it has ended
+            self._oom.begin(common.open(self.cgroups))
 
     def _adopt(self, pid: int, master_fd: int) -> None:
         """Take charge of the first process that another runtime has made, and which may have ended by now."""
@@ -330,8 +332,6 @@ class Monitor:
             # first line may expect that the container runs.
             self.streams.listen()
         self._started_at = time_ns()
-        if self.cgroups:
-            self._oom.begin(common.open(self.cgroups))
         failpoint("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = None
@@ -372,6 +372,7 @@ class Monitor:
             remains.delete(self.run_dir, self.id)
 
     def _remove_cgroup(self, *, kill: bool = True) -> None:
+        self._oom.end()
         ending.remove_cgroup(self.cgroups, self._cgroup_path, with_processes=kill)
 
     # -- requests --------------------------------------------------------------------------------
@@ -533,7 +534,6 @@ class Monitor:
         self.state = "ended"
         self.loop.deadline = None
         self.execs.close_outputs()
-        self._oom.end()
         oom = self._oom.kills > 0 or ending.out_of_memory(self.cgroups)
         record: ExitRecord = {"code": messages.exit_code(status), "at": time_ns(), "oom": oom}
         failpoint("monitor.outputs-read")

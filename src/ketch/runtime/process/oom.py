@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from select import EPOLLPRI
+from time import monotonic
 
 from ketch.contexts import suppress
 from ketch.runtime.cgroups import files
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
     from ketch.runtime.cgroups.common import Cgroup
     from ketch.runtime.process.loop import Loop
+
+
+# The kernel announces changes of one file at most every 10 ms, and those that it has put off are lost with the file.
+_LOST_S = 1.0
 
 
 class OomWatch:
@@ -39,6 +44,7 @@ class OomWatch:
         self.kills = 0
         self._around = 0
         self._fd = -1
+        self._heard_at = -_LOST_S
 
     def begin(self, cgroup: Cgroup) -> None:
         """Begin to watch a running container, if there is a memory controller.
@@ -74,12 +80,13 @@ class OomWatch:
         before = self.kills
         around = self._cgroup.oom_kills_around()
         try:
-            files.read_again(self._fd)  # the next change is announced again, also that of another counter
+            text = files.read_again(self._fd)  # the next change is announced again, also that of another counter
         except FileNotFoundError:  # systemd removes the cgroup when its last process has ended
             self._stop()
             self.kills += around > self._around
         else:
-            self._around, self.kills = around, max(self._cgroup.oom_kills(), before)
+            self._heard_at = monotonic()
+            self._around, self.kills = around, max(files.pairs(text).get("oom_kill", 0), before)
         return self.kills > before
 
     def look(self) -> None:
@@ -87,7 +94,7 @@ class OomWatch:
         if self._cgroup is None:
             return
         with suppress(OSError):
-            if self._fd >= 0 and self._loop.is_ready(self._fd):
+            if self._fd >= 0 and (self._loop.is_ready(self._fd) or monotonic() < self._heard_at + _LOST_S):
                 self._happened(0)
             self.kills = max(self.kills, self._cgroup.oom_kills())
 
