@@ -276,7 +276,7 @@ def test_delivery(tmp_path, monkeypatch):
         delivery = Delivery(BuildRequest(opts, rest[0], ""), stack, by_descriptor=False)
         assert delivery.request["directories"] == {"context": "tar:0", "more": "tar:1"}
         assert delivery.request["outputs"] == [{"type": "local", "attrs": {}, "to": "stream"}]
-        assert list(entries([b"".join(delivery.body())])) == ["0/.dockerignore", "0/Dockerfile", "0/out"]
+        assert list(entries([b"".join(delivery.body())])) == ["0", "0/.dockerignore", "0/Dockerfile", "0/out", "1"]
         with pytest.raises(Unimplemented, match="not on this machine"):
             opts, _ = flags.flag_set().parse(["--cache-to", "type=local,dest=x", "."])
             Delivery(BuildRequest(opts, ".", ""), stack, by_descriptor=False)

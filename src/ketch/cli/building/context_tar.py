@@ -44,6 +44,13 @@ def member(name: str, content: bytes) -> bytes:
     return header(info) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
+def directory(name: str) -> bytes:
+    """A directory's entry."""
+    info = tarfile.TarInfo(name)
+    info.type, info.mode = tarfile.DIRTYPE, 0o755
+    return header(info)
+
+
 class _Walk:
     """A walk: which patterns match each directory on the way down, and which of them are not packed yet."""
 

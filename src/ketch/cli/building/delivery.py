@@ -128,6 +128,7 @@ class Delivery:
         from ketch.cli.building import context_tar  # here: on a unix socket there is no tar
 
         for number, (path, rules) in enumerate(self._packed):
+            yield context_tar.directory(str(number))  # there may be nothing in it
             yield from context_tar.pack(path, rules, f"{number}/")
         yield context_tar.END
 
