@@ -25,6 +25,7 @@ hypothesis.settings.load_profile("ketch")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storage-driver", default="", help="the shared daemon's storage driver")
     parser.addoption("--userns", default="", help="auto: containers of the shared daemon in user namespaces")
+    parser.addoption("--rootless", action="store_true", help="the shared daemon is a user's, without rights")
     parser.addoption("--engine", default="ketch", choices=("ketch", "dockerd"), help="which engine to test")
     parser.addoption("--runtime", default="", help="the shared daemon's default OCI runtime: runc, crun or a path")
     parser.addoption("--own-netns", action="store_true", help="run in a network namespace of its own")

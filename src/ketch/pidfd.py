@@ -18,3 +18,14 @@ def open_process(pid: int) -> int:
         if e.errno in (EINVAL, ENOENT):
             raise ProcessLookupError(ESRCH, os.strerror(ESRCH)) from e
         raise
+
+
+def start_time(pid: int) -> int:
+    """The start time of a process in clock ticks since boot; 0 for a missing one or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # the name, field 2, may contain anything, also parentheses and spaces
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])

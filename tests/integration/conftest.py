@@ -14,10 +14,9 @@ import pytest
 from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
-from tests.support.run import runtimes, session, variants
+from tests.support.run import daemons, runtimes, session, unprivileged, variants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -52,6 +51,8 @@ def engine(request: pytest.FixtureRequest):
     undo = contextlib.ExitStack()
     if runtime := request.config.getoption("--runtime"):
         undo.enter_context(runtimes.usable(runtime))
+    if request.config.getoption("--rootless"):
+        unprivileged.user()
     before = Census.take(session.SESSION)
     one = Engine(request.config.getoption("--engine"))
     one.extra += ["--default-runtime", runtime] if runtime else []
@@ -59,24 +60,17 @@ def engine(request: pytest.FixtureRequest):
         one.extra += ["--storage-driver", driver]
     if request.config.getoption("--userns"):
         one.user_namespaces("--userns-default", request.config.getoption("--userns"))
+    if request.config.getoption("--rootless"):
+        one.rootless()
     try:
         one.start()
         one.add_busybox()
         yield one
         one.remove_all()
     finally:
-        left = _end(one, before)
+        left = daemons.end(one, before)
         undo.close()
     assert left == []
-
-
-def _end(one: Engine, before: Census) -> list[str]:
-    """Delete an engine, and what it has left, which is returned."""
-    one.delete()
-    left = before.leaks() if one.kind == "ketch" else []
-    if left:
-        session.clear(one.name)
-    return left
 
 
 @pytest.fixture(autouse=True)
@@ -120,32 +114,17 @@ def dockerd():
         yield one
 
 
-@contextlib.contextmanager
-def _engine_of_ones_own(suffix: str) -> Iterator[Engine]:
-    one = Engine("ketch", suffix=suffix)
-    before = Census.take(one.name)
-    try:
-        yield one
-        if one.process is None and (one.has_containers() or Census.take(one.name).things - before.things):
-            one.start()
-        if one.process is not None:
-            one.remove_all()
-    finally:
-        left = _end(one, before)
-    assert left == []
-
-
 @pytest.fixture
 def own_engine():
     """A daemon for one test alone: to be started with other flags, killed, started again."""
-    with _engine_of_ones_own("b") as one:
+    with daemons.one_of_its_own("b") as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def file_engine():
     """The same for the tests of one file, which need no fresh one each."""
-    with _engine_of_ones_own("f") as one:
+    with daemons.one_of_its_own("f") as one:
         yield one
 
 
@@ -165,7 +144,7 @@ def private_engine(request: pytest.FixtureRequest):
     finally:
         if one.process is not None:
             one.remove_all()
-        left += _end(one, before)
+        left += daemons.end(one, before)
     assert left == ["", "", ""]
 
 

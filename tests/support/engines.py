@@ -22,6 +22,7 @@ from ketch.storage import file_lock
 from tests.support import peers
 from tests.support.programs import need
 from tests.support.rawapi import Api
+from tests.support.run import unprivileged
 from tests.support.run.session import MARK, SESSION
 from tests.support.terminal import Piped, Terminal
 from tests.support.waiting import patient
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.storage.file_lock import FileLock
+    from tests.support.run.unprivileged import User
 
 _NUMBERS = itertools.count(1)
 BIN = os.path.dirname(sys.executable)
@@ -114,6 +116,7 @@ class Engine:
         self.exec_root = os.path.join(self.root, "exec")
         self.extra: list[str] = []
         self.prefix: list[str] = []
+        self.user: User | None = None
         self.own_network = False  # a dockerd makes docker0 and sets policies
         self._namespaces: peers.Namespaces | None = None
         self.settings: dict[str, str] = {}
@@ -137,6 +140,12 @@ class Engine:
         self.extra += ["--userns-pool", f"{first}:{_IDS}", *flags]
         os.chmod(self.root, 0o711)  # other runtimes' containers come to their roots as ordinary users
 
+    def rootless(self) -> None:
+        """Start it as a user without rights."""
+        need("newuidmap")
+        self.user = unprivileged.user()
+        os.chown(self.root, unprivileged.UID, unprivileged.UID)
+
     @property
     def host(self) -> str:
         return f"unix://{self.socket}"
@@ -158,9 +167,10 @@ class Engine:
             if self._namespaces is not None:  # containers of the last one may run there
                 return self._namespaces.command("dockerd", *common)
             return peers.command(*self.prefix, "dockerd", *common, network=self.own_network)
+        program = [os.path.join(BIN, "ketchd")] if self.user is None else self.user.command("ketchd")
         return [
             *self.prefix,
-            os.path.join(BIN, "ketchd"),
+            *program,
             *common,
             "--bridge",
             self.name,
@@ -191,7 +201,8 @@ class Engine:
 
     def launch(self) -> None:
         """Start, and do not wait."""
-        environment = {**os.environ, **NOWHERE, MARK: self.name, **self.settings}
+        users = self.user.environment() if self.user is not None else {}
+        environment = {**os.environ, **NOWHERE, MARK: self.name, **users, **self.settings}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment

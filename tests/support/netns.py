@@ -21,6 +21,7 @@ from ketch.linux import ns
 from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
 from ketch.network.connections import EndpointRequest
+from ketch.network.host import HostSettings
 from ketch.network.manager import NetworkManager
 from ketch.network.model import record as records
 from ketch.network.model.schema import SCHEMA
@@ -230,7 +231,8 @@ class OneNetwork:
         self, db: Database, bridge: str = "ketch0", subnet: str | None = None, mtu: int = 1500, **options: Any
     ) -> None:
         table = "ketch" if bridge == "ketch0" else f"ketch-{bridge}"
-        self.manager = NetworkManager(db, table=table, owner=hashlib.sha256(db.path.encode()).hexdigest(), **options)
+        settings = HostSettings(table, hashlib.sha256(db.path.encode()).hexdigest(), **options)
+        self.manager = NetworkManager(db, settings)
         self.flags = (bridge, subnet, mtu)
         self.close, self.teardown = self.manager.close, self.manager.teardown
         self.reconcile, self.counters, self.loopback_up = (

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import printable
+from ketch import places, printable
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -27,9 +27,8 @@ class Context:
     @property
     def host(self) -> str:
         """The daemon's address: ``--host``, KETCH_HOST, DOCKER_HOST, or the default socket."""
-        from ketch.client.http import DEFAULT_HOST
-
-        return self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        named = self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST")
+        return named or places.answering().host
 
     @property
     def chosen(self) -> bool:

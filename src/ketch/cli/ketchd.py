@@ -7,30 +7,25 @@ import re
 import subprocess
 import time
 
-from ketch import programs
+from ketch import places, programs
 from ketch.errors import FailedPrecondition, KetchError
 
-PIDFILE = "/var/run/ketchd.pid"
-LOG = "/var/log/ketchd.log"
 _READY_S = 20.0
 
 
 def _files(host: str) -> tuple[str, str]:
     """Pid file and log of the daemon at ``host``: each address has its own."""
-    from ketch.client.http import DEFAULT_HOST
-
-    if host == DEFAULT_HOST:
-        return PIDFILE, LOG
+    here = places.mine()
+    if host == here.host:
+        return here.pid_file, here.log
     suffix = re.sub(r"[^A-Za-z0-9.]+", "-", host.partition("://")[2]).strip("-")
-    return f"/var/run/ketchd-{suffix}.pid", f"/var/log/ketchd-{suffix}.log"
+    return here.pid_file.replace(".pid", f"-{suffix}.pid"), here.log.replace(".log", f"-{suffix}.log")
 
 
 def start(host: str, flags: list[str] | None = None) -> int:
     """Start ketchd in the background and wait until it answers; returns its pid."""
     from ketch.client.http import connect
 
-    if os.geteuid() != 0:
-        raise FailedPrecondition("start ketchd: root is needed", hint="use sudo ketch daemon start")
     pidfile, log_path = _files(host)
     command = programs.python("ketch.daemon", "-H", host, "--pidfile", pidfile, *(flags or []))
     os.makedirs(os.path.dirname(log_path), exist_ok=True)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Query = dict[str, Any]  # parameters: texts, numbers, switches, and lists of texts; None is left out
 
-DEFAULT_HOST = "unix:///var/run/ketch.sock"
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.daemon.settings.config import Config
+    from ketch.rootless.namespaces import OwnNamespaces
 
 log = logging.getLogger("ketchd")
 # Threads that unpack, compare and archive take turns with the event loop, which has to have several for one answer:
@@ -47,15 +48,14 @@ def main() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.basicConfig(level=level, handlers=[handler])
-        if os.geteuid() != 0:
-            raise KetchError("ketchd needs root", hint="start it as root, e.g. with sudo")
+        own = _own_namespaces(config)
         if config.repair or config.prune_lost:
             from ketch.daemon.recovery import repair
 
             (repair.repair if config.repair else repair.prune_lost)(config)
             return
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve(config, soft_files))
+            asyncio.run(serve(config, soft_files, own))
     except stdio.OutputError as e:
         sys.stderr.write(f"ketchd: {e}\n")
         raise SystemExit(1) from None
@@ -65,6 +65,15 @@ def main() -> None:
         error = explained(e, "start ketchd") if isinstance(e, OSError) else e
         sys.stderr.write(f"ketchd: {error.message}\n" + (f"  {error.hint}\n" if error.hint else ""))
         raise SystemExit(1) from None
+
+
+def _own_namespaces(config: Config) -> OwnNamespaces | None:
+    """The namespaces of a daemon that is not root's, which it is in now; None for root's."""
+    if os.geteuid() == 0:
+        return None
+    from ketch.daemon import rootless
+
+    return rootless.enter(config)
 
 
 def _forget_parent() -> None:
@@ -117,10 +126,10 @@ class _Formatter(logging.Formatter):
         return printable.lines(super().format(record))
 
 
-async def serve(config: Config, soft_files: int) -> None:
+async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = None) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers are left running.
 
-    ``soft_files`` is the soft limit of open files that they start with.
+    ``soft_files`` is the soft limit of open files that they start with.  ``own``: where a daemon is that is not root's.
     """
     from ketch.daemon import listen, notify, parent_cgroup, roots
     from ketch.engine.monitors.launcher import Launcher
@@ -150,7 +159,7 @@ async def serve(config: Config, soft_files: int) -> None:
             from ketch.daemon import wiring
 
         await launcher.ready()  # nothing is begun without it
-        engine = await wiring.build(config, launcher, stack)
+        engine = await wiring.build(config, launcher, stack, own)
         failpoint("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
         gc.enable()

@@ -43,7 +43,9 @@ from ketch.engine.paths import ContainerPaths
 from ketch.engine.volumes import store as volume_store
 from ketch.failpoints import failpoint
 from ketch.images.store import ImageStore
+from ketch.network.host import HostSettings
 from ketch.network.manager import NetworkManager
+from ketch.network.ports.outside import Outside
 from ketch.storage.contexts.copies import ContextCopies
 from ketch.storage.database.db import Database
 from ketch.storage.interruption import Interruption
@@ -57,17 +59,22 @@ if TYPE_CHECKING:
     from ketch.daemon.settings.config import Config
     from ketch.engine.engine import Engine
     from ketch.engine.monitors.launcher import Launcher
+    from ketch.rootless.namespaces import OwnNamespaces
 
 log = logging.getLogger("ketchd")
 
 
-async def build(config: Config, launcher: Launcher, stack: AsyncExitStack) -> Engine:
+async def build(config: Config, launcher: Launcher, stack: AsyncExitStack, own: OwnNamespaces | None = None) -> Engine:
     """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
     db = _database(config, stack)
-    parts = _parts(config, db, launcher, stack)
+    parts = _parts(config, db, launcher, stack, own)
     stack.push_async_callback(parts.registries.close)
     stack.callback(parts.images.close)
     stack.callback(parts.network_thread.close)
+    if own is not None:
+        await parts.network_thread.run(own.join_network)
+        await own.outward.begin()
+        stack.push_async_callback(_leave, parts, own)
     await parts.network_thread.run(parts.network.setup)
     stack.push_async_callback(_release, parts)
     failpoint("daemon.networks-up")
@@ -93,7 +100,7 @@ def _database(config: Config, stack: AsyncExitStack) -> Database:
     return db
 
 
-def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitStack) -> Parts:
+def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitStack, own: OwnNamespaces | None) -> Parts:
     """The parts of the engine."""
     journal = EventJournal(config.data_root)
     stack.callback(journal.close)
@@ -106,7 +113,7 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         return known + containers.unreadable_with(volume)
 
     engine_id = _engine_id(config.data_root)
-    network = _networks(config, db, engine_id)
+    network = _networks(config, db, engine_id, stack, own)
     remover, interruption = Remover(), Interruption()
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
@@ -118,6 +125,7 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         paths=paths,
         cgroups=ContainerCgroups(paths, config.cgroup_parent),
         apparmor=AppArmorProfiles(),
+        rootless=own.warnings if own is not None else None,
         store=containers,
         images=images,
         snapshots=snapshots,
@@ -171,18 +179,26 @@ class _BuildState:
         )
 
 
-def _networks(config: Config, db: Database, engine_id: str) -> NetworkManager:
-    return NetworkManager(
-        db,
-        table=network_settings.table_name(config),
-        owner=engine_id,
-        bases=network_settings.bases(config, engine_id),
-        open_firewall=config.host_firewall == "open",
-    )
+def _networks(
+    config: Config, db: Database, engine_id: str, stack: AsyncExitStack, own: OwnNamespaces | None
+) -> NetworkManager:
+    outside = Outside() if own is not None else None
+    if outside is not None:
+        stack.callback(outside.close)
+    settings = HostSettings(network_settings.table_name(config), engine_id, config.host_firewall == "open", outside)
+    return NetworkManager(db, settings, bases=network_settings.bases(config, engine_id))
 
 
 def _engine_id(data_root: str) -> str:
     return hashlib.sha256(f"{data_root}{os.uname().nodename}".encode()).hexdigest()[:36]
+
+
+async def _leave(parts: Parts, own: OwnNamespaces) -> None:
+    """Leave the namespaces of a daemon that is not root's; they end, unless a container is in them."""
+    running = any(c.state.running for c in parts.store.all())
+    await own.outward.close(end=not running)
+    if not running:
+        own.end()
 
 
 async def _release(parts: Parts) -> None:

@@ -172,6 +172,7 @@ def _system(p: Parts) -> SystemService:
         cgroup_driver=p.cgroups.driver,
         user_namespaces=p.user_namespaces,
         apparmor=p.apparmor,
+        rootless=p.rootless,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ketch.build.cache.pruning.policy import PruneOptions
     from ketch.build.cache.records import CacheRecords
@@ -59,6 +59,7 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     paths: ContainerPaths
     cgroups: ContainerCgroups
     apparmor: AppArmorProfiles
+    rootless: Callable[[], list[str]] | None  # what a daemon that is not root's lacks; None: it is root's
     store: ContainerStore
     images: ImageStore
     snapshots: Snapshots

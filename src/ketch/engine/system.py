@@ -26,7 +26,7 @@ from ketch.storage.snapshots import quota
 from ketch.threads import in_own_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ketch.engine.apparmor.profiles import AppArmorProfiles
     from ketch.engine.events.bus import EventBus
@@ -61,12 +61,13 @@ def architecture() -> str:
     return architectures.goarch(platform.machine())
 
 
-def _security_options(apparmor: AppArmorProfiles, user_namespaces: UserNamespaces) -> list[str]:
+def _security_options(apparmor: AppArmorProfiles, user_namespaces: UserNamespaces, *, rootless: bool) -> list[str]:
     """The security options of a container that asks for none."""
     confined = ["name=apparmor"] if apparmor.by_default else []
     users = ["name=userns"] if user_namespaces.usual else []
     own = ["name=cgroupns"] if cgroups.default_namespace() == "private" else []
-    return [*confined, "name=seccomp,profile=builtin", *users, *own]
+    users_own = ["name=rootless"] if rootless else []
+    return [*confined, "name=seccomp,profile=builtin", *users_own, *users, *own]
 
 
 def _limits() -> ApiObject:
@@ -107,6 +108,7 @@ class SystemService(Struct, frozen=True, eq=False):
     cgroup_driver: str
     user_namespaces: UserNamespaces
     apparmor: AppArmorProfiles
+    rootless: Callable[[], list[str]] | None
 
     def version(self) -> ApiObject:
         """The body of ``GET /version``."""
@@ -160,7 +162,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": times.fixed(time.time_ns()),
             "LoggingDriver": self.log_default.type or "json-file",
-            "CgroupDriver": self.cgroup_driver,
+            "CgroupDriver": "none" if common.layout().forbidden else self.cgroup_driver,
             "CgroupVersion": str(common.layout().version),
             "NEventsListener": self.events.listeners,
             **_machine(),
@@ -183,11 +185,14 @@ class SystemService(Struct, frozen=True, eq=False):
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": _security_options(self.apparmor, self.user_namespaces),
+            "SecurityOptions": _security_options(
+                self.apparmor, self.user_namespaces, rootless=self.rootless is not None
+            ),
             "CDISpecDirs": [],
             "FirewallBackend": {"Driver": "nftables"},
             "Warnings": [
                 *limit_support.warnings(common.layout()),
+                *(self.rootless() if self.rootless is not None else ()),
                 *self.apparmor.warnings,
                 *warnings,
                 *self.snapshots.warnings,

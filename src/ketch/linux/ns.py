@@ -27,6 +27,21 @@ _sethostname = function("sethostname", c_char_p, _long)
 _setdomainname = function("setdomainname", c_char_p, _long)
 
 
+def _limited() -> bool:
+    if os.geteuid() != 0:
+        return True
+    try:
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            return file.read(64).split() != [b"0", b"0", b"4294967295"]
+    except FileNotFoundError:  # a kernel without user namespaces
+        return False
+
+
+# Whether this process has not the rights of the machine's root, but those of a user namespace's at most
+# (user_namespaces(7)); who is not root yet when this is imported will have no others.
+LIMITED = _limited()
+
+
 def unshare(flags: int) -> None:
     """unshare(2): with CLONE_NEWPID the *next* child is the new namespace's PID 1."""
     if _unshare(flags) != 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import Conflict, KetchError
 from ketch.linux.netlink.client import Netlink
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ketch.network.live import LiveNetwork
     from ketch.network.model.record import Endpoint
     from ketch.network.model.state import NetworkState
+    from ketch.network.ports.outside import Outside
 
 Strings = list[str]
 log = logging.getLogger(__name__)
@@ -36,25 +37,36 @@ _NOTE_RA = "accept-ra"
 _NOTE4, _NOTE6, _NOTE_TABLE, _NOTE_OTHERS = "unforwarded", "unforwarded6", "table", "host-firewall"
 
 
+class HostSettings(NamedTuple):
+    """The settings of a daemon's networks, for all of its life.
+
+    ``table`` names the firewall table, ``owner`` the data root in marks on what is made (see `owner`).  With
+    ``open_firewall`` the host's own firewall is told to let the networks' packets through (see `host_firewall`).
+    ``outside`` is where ports are published, if not where the bridges are.
+    """
+
+    table: str = "ketch"
+    owner: str = ""
+    open_firewall: bool = False
+    outside: Outside | None = None
+
+
 class Host:
     """Opened once for a daemon; not thread-safe apart from the watch, which takes ``lock``."""
 
     def __init__(
         self,
+        settings: HostSettings,
         state: NetworkState,
-        table: str,
-        owner: str,
         networks: Mapping[str, LiveNetwork],
         lock: threading.RLock,
-        *,
-        open_firewall: bool = False,
     ) -> None:
         self._state = state
-        self._table = table
-        self.owner = owner
+        self._table = table = settings.table
+        self.owner = settings.owner
         self._networks = networks
         self._lock = lock
-        self._open_firewall = open_firewall
+        self._open_firewall = settings.open_firewall
         self._adopts = False
         self._filter: PacketFilter | None = None
         self._others: HostFirewall | None = None
@@ -63,7 +75,7 @@ class Host:
             opened.enter_context(locks.claim_table(table))
             self.rtnl = opened.enter_context(Netlink())
             self.reaper = opened.enter_context(Reaper())
-            self.ports = HostPorts()
+            self.ports = HostPorts(settings.outside)
             opened.callback(self.ports.close)
             self._open = opened.pop_all()
 

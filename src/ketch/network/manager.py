@@ -21,7 +21,7 @@ from ketch.network import completion, default_network, locks, reattach
 from ketch.network.completion import DEFAULT_MTU
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, EndpointRequest, hint_of
 from ketch.network.firewall.ruleset import check_name
-from ketch.network.host import Host
+from ketch.network.host import Host, HostSettings
 from ketch.network.links import bridge as bridges
 from ketch.network.links import counters, endpoint, parent_links
 from ketch.network.links import owner as marks
@@ -47,25 +47,12 @@ Strings = list[str]
 
 
 class NetworkManager:
-    """All networks of one daemon; no I/O before ``setup``.
+    """All networks of one daemon; no I/O before ``setup``.  ``bases`` are where subnets are chosen from."""
 
-    ``table`` names the firewall table, ``owner`` the data root in marks on what is made (see `owner`).  ``bases`` are
-    where subnets are chosen from.  With ``open_firewall`` the host's own firewall is told to let the networks' packets
-    through (see `host_firewall`).
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        *,
-        table: str = "ketch",
-        owner: str = "",
-        bases: Sequence[Base] = ipam.DEFAULT_BASES,
-        open_firewall: bool = False,
-    ) -> None:
-        self._table = check_name(table)
-        self._owner = owner
-        self._open_firewall = open_firewall
+    def __init__(self, db: Database, settings: HostSettings, *, bases: Sequence[Base] = ipam.DEFAULT_BASES) -> None:
+        check_name(settings.table)
+        self._settings = settings
+        self._owner = settings.owner
         self._bases = tuple(bases)
         self._state = NetworkState(db)
         self._networks: dict[str, LiveNetwork] = {}
@@ -84,9 +71,7 @@ class NetworkManager:
         """Make or adopt every known network; idempotent.  Existing endpoints keep working."""
         self.close()
         with self._lock, Undo() as undo:
-            self._opened = Host(
-                self._state, self._table, self._owner, self._networks, self._lock, open_firewall=self._open_firewall
-            )
+            self._opened = Host(self._settings, self._state, self._networks, self._lock)
             undo.callback(self.close)
             self._networks.clear()
             for record, last in self._state.networks():
@@ -366,7 +351,7 @@ class NetworkManager:
             done += reattach.attach(self._host.rtnl, self._networks.values())
             if self._host.own_links:
                 if not self._host.installed_table().intact():
-                    done.append(f"put firewall table {self._table} back")
+                    done.append(f"put firewall table {self._settings.table} back")
                 done += self._host.install()
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ketch.linux import caps
+from ketch.linux.ns import LIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 NAMESPACES = ["mount", "pid", "network", "ipc", "uts", "cgroup"]
 
 
+_TTY = 5  # the group of terminals in most distributions
+
+
 def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "") -> list[OciMount]:
     """The mounts of every container, in the order in which they must be made; ``shm_size`` in bytes.
 
@@ -74,13 +78,42 @@ def mounts(*, shm_size: int = 64 << 20, privileged: bool = False, ipc: str = "")
             "destination": "/dev/pts",
             "type": "devpts",
             "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"gid={_TTY}"],
         },
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*guard, access]},
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [*guard, access]},
         {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": [*guard]},
         *([] if ipc == "none" else [shm]),
     ]
+
+
+def possible(mount_list: list[OciMount], namespaces: set[str]) -> list[OciMount]:
+    """The mounts as this process can make them: for who is no root, what shows a namespace of the machine's is bound.
+
+    Nobody but the owner of a namespace makes such a file system.  ``namespaces``: the kinds that are not the machine's.
+    """
+    if not LIMITED:
+        return mount_list
+    if not _has_group(_TTY):
+        for mount in mount_list:
+            mount["options"] = [option for option in mount["options"] if option != f"gid={_TTY}"]
+    shown = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
+    found: list[OciMount] = []
+    for mount in mount_list:
+        if shown.get(mount["type"], "") in ("", *namespaces):
+            found.append(mount)
+        else:
+            path = mount["destination"]
+            options = ["rbind", "rslave", *mount["options"]]
+            found.append({"destination": path, "type": "bind", "source": path, "options": options})
+    return found
+
+
+def _has_group(gid: int) -> bool:
+    """Whether a group has an id in this user namespace."""
+    with open("/proc/self/gid_map", encoding="ascii") as file:
+        rows = [[int(number) for number in line.split()] for line in file]
+    return any(first <= gid < first + count for first, _, count in rows)
 
 
 def device_rules() -> list[OciDeviceRule]:

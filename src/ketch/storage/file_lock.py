@@ -18,7 +18,7 @@ from ketch.errors import FailedPrecondition
 if TYPE_CHECKING:
     from types import TracebackType
 
-DIRECTORY = "/run/ketch-locks"
+_directory_path = "/run/ketch-locks"
 _LONGEST_PAUSE_S = 0.02
 
 
@@ -57,6 +57,17 @@ def take(path: str, *, wait_s: float = 0.0) -> FileLock:
     return _lock(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), wait_s)
 
 
+def use_directory(path: str) -> None:
+    """Take the process's named locks in another directory from now on: that of the user who has started it."""
+    global _directory_path
+    _directory_path = path
+
+
+def directory() -> str:
+    """The path of the directory of named locks."""
+    return _directory_path
+
+
 def take_named(name: str, *, wait_s: float = 0.0) -> FileLock:
     """A lock of the whole machine by name (Held; FailedPrecondition when the directory is not root's alone)."""
     directory = _directory()
@@ -69,13 +80,14 @@ def take_named(name: str, *, wait_s: float = 0.0) -> FileLock:
 
 def _directory() -> int:
     with contextlib.suppress(FileExistsError):
-        os.mkdir(DIRECTORY, 0o700)
-    fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.mkdir(_directory_path, 0o700)
+    fd = os.open(_directory_path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     found = os.fstat(fd)
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         os.close(fd)
         raise FailedPrecondition(
-            f"lock in `{DIRECTORY}`: other users can get in", hint=f"chown root:root and chmod 700 {DIRECTORY}"
+            f"lock in `{_directory_path}`: other users can get in",
+            hint=f"make it ketchd's user's own: chmod 700 {_directory_path}",
         )
     return fd
 

@@ -13,13 +13,12 @@ import stat
 from contextlib import suppress
 
 from ketch import trees
+from ketch.storage import overlay_notes
 from ketch.storage.byte_copy import ByteCopier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_OVERLAY = "trusted.overlay."  # overlay's own notes mean nothing in a merged tree
 
 
 class Copier:
@@ -170,7 +169,7 @@ def _listed(fd: int) -> list[str]:
         if e.errno != errno.EOPNOTSUPP:
             raise
         return []
-    return [name for name in names if not name.startswith(_OVERLAY)]
+    return [name for name in names if not name.startswith(overlay_notes.PREFIX)]
 
 
 def xattrs(path: str) -> dict[str, bytes]:
@@ -181,4 +180,4 @@ def xattrs(path: str) -> dict[str, bytes]:
         if e.errno != errno.EOPNOTSUPP:
             raise
         return {}
-    return {n: os.getxattr(path, n, follow_symlinks=False) for n in names if not n.startswith(_OVERLAY)}
+    return {n: os.getxattr(path, n, follow_symlinks=False) for n in names if not n.startswith(overlay_notes.PREFIX)}

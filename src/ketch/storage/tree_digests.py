@@ -22,6 +22,7 @@ from ketch import trees
 from ketch.errors import DataLoss, InvalidArgument
 from ketch.linux.nodes import birth_ns
 from ketch.linux.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from ketch.storage import overlay_notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +40,6 @@ _READ_AHEAD = 16  # big files that are open at once
 _SETTLED = (
     50_000_000  # ns after which a further change of a file has another time, however coarse the kernel's clock is
 )
-_OVERLAY = "trusted.overlay."
 _IDENTITY = struct.Struct("<QQQqqIII")
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _TYPES = {stat.S_IFLNK: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFDIR: 5, stat.S_IFIFO: 6}  # as tar has them
@@ -300,7 +300,7 @@ def _xattrs(fd: int, name: str | None = None) -> Mapping[str, bytes]:
 
 def _counts(key: str) -> bool:
     """Whether an extended attribute belongs to the file wherever it lies."""
-    if key.startswith(("security.", "system.", "com.apple.", _OVERLAY)):
+    if key.startswith(("security.", "system.", "com.apple.", overlay_notes.PREFIX)):
         return key == "security.capability"
     return True
 

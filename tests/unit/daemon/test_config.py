@@ -6,18 +6,19 @@ import json
 
 import pytest
 
+from ketch import places
 from ketch.daemon.settings import config, load
 from ketch.errors import InvalidArgument
 
 
 @pytest.fixture(autouse=True)
 def no_system_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(load, "DEFAULT_CONFIG", str(tmp_path / "absent.json"))
+    monkeypatch.setattr(places.ROOT, "config", str(tmp_path / "absent.json"))
 
 
 def test_defaults():
     settings = load.load([])
-    assert settings.hosts == [config.DEFAULT_HOST]
+    assert settings.hosts == [places.ROOT.host]
     assert settings.data_root == "/var/lib/ketch"
     assert settings.exec_root == "/run/ketch"
 

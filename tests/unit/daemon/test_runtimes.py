@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from ketch import places
 from ketch.daemon.settings import load, runtimes
 from ketch.engine.runtimes import catalog
 from ketch.errors import InvalidArgument
@@ -20,7 +21,7 @@ def machine(monkeypatch, tmp_path):
     (tmp_path / "bin").mkdir()
     _program(tmp_path / "bin" / "crun")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(load, "DEFAULT_CONFIG", str(tmp_path / "absent.json"))
+    monkeypatch.setattr(places.ROOT, "config", str(tmp_path / "absent.json"))
     return tmp_path
 
 

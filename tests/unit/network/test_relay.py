@@ -1,4 +1,4 @@
-"""The relay of published ports when the machine has no descriptor left."""
+"""The relay of published ports: datagrams, and a machine that has no descriptor left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import pytest
 
 from ketch.network.ports.relay import Relay
 from tests.support.waiting import patient
@@ -76,3 +78,23 @@ def test_no_descriptor_left():
             assert late.recv(1) == b"y"
             late.close()
             served.result()
+
+
+@pytest.mark.parametrize(("host", "container"), [("127.0.0.1", "127.0.0.1"), ("::1", "127.0.0.1"), ("::1", "::1")])
+def test_datagrams(host, container):
+    """Each client gets its own answers, from the address that it has asked."""
+    families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in (host, container)]
+    with contextlib.closing(Relay()) as relay, contextlib.ExitStack() as stack:
+        held, server = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for family in families)
+        held.bind(("::" if ":" in host else "0.0.0.0", 0))
+        server.bind((container, 0))
+        server.settimeout(patient(10))
+        relay.serve(held, server.getsockname()[:2])
+        clients = [stack.enter_context(socket.socket(families[0], socket.SOCK_DGRAM)) for _ in range(2)]
+        for number, client in enumerate(clients):
+            client.settimeout(patient(10))
+            client.connect((host, held.getsockname()[1]))
+            client.send(b"%d" % number)
+            data, address = server.recvfrom(100)
+            server.sendto(data * 2, address)
+        assert [client.recv(100) for client in clients] == [b"00", b"11"]

@@ -10,8 +10,6 @@ from ketch.errors import InvalidArgument
 from ketch.notation import digits
 from ketch.runtime.logs import journald
 
-DEFAULT_HOST = "unix:///var/run/ketch.sock"
-
 
 class AddressPool(TypedDict, total=False):
     """One of ``default-address-pools``: subnets of ``size`` bits (a number, or its digits) out of ``base``."""
@@ -24,8 +22,8 @@ class AddressPool(TypedDict, total=False):
 class Config:
     """The settings of ``ketchd``; paths are absolute, ``hosts`` are URLs."""
 
-    data_root: str = "/var/lib/ketch"
-    exec_root: str = "/run/ketch"
+    data_root: str = ""  # both as `ketch.places` has them
+    exec_root: str = ""
     hosts: list[str] = field(default_factory=list)
     pidfile: str = ""
     bridge: str = "ketch0"

@@ -8,14 +8,14 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from ketch import __version__
+from ketch import __version__, places
 from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import cgroups as cgroup_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import runtimes as runtime_settings
 from ketch.daemon.settings import storage as storage_settings
 from ketch.daemon.settings import userns as userns_settings
-from ketch.daemon.settings.config import DEFAULT_HOST, Config, tcp_address
+from ketch.daemon.settings.config import Config, tcp_address
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import LogConfig
 from ketch.errors import InvalidArgument
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from ketch.daemon.settings.config import AddressPool
 
-DEFAULT_CONFIG = "/etc/ketch/daemon.json"
 _LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -38,16 +37,16 @@ def _parser() -> argparse.ArgumentParser:
         description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--data-root", metavar="DIR", help="persistent state (default /var/lib/ketch)")
-    add("--exec-root", metavar="DIR", help="run-time state (default /run/ketch)")
+    add, here = parser.add_argument, places.mine()
+    add("--data-root", metavar="DIR", help=f"persistent state (default {here.data_root})")
+    add("--exec-root", metavar="DIR", help=f"run-time state (default {here.exec_root})")
     add(
         "-H",
         "--host",
         metavar="URL",
         action="append",
         dest="hosts",
-        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {DEFAULT_HOST})",
+        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {here.host})",
     )
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
     _network_flags(parser)
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--journald-socket", metavar="PATH", help=f"where journald listens (default {journald.SOCKET})")
     add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
     add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
-    add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {DEFAULT_CONFIG})")
+    add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {here.config})")
     _tls_flags(parser)
     registry_settings.add_flags(parser)
     storage_settings.add_flags(parser)
@@ -156,9 +155,10 @@ def load(argv: list[str]) -> Config:
         values["runtimes"] = {**values.get("runtimes", {}), **runtime_settings.of_flags(added)}
     values.update(flags)
     config = Config(**values)
-    config.data_root = os.path.abspath(config.data_root)
-    config.exec_root = os.path.abspath(config.exec_root)
-    config.hosts = config.hosts or [DEFAULT_HOST]
+    here = places.mine()
+    config.data_root = os.path.abspath(config.data_root or here.data_root)
+    config.exec_root = os.path.abspath(config.exec_root or here.exec_root)
+    config.hosts = config.hosts or [here.host]
     cgroup_settings.resolve(config)
     _check(config)
     return config
@@ -186,7 +186,7 @@ def _pair(option: str) -> tuple[str, str]:
 
 
 def _from_file(path: str | None, flags: _Values) -> _Values:
-    explicit, path = path is not None, path or DEFAULT_CONFIG
+    explicit, path = path is not None, path or places.mine().config
     try:
         with open(path, encoding="utf-8") as f:
             raw = json.load(f)

@@ -372,6 +372,7 @@ def build(
         limited["devices"] = [{"allow": False, "access": "rwm"}, *defaults.device_rules(), *rules]
     namespaces = _namespaces(container, namespace_of)
     mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
+    mount_list = defaults.possible(mount_list, {namespace["type"] for namespace in namespaces})
     if _cgroups_writable(host):
         for mount in mount_list:
             if mount["type"] == "cgroup":

@@ -186,7 +186,7 @@ def _name(ids: subids.SubIds) -> str:
 
 
 def _owners_file(ids: subids.SubIds) -> str:
-    return os.path.join(file_lock.DIRECTORY, f"{_name(ids)}.owner")
+    return os.path.join(file_lock.directory(), f"{_name(ids)}.owner")
 
 
 def _owner_of(ids: subids.SubIds) -> str:
@@ -199,7 +199,7 @@ def _owner_of(ids: subids.SubIds) -> str:
 
 def _overlapping(ids: subids.SubIds) -> list[subids.SubIds]:
     """The pools that daemons have locked, now or before, which have some of these ids."""
-    matches = (_LOCK.fullmatch(name) for name in os.listdir(file_lock.DIRECTORY))
+    matches = (_LOCK.fullmatch(name) for name in os.listdir(file_lock.directory()))
     found = [subids.SubIds("", int(match[1]), int(match[2])) for match in matches if match is not None]
     return [one for one in found if one.first < ids.end and ids.first < one.end]
 

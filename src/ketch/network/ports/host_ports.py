@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from ctypes import addressof, create_string_buffer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -28,12 +28,15 @@ from ketch.network.ports.relay import Relay
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from ketch.network.model.record import Endpoint
+    from ketch.network.ports.outside import Outside
     from ketch.network.ports.requests import PortRequest
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ANY = {4: "0.0.0.0", 6: "::"}
 _LOOPBACK = ("::", "::1")  # who connects to ::1 gets to the socket
@@ -49,9 +52,13 @@ class _Taken(Exception):
 
 
 class HostPorts:
-    """The ports held by this daemon; not thread-safe.  ``close`` releases all of them."""
+    """The ports held by this daemon; not thread-safe.  ``close`` releases all of them.
 
-    def __init__(self) -> None:
+    With ``outside`` the host's ports are there, where no firewall redirects anything to bridges: all are relayed.
+    """
+
+    def __init__(self, outside: Outside | None = None) -> None:
+        self._outside = outside
         self._held: dict[Key, tuple[socket.socket | None, str]] = {}
         self._relay = Relay()
 
@@ -65,7 +72,7 @@ class HostPorts:
         IPv6, are for a container that has IPv4 alone.
         """
         both = (*families, 6) if relayed else families
-        everywhere = both if relayed and _speaks_ipv6() else families
+        everywhere = both if relayed and self._there(_speaks_ipv6) else families
         bindings: list[Binding] = []
         try:
             for request in requests:
@@ -93,7 +100,7 @@ class HostPorts:
             if _key(binding) in self._held or not binding.host_port:
                 continue
             try:
-                held = _bind(binding.proto, binding.host_ip, binding.host_port)
+                held = self._there(_bind, binding.proto, binding.host_ip, binding.host_port)
             except OSError as e:
                 held = None
                 log.warning("hold published port %s:%d: %s", binding.host_ip, binding.host_port, e)
@@ -103,9 +110,10 @@ class HostPorts:
         """Copy to the container what comes to its IPv6 ports and the firewall cannot redirect."""
         for binding in endpoint.bindings:
             held, _ = self._held.get(_key(binding), (None, ""))
-            if held is None or binding.proto == "sctp" or not (binding.relayed or binding.host_ip in _LOOPBACK):
+            redirected = not (self._outside or binding.relayed or binding.host_ip in _LOOPBACK)
+            if held is None or binding.proto == "sctp" or redirected:
                 continue
-            target = endpoint.ip if binding.relayed else endpoint.ip6
+            target = endpoint.ip6 if ":" in binding.host_ip and not binding.relayed else endpoint.ip
             try:
                 self._relay.serve(held, (target, binding.container_port))
             except OSError as e:
@@ -125,6 +133,10 @@ class HostPorts:
             if held is not None:
                 held.close()
         self._held.clear()
+
+    def _there(self, function: Callable[..., T], *args: Any) -> T:
+        """The result of a call in the machine's namespace."""
+        return self._outside.call(function, *args) if self._outside else function(*args)
 
     def _reserve(self, request: PortRequest, addresses: Sequence[str], owner: str, relayed: bool) -> list[Binding]:
         last = max(request.host_port, request.host_port_end)
@@ -151,9 +163,9 @@ class HostPorts:
             for address in addresses:
                 self._check_free(request.proto, address, port)
                 try:
-                    sock = _bind(request.proto, address, port)
+                    sock = self._there(_bind, request.proto, address, port)
                 except OSError as e:
-                    raise _Taken(_reason(e, request.proto, address, port)) from e
+                    raise _Taken(self._there(_reason, e, request.proto, address, port)) from e
                 if sock is not None:
                     undo.callback(sock.close)
                     port = sock.getsockname()[1]

@@ -16,7 +16,8 @@ _AT_ONCE = 64
 _SIZE = 65536
 _IDLE_S = 90.0
 _SO_DETACH_FILTER = 27
-_PKTINFO_BYTES = 20
+_IP_PKTINFO = 8
+_PKTINFO_BYTES = 20  # struct in6_pktinfo; in_pktinfo has 12
 
 
 class DatagramPort:
@@ -29,7 +30,10 @@ class DatagramPort:
         self._clients: dict[Any, _Client] = {}  # by address; the one that was silent the longest comes first
         held.setblocking(False)
         # An answer comes from the address that was asked.
-        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if held.family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            held.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         with contextlib.suppress(OSError):  # there is no filter: it has been served before
             held.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         poll.watch(held.fileno(), self._received, select.EPOLLIN)

@@ -13,6 +13,7 @@ from errno import ENOENT
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
+from ketch.linux.ns import LIMITED
 from ketch.runtime.cgroups import files
 from ketch.runtime.failure import failure
 
@@ -84,18 +85,29 @@ class Cgroup(Protocol):
 
 
 class Layout:
-    """``hierarchies``: {controller: mount point} of v1; ``unified``: where v2 is mounted, or None."""
+    """``hierarchies``: {controller: mount point} of v1; ``unified``: where v2 is mounted, or None.
 
-    __slots__ = ("hierarchies", "unified")
+    ``forbidden``: there are some, and a daemon without the machine's rights may make cgroups in none.  It has neither
+    then, and containers' cgroups are those of v1 without a hierarchy: nothing is made, counted or limited.
+    """
 
-    def __init__(self, hierarchies: dict[str, str], unified: str | None) -> None:
+    __slots__ = ("forbidden", "hierarchies", "unified")
+
+    def __init__(self, hierarchies: dict[str, str], unified: str | None, *, forbidden: bool = False) -> None:
         self.hierarchies = hierarchies
         self.unified = unified
+        self.forbidden = forbidden
+
+    @property
+    def controlled(self) -> list[str]:
+        """The mount points of hierarchies with controllers."""
+        found = [place for name, place in self.hierarchies.items() if not name.startswith("name=")]
+        return found or ([self.unified] if self.unified else [])
 
     @property
     def version(self) -> int:
         """2 only when no controller is on v1."""
-        return 1 if any(not name.startswith("name=") for name in self.hierarchies) else 2
+        return 1 if self.forbidden or any(not name.startswith("name=") for name in self.hierarchies) else 2
 
 
 _layout: Layout | None = None
@@ -106,6 +118,8 @@ def layout() -> Layout:
     global _layout
     if _layout is None:
         _layout = parse_mountinfo(files.read("/proc/self", "mountinfo"))
+        if LIMITED and not any(os.access(place, os.W_OK) for place in _layout.controlled):
+            _layout = Layout({}, None, forbidden=True)
     return _layout
 
 

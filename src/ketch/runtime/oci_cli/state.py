@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 
+from ketch import pidfd
 from ketch.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from ketch.runtime import documents, spec
 from ketch.runtime.cgroups import common
@@ -92,7 +93,7 @@ class RuntimeState:
         from ketch.notation import times
 
         self.document["pid"] = pid
-        self.document["start_time"] = start_time(pid)
+        self.document["start_time"] = pidfd.start_time(pid)
         self.document["cgroups"] = cgroups
         self.document["created"] = times.fixed(time.time_ns())
         self.save()
@@ -106,7 +107,7 @@ class RuntimeState:
         """``creating``, ``created``, ``running``, ``paused`` or ``stopped``."""
         if "created" not in self.document:
             return "creating"
-        if start_time(self.pid) != self.document.get("start_time"):
+        if pidfd.start_time(self.pid) != self.document.get("start_time"):
             return "stopped"
         cgroup = self.cgroup()
         if cgroup is not None and cgroup.is_frozen():
@@ -121,7 +122,7 @@ class RuntimeState:
             fd = pidfd.open_process(self.pid)
         except ProcessLookupError:
             return -1
-        if start_time(self.pid) == self.document.get("start_time"):
+        if pidfd.start_time(self.pid) == self.document.get("start_time"):
             return fd
         os.close(fd)
         return -1
@@ -219,17 +220,6 @@ def load_all(root: str, diagnostics: Diagnostics) -> list[RuntimeState]:
         except DataLoss as e:
             diagnostics.warn(e.message)
     return found
-
-
-def start_time(pid: int) -> int:
-    """The start time of a process in clock ticks since boot; 0 for a missing one or a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # the name, field 2, may contain anything, also parentheses and spaces
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def with_short_path(path: str, call: Callable[[str], object]) -> None:

@@ -31,6 +31,7 @@ _LINKS = (
     ("stderr", "/proc/self/fd/2"),
 )
 _OUTSIDE = "a container with a user namespace has devices below `/dev` only"
+_BORROWED = "a container of a user has devices of the host that the user may open"
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -68,26 +69,74 @@ def _make_nodes(dev_fd: int, devices: list[OciDevice], root: tuple[int, int]) ->
             _make_device(dev_fd, path[len("/dev") :], device, root)
 
 
-def populate(anchors: Anchors, devices: list[OciDevice]) -> None:
-    """Make nodes and links in the fresh /dev; the umask must be 0."""
+def borrowed(devices: list[OciDevice]) -> dict[str, int]:
+    """{path in the container: tree} of the host's nodes, for a runtime that may make none itself.
+
+    Whoever is root of a user namespace alone is such a runtime (user_namespaces(7)).
+    """
+    trees: dict[str, int] = {}
+    numbers = {f"/dev/{name}": f"/dev/{name}" for name, _, _ in _NODES}
+    for device in devices:
+        kind = "b" if device.get("type") == "b" else "c"
+        number = f"{device.get('major') or 0}:{device.get('minor') or 0}"
+        numbers[device.get("path") or ""] = _host_path(kind, number) or device.get("path") or ""
+    for path, source in numbers.items():
+        try:
+            trees[path] = m.open_tree(source)
+        except OSError as e:
+            raise failure("devices", f"open the host's `{source}`", e, _BORROWED) from e
+    return trees
+
+
+def _host_path(kind: str, number: str) -> str:
+    """The path of a node below /dev, as the kernel names it."""
+    try:
+        with open(f"/sys/dev/{'block' if kind == 'b' else 'char'}/{number}/uevent", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("DEVNAME="):
+                    return "/dev/" + line[len("DEVNAME=") :].strip()
+    except FileNotFoundError:
+        pass
+    return ""
+
+
+def populate(anchors: Anchors, devices: list[OciDevice], trees: dict[str, int] | None = None) -> None:
+    """Make nodes and links in the fresh /dev; the umask must be 0.
+
+    ``trees``: nodes that are mounted there instead (`borrowed`).
+    """
     try:
         dev_fd = anchors.open("/dev", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
         raise failure("devices", "open `/dev`", e) from e
     try:
         given = {device.get("path") for device in devices}
-        for name, major, minor in _NODES:
+        for path, tree_fd in (trees or {}).items():
+            _lend(anchors, path, tree_fd)
+        for name, major, minor in _NODES if trees is None else ():
             if f"/dev/{name}" not in given:
                 _node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
         for name, target in _LINKS:
             _link(dev_fd, name, target)
         if os.path.exists("/proc/kcore"):
             _link(dev_fd, "core", "/proc/kcore")
-        for device in devices:
+        for device in devices if trees is None else ():
             _make_device(*anchors.find(device.get("path") or ""), device)
         _ptmx(dev_fd)
     finally:
         os.close(dev_fd)
+
+
+def _lend(anchors: Anchors, path: str, tree_fd: int) -> None:
+    try:
+        target_fd = paths.make_file(*anchors.find(path), 0o600)
+        try:
+            m.move_mount(tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+            os.close(tree_fd)
+    except OSError as e:
+        raise failure("devices", f"bind device `{path}`", e) from e
 
 
 def bind_console(anchors: Anchors, terminal_fd: int) -> None:

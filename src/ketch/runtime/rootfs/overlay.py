@@ -14,6 +14,7 @@ from ketch.errors import RuntimeFailure
 from ketch.failpoints import failpoint
 from ketch.linux import caps, ns
 from ketch.linux import mount as m
+from ketch.linux.ns import LIMITED
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import idmap
 from ketch.runtime.rootfs.mount_options import MountOptions
@@ -35,6 +36,8 @@ def open_overlay(options: list[str], attributes: int = 0, user: OpenUserNamespac
     namespace that passes, where the mapped layers are attached.
     """
     parsed = MountOptions(options)
+    if LIMITED:
+        parsed.data.append("userxattr")
     layers = _Layers(parsed.data)
     if len(layers.lowers) == 1 and not layers.upper:
         return _only_one(layers.lowers[0], attributes | parsed.set, user if parsed.idmap else None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ketch import trees
 from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
 from ketch.linux.openat2 import open_beneath, open_unmounted
+from ketch.storage import overlay_notes
 from ketch.storage.archive import tar
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Extractor:
 
     def _whiteout(self, dir_fd: int, name: str) -> None:
         if name == _OPAQUE:
-            os.setxattr(dir_fd, "trusted.overlay.opaque", b"y")
+            os.setxattr(dir_fd, overlay_notes.OPAQUE, b"y")
             return
         if name.startswith(".wh..wh."):
             return  # aufs's own bookkeeping
@@ -303,7 +304,7 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 def _set_xattrs(target: int | str, xattrs: dict[str, bytes]) -> None:
     for name, value in xattrs.items():
-        if name.startswith("trusted."):
+        if name.startswith(("trusted.", overlay_notes.PREFIX)):
             continue  # overlay's own: an archive must not speak for it
         try:
             if isinstance(target, int):

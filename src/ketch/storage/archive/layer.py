@@ -12,6 +12,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
+from ketch.storage import overlay_notes
 from ketch.storage.archive.write import TreeWriter
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 def is_opaque(fd: int) -> bool:
     """Whether an open directory is opaque: it hides those of the same name in the layers below."""
     try:
-        return os.getxattr(fd, "trusted.overlay.opaque") == b"y"
+        return os.getxattr(fd, overlay_notes.OPAQUE) == b"y"
     except OSError:  # it has no such attribute
         return False
 

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from ketch import trees
 from ketch.errors import InvalidArgument, Unavailable
+from ketch.storage import overlay_notes
 from ketch.storage.archive import pax
 from ketch.storage.archive.owners import archived
 
@@ -31,7 +32,6 @@ _BUFFER = 1 << 20
 _TRIES = 10
 _SWAPPED = (ELOOP, ENOTDIR, ENXIO, EACCES)  # what opening says when the kind is another one than a moment ago
 _GONE = (ENODATA, EPERM, EACCES)  # what reading an attribute says that went, or is not ours to read
-_OVERLAY = "trusted.overlay."
 _KINDS = {
     stat.S_IFLNK: pax.SYMLINK,
     stat.S_IFIFO: pax.FIFO,
@@ -340,7 +340,7 @@ def _xattrs(fd: int) -> Xattrs:
         return []
     found = []
     for name in sorted(names):
-        if not name.startswith(_OVERLAY):
+        if not name.startswith(overlay_notes.PREFIX):
             try:
                 found.append((_bytes(name), os.getxattr(fd, name)))
             except OSError as e:

@@ -6,10 +6,13 @@ import os
 from errno import ENOTSUP
 from typing import TYPE_CHECKING
 
+from ketch.storage import overlay_notes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LEFT_OUT = ("trusted.", "security.selinux")  # overlay's own, and the label of the place where it was
+# overlay's own, and the label of the place where it was
+_LEFT_OUT = ("trusted.", overlay_notes.PREFIX, "security.selinux")
 
 
 def attributes(fd: int) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ketch import trees
 from ketch.errors import InvalidArgument
 from ketch.linux.openat2 import open_unmounted
+from ketch.storage import overlay_notes
 from ketch.storage.archive.layer import is_opaque, is_whiteout
 from ketch.storage.drafts.metadata import FileMetadata, of_directory
 from ketch.storage.drafts.stack import LayerStack, opened, shown
@@ -23,7 +24,7 @@ from ketch.storage.drafts.stack import LayerStack, opened, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_OPAQUE = "trusted.overlay.opaque"
+_OPAQUE = overlay_notes.OPAQUE
 
 
 class Draft:

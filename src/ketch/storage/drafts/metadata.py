@@ -7,6 +7,8 @@ import stat
 from errno import EOPNOTSUPP
 from typing import NamedTuple
 
+from ketch.storage import overlay_notes
+
 
 class FileMetadata(NamedTuple):
     """Owner, permissions, times and extended attributes (overlay's own are none) of an entry."""
@@ -57,7 +59,7 @@ def open_xattrs(fd: int) -> dict[str, bytes]:
         if e.errno != EOPNOTSUPP:
             raise
         return {}
-    return {key: os.getxattr(fd, key) for key in keys if not key.startswith("trusted.overlay.")}
+    return {key: os.getxattr(fd, key) for key in keys if not key.startswith(overlay_notes.PREFIX)}
 
 
 def _set_xattr(target: int | str, key: str, value: bytes) -> None:

@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
+from ketch.storage import overlay_notes
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import Extractor
 from ketch.storage.archive.limits import Guard
@@ -93,7 +94,7 @@ class _DraftExtractor(Extractor):
             replaced = False
         super()._directory(member, path, dir_fd, name)
         if replaced:  # what the file or the whiteout had hidden stays hidden
-            os.setxattr(f"/proc/self/fd/{dir_fd}/{name}", "trusted.overlay.opaque", b"y")
+            os.setxattr(f"/proc/self/fd/{dir_fd}/{name}", overlay_notes.OPAQUE, b"y")
 
     def _hard_link(self, member: Member, dir_fd: int, name: str) -> None:
         directory, _, source = self._clean(member.linkname, "hard link").rpartition("/")

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ketch import trees
+from ketch.storage import overlay_notes
 from ketch.storage.archive.layer import LayerWriter, is_opaque
 from ketch.storage.archive.write import SMALL
 from ketch.storage.byte_copy import ByteCopier
@@ -74,7 +75,7 @@ class _CopyingWriter(LayerWriter):
         os.mkdir(name, 0o700, dir_fd=self._target.fd)
         self._target.enter(name)
         if is_opaque(fd):
-            os.setxattr(self._target.fd, "trusted.overlay.opaque", b"y")
+            os.setxattr(self._target.fd, overlay_notes.OPAQUE, b"y")
         self._entered.append((status, xattrs))
 
     def left(self) -> None:

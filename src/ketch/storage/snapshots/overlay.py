@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from ketch import trees
 from ketch.errors import InvalidArgument
+from ketch.linux.ns import LIMITED
 from ketch.storage import sizes
 from ketch.storage.layers.store import Layers
 from ketch.storage.removal import remove_tree
@@ -181,7 +182,7 @@ class OverlaySnapshots:
             ["Supports d_type", "true"],
             ["Using metacopy", "false"],
             ["Native Overlay Diff", "true"],
-            ["userxattr", "false"],
+            ["userxattr", "true" if LIMITED else "false"],
         ]
 
     def usage(self, container_id: str) -> int:

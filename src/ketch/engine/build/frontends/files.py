@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ketch.build.cache.globs import compiled
 from ketch.errors import InvalidArgument, NotFound, ResourceExhausted
 from ketch.runtime.rootfs import paths
+from ketch.storage import overlay_notes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,7 @@ def _xattrs(path: str, found: os.stat_result, *, follow: bool) -> dict[str, byte
     """The extended attributes of a file; those of links, pipes and devices are not told."""
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         return {}
-    names = [one for one in os.listxattr(path, follow_symlinks=follow) if not one.startswith("trusted.overlay.")]
+    names = [one for one in os.listxattr(path, follow_symlinks=follow) if not one.startswith(overlay_notes.PREFIX)]
     return {one: os.getxattr(path, one, follow_symlinks=follow) for one in names}
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 
+from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import files, refusals, tree
 from ketch.runtime.cgroups.v1 import (
     blkio,
@@ -81,7 +82,8 @@ class CgroupV1:
 
     def check(self, resources: OciResources) -> None:
         """Raise RuntimeFailure for a limit that cgroups of this version, or this machine's, do not have."""
-        refusals.check(resources, 1, self.dirs)
+        if self.dirs:
+            refusals.check(resources, 1, self.dirs)
 
     def update(self, resources: OciResources) -> None:
         """Apply OCI ``linux.resources``; only what is given changes."""
@@ -129,7 +131,13 @@ class CgroupV1:
             time.sleep(0.002)
 
     def freeze(self, frozen: bool) -> None:
-        """Pause or resume."""
+        """Pause or resume (RuntimeFailure: there is no freezer)."""
+        if "freezer" not in self.dirs:
+            raise RuntimeFailure(
+                "pause: the container is in no cgroup with a freezer",
+                step="cgroups",
+                hint="is the controller mounted? a user's containers need systemd's delegation, on cgroup v2",
+            )
         freezer.freeze(self.dirs["freezer"], frozen)
 
     def is_frozen(self) -> bool:

@@ -171,11 +171,15 @@ def _enter(
     affinity = _Affinity(process)
     try:
         for flag, name in kinds:
-            fds.append((flag, os.open(f"/proc/{container.init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)))
+            fd = os.open(f"/proc/{container.init_pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            if os.fstat(fd).st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+                os.close(fd)  # the machine's, which only its root may join
+                continue
+            fds.append((flag, fd))
         if with_user:
             user = user_namespaces.of_process(container.init_pid)
         affinity.begin()
-        if container.cgroups:
+        if container.cgroups and container.cgroups.get("dirs") != {}:
             _join_cgroup(container.init_pid, container.cgroups)
         affinity.end()
         if user is not None:

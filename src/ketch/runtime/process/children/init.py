@@ -391,7 +391,7 @@ class _Child:
             docker_files.make(root_fd)
         anchors = Anchors(root_fd)
         parts.attach(anchors, root_fd)
-        self._make_devices(anchors, parts.planned, linux, terminal)
+        self._make_devices(anchors, parts, linux, terminal)
         fresh = any(mount.destination == "/proc" and mount.fstype == "proc" for mount in parts.planned)
         sysctl.apply(linux.get("sysctl") or {}, anchors.find("/proc")[0] if fresh else self.proc_fd)
         mounts.seal(anchors, parts.planned)
@@ -422,10 +422,10 @@ class _Child:
         state: OciHookState = documents.loads(self.state)
         return documents.dumps({**state, "status": status, "pid": os.getpid()}).encode()
 
-    def _make_devices(self, anchors: Anchors, planned: list[Planned], linux: OciLinux, terminal: bool) -> None:
-        fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in planned)
+    def _make_devices(self, anchors: Anchors, parts: RootParts, linux: OciLinux, terminal: bool) -> None:
+        fresh = any(mount.destination == "/dev" and not mount.options.bind for mount in parts.planned)
         if fresh:
-            devices.populate(anchors, linux.get("devices") or [])
+            devices.populate(anchors, linux.get("devices") or [], parts.nodes)
         if terminal:
             self.master_fd, self.slave_fd = tty.open_pair(*anchors.find("/dev/pts/ptmx"))
             if fresh:

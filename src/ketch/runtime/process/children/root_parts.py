@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ketch.linux import mount as m
+from ketch.linux.ns import LIMITED
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import cgroup_mount, devices, mounts, secrets
 from ketch.runtime.rootfs import root as rootfs
@@ -26,7 +27,7 @@ class RootParts:
     ``planned``: the mounts of the spec, which are attached below the root.
     """
 
-    __slots__ = ("_kept", "_root_fds", "_root_path", "_secrets", "_secrets_fd", "_view", "planned")
+    __slots__ = ("_kept", "_root_fds", "_root_path", "_secrets", "_secrets_fd", "_view", "nodes", "planned")
 
     def __init__(
         self,
@@ -52,8 +53,11 @@ class RootParts:
             if user is None:
                 mounts.make_early(mount)
         secrets.open_files(self.planned, bundle, user)
+        self.nodes: dict[str, int] | None = None
         if user is not None:
             self._make_dev(document, user)
+        elif LIMITED:
+            self.nodes = devices.borrowed((document.get("linux") or {}).get("devices") or [])
         self._kept: list[Planned] = []
         self._view: cgroup_mount.CgroupView | None = None
         self._secrets = secrets.read(document)
