@@ -181,10 +181,10 @@ def test_labels_of_selinux(runtime: Runtime) -> None:
     """Processes, and the file systems that are made for them, have the labels that they were given."""
     label = ":".join(files.read(ATTRIBUTES, "current").rstrip("\0").split(":")[:3]) + ":s0:c1"
     try:
-        files.write(ATTRIBUTES, "fscreate", label)
+        files.write(ATTRIBUTES, "exec", label)
     except OSError:
         pytest.skip(f"the policy has no `{label}`")
-    files.write(ATTRIBUTES, "fscreate", "\n")
+    files.write(ATTRIBUTES, "exec", "\n")
     script = "cat /proc/self/attr/current; echo; awk '/context=/ {print $2}' /proc/mounts"
     runtime.configure(["sh", "-c", script], {"process.selinuxLabel": label, "linux.mountLabel": label})
     said = runtime("run", "one").stdout.replace("\0", "").splitlines()
