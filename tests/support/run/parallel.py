@@ -22,6 +22,7 @@ LONG = {
     "integration/crash/test_lost.py": 2,
     "integration/daemon/test_two_daemons.py": 2,
     "integration/crash/test_crash.py": 1,
+    "unit/rules/test_linters.py": 1,
     "integration/daemon/test_changed_settings.py": 2,
     "unit/test_trees.py": 1,
     "integration/files/test_deep_trees.py": 1,
