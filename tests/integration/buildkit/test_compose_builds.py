@@ -175,6 +175,7 @@ services:
 """
 
 
+@pytest.mark.timeout(240)  # six changes, for each of which Compose may take its time
 def test_watch(project):
     """Files of the project become the container's while they are edited."""
     project.write({"compose.yaml": WATCH, "web/Dockerfile": SERVER, "web/page": "one\n"})
