@@ -39,6 +39,12 @@ def limits(**resources: Any) -> dict[str, Any]:
     return {f"linux.resources.{key}": value for key, value in resources.items()}
 
 
+def test_a_limit_that_is_too_low_is_told(runtime: Runtime) -> None:
+    runtime.configure(["true"], {"linux.resources": {"memory": {"limit": 4096}}})
+    said = runtime("run", "one", code=1).stderr
+    assert "ended during its set-up: its memory ran out" in said, said
+
+
 @pytest.mark.skipif(not common.has_devices(), reason="needs the devices controller")
 def test_devices_that_nobody_has_named_are_denied(runtime: Runtime) -> None:
     """Without any rule those of every /dev are allowed; without a rule for all, what is named as well."""

@@ -85,7 +85,10 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
         if plan.has_user:
             _await_first(sync, forked)
         pid = forked[0]
-        message, fds = _receive(sync, document, state, pid)
+        try:
+            message, fds = _receive(sync, document, state, pid)
+        except RuntimeFailure as e:
+            raise _explained(e, cgroup) from e
         master_fd = fds.pop() if message["tty"] else -1
         if message["netns"]:
             _loopback_up(fds[1])
@@ -243,6 +246,14 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
         idmap.answer(sync.fileno(), message, fds)
         message, fds = answer(sync)
     return ready(message), fds
+
+
+def _explained(error: RuntimeFailure, cgroup: common.Cgroup) -> RuntimeFailure:
+    """The error of the first process; of one that was killed without a word, why."""
+    if error.step or not cgroup.oom_kills():
+        return error
+    what = f"{error.message}: its memory ran out"
+    return RuntimeFailure(what, step="cgroups", hint="is linux.resources.memory.limit too low?")
 
 
 def _move_devices(document: OciConfig, pid: int) -> None:
