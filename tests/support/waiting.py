@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -26,3 +27,12 @@ def until(condition: Callable[[], object], what: str | Callable[[], str], timeou
     while not condition():
         assert time.monotonic() < deadline, f"waited {limit_s:g} s: {what() if callable(what) else what}"
         time.sleep(0.01)
+
+
+async def eventually(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20) -> None:
+    """`until`, in an event loop that goes on meanwhile."""
+    limit_s = patient(timeout_s)
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s: {what() if callable(what) else what}"
+        await asyncio.sleep(0.01)

@@ -13,6 +13,7 @@ from ketch.engine.aio.streams import LogOptions
 from ketch.engine.logs.framed_reader import Formatter, read_logs
 from ketch.runtime.cgroups import common
 from tests.support.boxes.monitor_box import Peer, follower
+from tests.support.waiting import eventually, patient
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -33,7 +34,7 @@ async def test_follow_has_every_byte_once(yard):
     late = asyncio.create_task(logged(one, one.monitor, follow=True))
     await peer.send(b"\n")
     for task in (*followers, late):
-        assert await asyncio.wait_for(task, 15) == text
+        assert await asyncio.wait_for(task, patient(15)) == text
     peer.close()
 
 
@@ -46,16 +47,13 @@ async def test_follow_survives_the_monitor(yard):
     follower = asyncio.create_task(logged(one, one.monitor, follow=True))
     await one.monitor._call({"op": "status"})
     os.kill(pid, signal.SIGKILL)
-    assert await asyncio.wait_for(follower, 10) == b"some\n"
-    assert (await asyncio.wait_for(one.monitor.exited, 10)).lost
+    assert await asyncio.wait_for(follower, patient(10)) == b"some\n"
+    assert (await asyncio.wait_for(one.monitor.exited, patient(10))).lost
     os.kill(one.created.pid, signal.SIGKILL)
     peer.close()
     yard.containers.clear()
     cgroup = common.at(f"{yard.box.parent}/0")
-    for _ in range(300):
-        if not cgroup.pids():
-            break
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not cgroup.pids(), "its processes do not end")
     cgroup.remove()
 
 
@@ -68,8 +66,8 @@ async def test_tail_and_follow(yard):
     await asyncio.sleep(0)
     await one.monitor._call({"op": "status"})
     await peer.send(b"\n")
-    assert await asyncio.wait_for(last, 10) == b"999\n1000\nmore\n"
-    assert await asyncio.wait_for(none, 10) == b"more\n"
+    assert await asyncio.wait_for(last, patient(10)) == b"999\n1000\nmore\n"
+    assert await asyncio.wait_for(none, patient(10)) == b"more\n"
     peer.close()
 
 
@@ -78,7 +76,9 @@ async def test_until_ends_following(yard):
     peer = await Peer().attach(one.monitor, start="start")
     await peer.until(b"now\n")
     begun = time.monotonic()
-    text = await asyncio.wait_for(logged(one, one.monitor, follow=True, until_ns=time.time_ns() + 300_000_000), 30)
+    text = await asyncio.wait_for(
+        logged(one, one.monitor, follow=True, until_ns=time.time_ns() + 300_000_000), patient(30)
+    )
     assert text == b"now\n"
     assert time.monotonic() - begun > 0.2
     peer.close()
@@ -89,17 +89,9 @@ async def test_a_follower_that_goes_away_leaves_nothing(yard):
     fds = f"/proc/{one.monitor_pid()}/fd"
     before = len(os.listdir(fds))
     follower = asyncio.create_task(logged(one, one.monitor, follow=True))
-    for _ in range(300):
-        if len(os.listdir(fds)) > before:
-            break
-        await asyncio.sleep(0.01)
-    assert len(os.listdir(fds)) > before
+    await eventually(lambda: len(os.listdir(fds)) > before, "the monitor has no follower")
     follower.cancel()
-    for _ in range(300):
-        if len(os.listdir(fds)) <= before:
-            break
-        await asyncio.sleep(0.01)
-    assert len(os.listdir(fds)) <= before
+    await eventually(lambda: len(os.listdir(fds)) <= before, "the monitor keeps what the follower had")
 
 
 async def test_the_second_run_continues_the_log(yard):
@@ -109,7 +101,7 @@ async def test_the_second_run_continues_the_log(yard):
         monitor = await yard.launcher.start_container(message)
         (await monitor.created()).close()
         await monitor.start()
-        await asyncio.wait_for(monitor.exited, 10)
+        await asyncio.wait_for(monitor.exited, patient(10))
         monitor.disconnect()
     options = LogOptions(stdout=True)
     chunks = read_logs(message["log"]["dir"], None, Formatter(options, tty=True), options)

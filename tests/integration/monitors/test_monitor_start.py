@@ -22,7 +22,7 @@ from ketch.runtime.process.oom import OomWatch
 from tests.support.boxes.monitor_box import NOBODY, Peer, children, connect, open_fds, process, process_title, pss_kib
 from tests.support.boxes.runtime_box import orphaned_cgroups
 from tests.support.run import session
-from tests.support.waiting import patient, until
+from tests.support.waiting import eventually, patient, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -116,10 +116,8 @@ async def test_memory_that_ran_out_before_it_was_watched(yard):
     if not one.monitor.ooms:
         await asyncio.wait_for(told, patient(15))
     cgroup = common.at(f"{yard.box.parent}/{yard.box.count - 1}")
-    for _ in range(500):  # v1 tells before it kills; who comes in between is told by the kernel at once
-        if cgroup.oom_kills():
-            break
-        await asyncio.sleep(0.01)
+    # v1 tells before it kills; who comes in between is told by the kernel at once.
+    await eventually(cgroup.oom_kills, "nobody was killed")
     heard: list[int] = []
     watch = OomWatch(Loop(), lambda: heard.append(1))
     watch.begin(cgroup)
@@ -191,12 +189,10 @@ def test_a_kill_in_a_cgroup_that_is_gone(changed, heard, around, kills):
 async def leaves_nothing(yard):
     """The run directory is empty, no process and no cgroup is left."""
     run_dir = yard.directory / "run" / f"c{yard.box.count}"
-    for _ in range(500):
-        if not os.listdir(run_dir) and not monitors_of(yard):
-            break
-        await asyncio.sleep(0.01)
-    assert os.listdir(run_dir) == []
-    assert monitors_of(yard) == []
+    await eventually(
+        lambda: not os.listdir(run_dir) and not monitors_of(yard),
+        lambda: f"the run directory has {os.listdir(run_dir)}, the launcher {monitors_of(yard)}",
+    )
     assert orphaned_cgroups(f"{yard.box.parent}/{yard.box.count - 1}") == []
 
 
@@ -210,7 +206,7 @@ async def test_memory_is_watched_before_the_program_runs(yard):
     one = await yard.create(["true"], {"linux.resources.memory": {"limit": 32 << 20}})
     kind = "memory.events" if common.layout().version == 2 else "anon_inode:[eventfd]"
     files = Path(f"/proc/{one.monitor_pid()}/fd")
-    await wait_until(lambda: any(kind in os.readlink(file) for file in files.iterdir()))
+    await eventually(lambda: any(kind in os.readlink(file) for file in files.iterdir()), f"it has no {kind}")
     await one.monitor.start()
     await one.code()
 
@@ -227,7 +223,7 @@ async def test_a_start_that_is_never_requested(yard):
 async def test_a_child_that_is_killed_before_its_start(yard):
     one = await yard.create(["sleep", "100"])
     os.kill(one.created.pid, signal.SIGKILL)
-    await wait_until(lambda: state_of(one.created.pid) in ("Z", "gone"))
+    await eventually(lambda: state_of(one.created.pid) in ("Z", "gone"), "the child does not die")
     with pytest.raises(RuntimeFailure, match="died"):
         await one.monitor.start()
     await leaves_nothing(yard)
@@ -324,14 +320,6 @@ async def test_descriptors_are_given_back(yard):
     raise AssertionError(
         f"{before} → {now}: " + str([os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")])
     )
-
-
-async def wait_until(condition):
-    for _ in range(300):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    assert condition()
 
 
 async def work(one, name):
