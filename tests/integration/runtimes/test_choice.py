@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -17,6 +18,13 @@ MISSING = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     "unable to retrieve OCI runtime error"
 )
+
+LYING = """#!/bin/sh
+while [ $# -gt 0 ]; do
+    if [ "$1" = --pid-file ]; then echo {} > "$2"; fi
+    shift
+done
+"""
 
 
 @pytest.fixture
@@ -90,6 +98,26 @@ def test_a_runtime_that_does_not_delete(own_engine, runc, tmp_path):
     broken.write_text('#!/bin/sh\nexec runc "$@"\n')
     engine.ketch("rm", "box")
     assert kept(engine) == []
+
+
+def test_a_runtime_that_names_a_process_of_others(own_engine, tmp_path):
+    """Whoever stops the container would signal that process."""
+    lying = tmp_path / "lying"
+    others = subprocess.Popen(["sleep", "1000"])
+    try:
+        lying.write_text(LYING.format(others.pid))
+        lying.chmod(0o755)
+        own_engine.start()
+        own_engine.add_busybox()
+        api = Api(own_engine.socket)
+        api.must("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Runtime": str(lying)}}, name="box")
+        status, answer = api("POST", "/containers/box/start")
+        assert (status, f"process {others.pid} is none that it has made" in answer["message"]) == (500, True)
+        api.must("DELETE", "/containers/box", force=1)
+        assert others.poll() is None
+    finally:
+        others.kill()
+        others.wait()
 
 
 def test_starts_that_are_interrupted(own_engine, runc, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
-from ketch.runtime.process.foreign import program, remains
+from ketch.runtime.process.foreign import container, program, remains
 
 SCRIPT = """#!{python} -IS
 import json, os, signal, sys
@@ -150,3 +150,21 @@ def test_record(runtime, tmp_path):
     remains.record(run_dir, {"command": ["/nonexistent/runtime"], "root": str(tmp_path / "state")})
     remains.delete(run_dir, "box")
     assert (os.listdir(run_dir), os.listdir(tmp_path / "state")) == ([], ["other"])
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "1", "own", "4194305"])
+def test_a_pid_that_is_no_child_of_the_monitor_is_not_believed(tmp_path, text):
+    """-1 as the target of a signal is everybody."""
+    path = tmp_path / "pid"
+    path.write_text(text.replace("own", str(os.getpid())))
+    with pytest.raises(RuntimeFailure, match="read the pid that the runtime has written"):
+        container.read_pid(str(path))
+
+
+def test_a_process_that_ended_before_its_pid_was_read(tmp_path):
+    path = tmp_path / "pid"
+    path.write_text("4194305")  # more than there can be
+    assert container.read_pid(str(path), ended=True) == 4194305
+    path.write_text("-1")
+    with pytest.raises(RuntimeFailure, match="process -1 is none that it has made"):
+        container.read_pid(str(path), ended=True)

@@ -188,12 +188,29 @@ def _check_reachable(path: str) -> None:
         above = os.path.dirname(above)
 
 
-def read_pid(path: str) -> int:
-    """The pid in a file that a runtime has written (RuntimeFailure), which is removed."""
+def read_pid(path: str, *, ended: bool = False) -> int:
+    """The pid in a file that a runtime has written, which is removed (RuntimeFailure).
+
+    The process has fallen to this one's parent, who will wait for it, and signal it: no other process's pid is
+    believed.  With ``ended`` it may be gone already.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
             text = file.read()
         os.unlink(path)
-        return int(text)
+        pid = int(text)
+        parent = _parent_of(pid) if pid > 0 else -1
+        if pid == os.getpid() or (parent != os.getppid() and not (ended and parent == 0)):
+            raise ValueError(f"process {pid} is none that it has made")
     except (OSError, ValueError) as e:
         raise RuntimeFailure(f"read the pid that the runtime has written to `{path}`: {e}", step="pid") from e
+    return pid
+
+
+def _parent_of(pid: int) -> int:
+    """The pid of a process's parent; 0: there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return int(file.read().rpartition(b")")[2].split()[1])  # a name may have any characters
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

@@ -72,7 +72,7 @@ def _run(place: RunningContainer, request: ExecRequest, sync_fd: int) -> None:
     console = Console(place.run_dir) if request["tty"] else None
     try:
         program.exec(process, pid_file, console.path if console else "", place.id)
-        pid = read_pid(pid_file)
+        pid = read_pid(pid_file, ended=True)
         fds = [console.take()] if console else []
     finally:
         if console:
