@@ -107,9 +107,10 @@ class Outward:
         except (OSError, ValueError):
             return -1
         with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as f:
-            self.program = _NAMES.get(f.read().strip().partition(".")[0], "")
-        if self.program:
-            return fd
+            name = _NAMES.get(f.read().strip().partition(".")[0])
+            if name and pid and pidfd.start_time(pid):  # one that has ended stays until somebody asks for its status
+                self.program = name
+                return fd
         os.close(fd)
         return -1
 
