@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
-from ketch.linux.syscall import c_int, c_long, c_void_p, failed, number, raw
+from ketch.linux.syscall import addressof, buffer, c_int, c_long, c_void_p, failed, number, raw
 
 DEVCG_ACC_MKNOD = 1
 DEVCG_ACC_READ = 2
@@ -86,9 +85,8 @@ class Assembler:
 
 def load_cgroup_device(program: bytes) -> int:
     """Load a program of type BPF_PROG_TYPE_CGROUP_DEVICE; the descriptor is the caller's."""
-    code = ctypes.create_string_buffer(program, len(program))
-    name = ctypes.create_string_buffer(b"Apache-2.0")
-    attributes = struct.pack("=IIQQ", _PROG_TYPE_CGROUP_DEVICE, len(program) // 8, _address(code), _address(name))
+    code, licence = buffer(program), buffer(b"Apache-2.0\0")
+    attributes = struct.pack("=IIQQ", _PROG_TYPE_CGROUP_DEVICE, len(program) // 8, addressof(code), addressof(licence))
     fd = _call(_PROG_LOAD, attributes + bytes(96))
     os.set_inheritable(fd, False)
     return fd
@@ -103,13 +101,8 @@ def _instruction(code: int, dst: int, src: int, offset: int, immediate: int) -> 
     return struct.pack("=BBhi", code, src << 4 | dst, offset, immediate)
 
 
-def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
-    return ctypes.addressof(buffer)
-
-
 def _call(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = _bpf(_BPF, command, ctypes.addressof(buffer), len(attributes))
+    result = _bpf(_BPF, command, buffer(attributes), len(attributes))
     if result < 0:
         raise failed("bpf")
     return result

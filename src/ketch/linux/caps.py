@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from errno import EINVAL
 
@@ -15,7 +14,7 @@ from ketch.linux.prctl import (
     PR_CAPBSET_READ,
     prctl,
 )
-from ketch.linux.syscall import c_int, c_void_p, failed, function
+from ketch.linux.syscall import buffer, c_int, c_void_p, failed, function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def names(bits: int) -> list[str]:
 def get() -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of the calling thread."""
     header = struct.pack("=Ii", _VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
+    data = buffer(24)
     if _capget(header, data) != 0:
         raise failed("capget")
     e0, p0, i0, e1, p1, i1 = struct.unpack("=6I", data.raw)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
-from ketch.linux.syscall import c_int, c_long, c_void_p, failed, function
+from ketch.linux.syscall import buffer, c_int, c_long, c_void_p, failed, function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +17,13 @@ _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x2, 0x10, 0x20
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _MADV_POPULATE_WRITE = 23  # since Linux 5.14
-_FAILED = ctypes.c_void_p(-1).value
+_FAILED = c_void_p(-1).value
 
 _mmap = function("mmap", c_void_p, c_long, c_int, c_int, c_int, c_long, restype=c_void_p)
 _mremap = function("mremap", c_void_p, c_long, c_long, c_int, c_void_p, restype=c_void_p)
 _mprotect = function("mprotect", c_void_p, c_long, c_int)
 _madvise = function("madvise", c_void_p, c_long, c_int)
+_memmove = function("memmove", c_long, c_long, c_long, restype=c_void_p)
 _sbrk = function("sbrk", c_long, restype=c_void_p)
 _prctl = function("prctl", c_int, c_long, c_void_p, c_long, c_long)
 
@@ -79,7 +79,7 @@ def map_copy(mapping: Mapping) -> None:
     copy = _mmap(None, mapping.size, PROT_READ | PROT_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS, -1, 0)
     if copy == _FAILED:
         raise failed("mmap")
-    ctypes.memmove(copy, mapping.start, mapping.size)
+    _memmove(copy, mapping.start, mapping.size)
     if _mprotect(copy, mapping.size, mapping.protection) < 0:
         raise failed("mprotect")
     if _mremap(copy, mapping.size, mapping.size, _MREMAP_MAYMOVE | _MREMAP_FIXED, mapping.start) == _FAILED:
@@ -94,8 +94,7 @@ def set_executable(fd: int) -> None:
     numbers = [int(fields[number - 3]) for number in (26, 27, 45, 46, 47, 28, 48, 49, 50, 51)]
     numbers.insert(5, _sbrk(0))
     raw = struct.pack("=11QQII", *numbers, 0, 0, fd)  # struct prctl_mm_map; no auxiliary vector
-    buffer = ctypes.create_string_buffer(raw, len(raw))
-    if _prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(buffer), len(raw), 0) < 0:
+    if _prctl(_PR_SET_MM, _PR_SET_MM_MAP, buffer(raw), len(raw), 0) < 0:
         raise failed("prctl")
 
 

@@ -17,7 +17,6 @@ from ketch.linux.syscall import (
     c_void_p,
     failed,
     function,
-    libc,
     number,
     raw,
 )
@@ -86,8 +85,6 @@ _fsmount = raw("fsmount", c_int, c_int, c_int)
 _FSMOUNT = number("fsmount")
 _mount_setattr = raw("mount_setattr", c_int, c_char_p, c_int, c_void_p, _long)
 _MOUNT_SETATTR = number("mount_setattr")
-
-assert libc  # the handle must outlive the functions bound from it
 
 
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
+from ketch.linux import syscall
 from ketch.linux.syscall import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, c_char_p, c_int, c_void_p, failed, function
 
 # include/uapi/linux/magic.h
@@ -27,7 +27,7 @@ def chown_node(fd: int, uid: int, gid: int) -> None:
 
 def file_system(fd: int) -> int:
     """The magic number of its file system; descriptors of O_PATH will do."""
-    buffer = ctypes.create_string_buffer(_SIZE)
+    buffer = syscall.buffer(_SIZE)
     if _fstatfs(fd, buffer) < 0:
         raise failed("fstatfs")
     return int.from_bytes(buffer.raw[:8], "little")
@@ -38,7 +38,7 @@ def birth_ns(directory_fd: int, name: bytes) -> int | None:
 
     No later change moves it.  An empty name stands for what is open.
     """
-    buffer = ctypes.create_string_buffer(_SIZE)
+    buffer = syscall.buffer(_SIZE)
     if _statx(directory_fd, name, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, _STATX_BTIME, buffer) < 0:
         raise failed("statx", name.decode(errors="surrogateescape"))
     mask, seconds, nanoseconds = _FIELDS.unpack_from(buffer)

@@ -1,4 +1,4 @@
-"""Seccomp filters: libseccomp (loaded when first needed) to compile them, seccomp(2) to install them.
+"""Seccomp filters: their actions and flags, and seccomp(2) to install them (libseccomp compiles them).
 
 A filter binds the thread that installs it from the next system call on, so `Program.install_and_execve` does
 nothing between the two.
@@ -6,13 +6,12 @@ nothing between the two.
 
 from __future__ import annotations
 
-import ctypes
 import os
-from ctypes import c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p, get_errno
+import struct
 from errno import EINVAL, ETIMEDOUT
 from itertools import repeat
 
-from ketch.linux.syscall import failed, function, number, raw
+from ketch.linux.syscall import addressof, buffer, c_char_p, c_int, c_void_p, failed, function, get_errno, number, raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,65 +37,10 @@ FILTER_FLAG_WAIT_KILLABLE_RECV = 32
 ANSWER, SENT, LOST, CONNECTED = 4, 1, 2, 3  # where a page says what became of the filter's listener; then an errno
 _TURNS = 1 << 31  # a minute and more
 
-ATTR_BADARCH = 2
-ATTR_OPTIMIZE = 8
-
 _SET_MODE_FILTER = 1
 _seccomp = raw("seccomp", c_int, c_int, c_void_p)
 _SECCOMP = number("seccomp")
 _execve = function("execve", c_char_p, c_void_p, c_void_p)
-
-
-class ArgCmp(ctypes.Structure):
-    """struct scmp_arg_cmp: compare argument ``arg`` by ``op`` with ``datum_a`` (and ``datum_b`` for masks)."""
-
-    _fields_ = (("arg", c_int), ("op", c_int), ("datum_a", c_uint64), ("datum_b", c_uint64))
-
-
-class _SockFprog(ctypes.Structure):
-    """struct sock_fprog."""
-
-    _fields_ = (("len", ctypes.c_ushort), ("filter", c_void_p))
-
-
-def load_library() -> Any:
-    """libseccomp with its functions' types declared; OSError when it is not installed."""
-    lib = ctypes.CDLL("libseccomp.so.2")
-    lib.seccomp_init.argtypes, lib.seccomp_init.restype = (c_uint32,), c_void_p
-    lib.seccomp_release.argtypes, lib.seccomp_release.restype = (c_void_p,), None
-    lib.seccomp_arch_native.argtypes, lib.seccomp_arch_native.restype = (), c_uint32
-    lib.seccomp_arch_resolve_name.argtypes, lib.seccomp_arch_resolve_name.restype = (c_char_p,), c_uint32
-    lib.seccomp_arch_add.argtypes = lib.seccomp_arch_remove.argtypes = (c_void_p, c_uint32)
-    lib.seccomp_attr_set.argtypes = (c_void_p, c_int, c_uint32)
-    lib.seccomp_syscall_resolve_name.argtypes = (c_char_p,)
-    lib.seccomp_rule_add_array.argtypes = (c_void_p, c_uint32, c_int, ctypes.c_uint, c_void_p)
-    lib.seccomp_export_bpf.argtypes = (c_void_p, c_int)
-    lib.seccomp_version.argtypes, lib.seccomp_version.restype = (), ctypes.POINTER(c_uint * 3)
-    return lib
-
-
-def library_file() -> str:
-    """The file that libseccomp was loaded from."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as f:
-        return next(line.rstrip("\n").split(maxsplit=5)[5] for line in f if "/libseccomp.so" in line)
-
-
-def version(lib: Any) -> str:
-    """The version of libseccomp, as 2.5.4."""
-    return ".".join(str(part) for part in lib.seccomp_version().contents)
-
-
-def export(lib: Any, context: int) -> bytes:
-    """The BPF program of a libseccomp context."""
-    fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-    try:
-        result = lib.seccomp_export_bpf(context, fd)
-        if result < 0:
-            raise OSError(-result, f"seccomp_export_bpf: {os.strerror(-result)}")
-        os.lseek(fd, 0, os.SEEK_SET)
-        return os.read(fd, os.fstat(fd).st_size)
-    finally:
-        os.close(fd)
 
 
 class FilterRefused(OSError):
@@ -113,9 +57,9 @@ class Program:
     __slots__ = ("_address", "_buffer", "_flags", "_prog")
 
     def __init__(self, program: bytes, flags: int = 0) -> None:
-        self._buffer = ctypes.create_string_buffer(program, len(program))
-        self._prog = _SockFprog(len(program) // 8, ctypes.cast(self._buffer, c_void_p))
-        self._address = ctypes.addressof(self._prog)
+        self._buffer = buffer(program)
+        self._prog = buffer(struct.pack("@HP", len(program) // 8, addressof(self._buffer)))  # struct sock_fprog
+        self._address = addressof(self._prog)
         self._flags = flags
 
     def install(self) -> None:

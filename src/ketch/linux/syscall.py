@@ -1,22 +1,53 @@
 """Access to libc: bound functions, raw system calls, and the conversion of -1 to OSError.
 
-Functions are bound once, at import, because looking one up through ctypes costs more than calling it.
+What the package ``ctypes`` would do is done here with the module beneath it: to import the package, with all its types,
+takes as long as a tenth of a container's start by ``ketch-runtime``.  Its objects can be arguments all the same.
+
+Functions are bound once, at import, because looking one up costs more than calling it.
 Names and argument orders are the kernel's own.  Numbers from 424 up are the same on every architecture;
 the few older ones are listed for each machine that Ketch runs on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-from ctypes import c_char_p, c_int, c_long, c_void_p
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, addressof, dlopen, get_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ctypes import Array, c_char, c_char_p, c_int, c_long, c_void_p
     from typing import Any
+else:
 
-libc = ctypes.CDLL(None, use_errno=True)
+    class c_char(_SimpleCData):
+        _type_ = "c"
+
+    class c_int(_SimpleCData):
+        _type_ = "i"
+
+    class c_long(_SimpleCData):
+        _type_ = "l"
+
+    class c_char_p(_SimpleCData):
+        _type_ = "z"
+
+    class c_void_p(_SimpleCData):
+        _type_ = "P"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = c_int
+
+
+class _Program:
+    """This program with its libraries, where functions are looked for."""
+
+    _handle = dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]
+
+
+_PROGRAM = _Program()
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -64,14 +95,17 @@ MACHINE = os.uname().machine
 
 def failed(call: str, path: str | None = None) -> OSError:
     """The OSError for a call that has just returned -1, with the call's name in its text."""
-    number = ctypes.get_errno()
+    number = get_errno()
     reason = f"{call}: {os.strerror(number)}"
     return OSError(number, reason, path) if path is not None else OSError(number, reason)
 
 
 def function(name: str, *argtypes: Any, restype: Any = c_int) -> Callable[..., int]:
-    """Bind a libc function; the result is the raw return value (-1 on error, see `failed`)."""
-    bound: Any = libc[name]
+    """Bind a libc function; the result is the raw return value (-1 on error, see `failed`).
+
+    AttributeError: the library has no such function.
+    """
+    bound: Any = _Function((name, _PROGRAM))  # type: ignore[arg-type]
     bound.argtypes = argtypes
     bound.restype = restype
     return bound  # type: ignore[no-any-return]
@@ -88,19 +122,28 @@ def number(name: str) -> int:
     return common if common is not None else _NUMBERS.get(MACHINE, {}).get(name, -1)
 
 
+def buffer(content: bytes | int) -> Array[c_char]:
+    """Memory for a call, with these bytes or so many zeros, and nothing after them; its bytes are ``raw``."""
+    if isinstance(content, int):
+        return (c_char * content)()
+    return (c_char * len(content)).from_buffer_copy(content)
+
+
 __all__ = [
     "AT_EMPTY_PATH",
     "AT_FDCWD",
     "AT_RECURSIVE",
     "AT_SYMLINK_NOFOLLOW",
     "MACHINE",
+    "addressof",
+    "buffer",
     "c_char_p",
     "c_int",
     "c_long",
     "c_void_p",
     "failed",
     "function",
-    "libc",
+    "get_errno",
     "number",
     "raw",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ketch.linux.syscall import libc
+from ketch.linux.syscall import c_int, function
 
 _M_ARENA_MAX = -8
 _HEAPS = 2
@@ -15,5 +15,8 @@ def share_heaps() -> None:
     of no use to the others.  An interpreter's threads take turns anyway.  A C library without such a setting has one
     heap.
     """
-    if (mallopt := getattr(libc, "mallopt", None)) is not None:
-        mallopt(_M_ARENA_MAX, _HEAPS)
+    try:
+        mallopt = function("mallopt", c_int, c_int)
+    except AttributeError:
+        return
+    mallopt(_M_ARENA_MAX, _HEAPS)

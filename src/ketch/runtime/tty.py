@@ -67,6 +67,11 @@ def set_output_flags(fd: int, *, set_: int = 0, clear: int = 0) -> None:
     termios.tcsetattr(fd, termios.TCSADRAIN, modes)
 
 
+def leave_line_feeds(fd: int) -> None:
+    """Have a terminal make no carriage returns of its own."""
+    set_output_flags(fd, clear=termios.ONLCR)
+
+
 def take(slave_fd: int) -> None:
     """Make the terminal this session leader's controlling one and its stdin, stdout and stderr.
 

@@ -258,6 +258,23 @@ def test_monitors_are_light():
     assert ours <= {"contexts", "runtime", "linux", "notation", "errors", "failpoints", "trees"}
 
 
+def test_a_run_of_the_command_line_is_light():
+    """What `ketch-runtime run` imports, in both its processes, counts in each start of a container."""
+    code = "; ".join(
+        (
+            "import sys",
+            f"sys.path.insert(0, {ROOT + '/src'!r})",
+            "import ketch.entry, ketch.runtime.process.interpreter, ketch.runtime.oci_cli.main",
+            "import ketch.runtime.oci_cli.creation, ketch.runtime.oci_cli.lifecycle, ketch.runtime.oci_cli.relay",
+            "import ketch.runtime.process.children.init",
+            "print(' '.join(sys.modules))",
+        )
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    dear = {"collections", "contextlib", "ctypes", "enum", "fcntl", "functools", "json", "re", "select", "termios"}
+    assert not (dear | {"typing"}) & set(done.stdout.split())
+
+
 def test_the_launcher_is_started_before_the_heavy_imports():
     """It needs as long to start as ketchd's own imports do: what is imported before it makes a start longer."""
     code = "; ".join(

@@ -22,7 +22,7 @@ from ketch.runtime.cgroups.v2.manager import CgroupV2
 from ketch.runtime.oci_cli import features
 from ketch.runtime.rootfs import mounts
 from ketch.runtime.rootfs.planned import BundlePlaces
-from ketch.runtime.security import seccomp, sysctl
+from ketch.runtime.security import seccomp, seccomp_compiler, sysctl
 from ketch.runtime.validation import check, fields
 from tests.support.source.project import ROOT
 
@@ -34,9 +34,9 @@ CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "devices",
 # Texts that other modules look up, which know every one that the specification has.
 LOOKED_UP = {
     "linux.namespaces[].type": namespaces.FLAGS,
-    "linux.seccomp.defaultAction": [*seccomp.ACTIONS, "SCMP_ACT_NOTIFY"],
-    "linux.seccomp.syscalls[].action": [*seccomp.ACTIONS, "SCMP_ACT_NOTIFY"],
-    "linux.seccomp.syscalls[].args[].op": seccomp.OPERATORS,
+    "linux.seccomp.defaultAction": [*seccomp_compiler.ACTIONS, "SCMP_ACT_NOTIFY"],
+    "linux.seccomp.syscalls[].action": [*seccomp_compiler.ACTIONS, "SCMP_ACT_NOTIFY"],
+    "linux.seccomp.syscalls[].args[].op": seccomp_compiler.OPERATORS,
     "linux.seccomp.flags[]": seccomp.FLAGS,
 }
 _ROW = re.compile(r"^\| `([\w.\[\]]+)` \| ([\w ]+) \|", re.MULTILINE)

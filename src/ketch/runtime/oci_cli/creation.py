@@ -18,7 +18,7 @@ from ketch import module_cache
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass, prctl, signals
-from ketch.runtime import documents, hooks, namespaces, spec
+from ketch.runtime import documents, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, from_message, reason, to_message
 from ketch.runtime.oci_cli import filters
@@ -233,6 +233,8 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
     """Wait for the child's ``ready``, and do what it asks for meanwhile: run the host's hooks, map owners."""
     message, fds = answer(sync)
     if message["ev"] == "hooks":
+        from ketch.runtime import hooks  # few have any
+
         # prestart is older than "creating", and what was written for it looks for "created", as crun says.
         data = documents.dumps(state.of_hooks("created", pid)).encode()
         hooks.run(spec.member(document, "hooks", "prestart") or [], data, "prestart")

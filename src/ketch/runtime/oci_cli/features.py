@@ -13,7 +13,7 @@ from ketch.runtime import defaults, namespaces, spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.oci_cli.state import OCI_VERSION
 from ketch.runtime.rootfs import mount_options
-from ketch.runtime.security import seccomp, seccomp_default
+from ketch.runtime.security import seccomp, seccomp_compiler, seccomp_default
 from ketch.runtime.validation import fields
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def document() -> dict[str, object]:
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(seccomp.ACTIONS),
-                "operators": sorted(seccomp.OPERATORS),
+                "actions": sorted(seccomp_compiler.ACTIONS),
+                "operators": sorted(seccomp_compiler.OPERATORS),
                 "archs": [name for names in seccomp_default.ARCHITECTURES.values() for name in names],
                 "knownFlags": sorted(seccomp.FLAGS),
                 "supportedFlags": sorted(seccomp.FLAGS),

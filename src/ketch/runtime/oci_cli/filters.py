@@ -38,10 +38,12 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     own = _is_own(directory)
     program = _read(path) if own else None
     if program is None:
+        from ketch.runtime.security import seccomp_compiler
+
         program = seccomp.compile_profile(profile)
         if own:
             with suppress(OSError):  # there is no room: the next call compiles it, too
-                _keep(directory, path, _library(seccomp.library_file()) + program)
+                _keep(directory, path, _library(seccomp_compiler.library_file()) + program)
     seccomp.remember(profile, program)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
-from termios import ONLCR
 
 from ketch.contexts import suppress
 from ketch.errors import FailedPrecondition, InvalidArgument
 from ketch.linux import fdpass
-from ketch.runtime import tty
 from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import state as states
 
@@ -70,7 +68,9 @@ class Handover:
                 os.close(master_fd)
             master_fd = -1
         if master_fd >= 0:
-            tty.set_output_flags(master_fd, clear=ONLCR)  # before the program writes: no carriage returns of ours
+            from ketch.runtime import tty
+
+            tty.leave_line_feeds(master_fd)  # before the program writes: no carriage returns of ours
         return master_fd
 
     def write_pid(self, pid: int) -> None:

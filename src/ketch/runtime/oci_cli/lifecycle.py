@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import os
-import select
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 
 from ketch.contexts import suppress
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass
-from ketch.runtime import documents, hooks, namespaces, spec
+from ketch.runtime import documents, namespaces, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import started
 from ketch.runtime.oci_cli import state as states
@@ -39,6 +38,8 @@ def start(state: states.RuntimeState, *, attending: bool = False) -> None:
     _go(state)
     wanted = spec.member(state.configuration(), "hooks", "poststart")
     if wanted:
+        from ketch.runtime import hooks  # few have any
+
         try:
             hooks.run(wanted, _hook_state(state, "running"), "poststart")
         except RuntimeFailure:
@@ -144,6 +145,8 @@ def delete(state: states.RuntimeState, diagnostics: Diagnostics, *, force: bool 
     data = _hook_state(state, "stopped")
     state.forget()
     for hook in spec.member(document, "hooks", "poststop") or []:
+        from ketch.runtime import hooks
+
         try:
             hooks.run([hook], data, "poststop")
         except RuntimeFailure as e:
@@ -189,6 +192,8 @@ def _kill_and_wait(state: states.RuntimeState, frozen: Cgroup | None = None) -> 
             _signal.pidfd_send_signal(fd, _signal.SIGKILL)
         if frozen is not None:
             frozen.freeze(False)
+        import select
+
         select.select([fd], [], [], _PATIENCE_S)
     finally:
         os.close(fd)

@@ -133,11 +133,10 @@ def _command(name: str) -> Verb:
 def _show_version() -> int:
     from ketch import __version__
     from ketch.runtime.oci_cli import state
-    from ketch.runtime.security import seccomp
+    from ketch.runtime.security import seccomp_compiler
 
-    stdio.write(
-        f"ketch-runtime version {__version__}\nspec: {state.OCI_VERSION}\nlibseccomp: {seccomp.library_version()}\n"
-    )
+    library = seccomp_compiler.library_version()
+    stdio.write(f"ketch-runtime version {__version__}\nspec: {state.OCI_VERSION}\nlibseccomp: {library}\n")
     return 0
 
 

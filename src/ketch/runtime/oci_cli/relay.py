@@ -19,11 +19,9 @@ from _signal import (  # type: ignore[import-not-found]
     pidfd_send_signal,
     signal,
 )
-from select import POLLIN, POLLOUT, poll
 
 from ketch.contexts import suppress
 from ketch.linux import prctl
-from ketch.runtime import tty
 
 _CHUNK = 65536
 _REST = 1 << 20  # more than a terminal's buffers hold
@@ -58,6 +56,8 @@ def _show(master_fd: int, pid: int) -> None:
     if os.isatty(0):
         import termios
         import tty as pty_modes
+
+        from ketch.runtime import tty
 
         saved = termios.tcgetattr(0)
         pty_modes.setraw(0, termios.TCSADRAIN)  # not FLUSH: what was typed ahead counts
@@ -110,6 +110,8 @@ def forward_signals(pid: int) -> None:
 
 
 def _copy_size(master_fd: int) -> None:
+    from ketch.runtime import tty
+
     with suppress(OSError):  # our terminal is not there any more
         columns, rows = os.get_terminal_size(0)
         tty.set_size(master_fd, rows, columns)
@@ -137,6 +139,8 @@ class _Copying:
                 self._take_input()
 
     def _wait_for_some(self) -> set[int]:
+        from select import POLLIN, POLLOUT, poll  # few calls have a terminal
+
         waiting = poll()
         waiting.register(self._process_fd, POLLIN)
         waiting.register(self._master_fd, POLLIN | (POLLOUT if self._input else 0))
@@ -181,6 +185,8 @@ class _Copying:
 
     def _show_rest(self) -> None:
         """Show what was written before the process ended; others may go on to write."""
+        from select import POLLIN, poll
+
         waiting = poll()
         waiting.register(self._master_fd, POLLIN)
         for _ in range(_REST // _CHUNK):
@@ -193,6 +199,8 @@ def _write_out(data: bytes) -> int:
     try:
         return os.write(1, data)
     except BlockingIOError:
+        from select import POLLOUT, poll
+
         waiting = poll()
         waiting.register(1, POLLOUT)
         waiting.poll()

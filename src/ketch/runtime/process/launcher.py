@@ -18,7 +18,7 @@ from select import POLLIN, poll
 from ketch.contexts import suppress
 from ketch.failpoints import armed, failpoint, follow, follow_no_more
 from ketch.linux import fdpass, prctl, signals
-from ketch.runtime import defaults, documents
+from ketch.runtime import defaults, documents, hooks, tty  # noqa: F401 - the first processes of some need these
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor, preload
 from ketch.runtime.process import spare as spares

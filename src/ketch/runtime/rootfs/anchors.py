@@ -8,7 +8,6 @@ roots there is nothing that such a process can change.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from ketch.runtime.rootfs import paths
@@ -29,7 +28,7 @@ class Anchors:
         """Keep a descriptor of the mount ``tree_fd``, which stays the caller's, if it is at one of PLACES."""
         if destination in PLACES:
             self._close(self._held.get(destination, -1))
-            self._held[destination] = fcntl.fcntl(tree_fd, fcntl.F_DUPFD_CLOEXEC, 3)
+            self._held[destination] = os.dup(tree_fd)
 
     def find(self, path: str) -> tuple[int, str]:
         """(the root to look it up from, the path there); the descriptor stays ours."""

@@ -16,11 +16,9 @@ A first process that is born in its cgroup (`be_born`) comes the same way, but h
 from __future__ import annotations
 
 import os
-from select import POLLIN, poll
 
 from ketch.linux import ns
 from ketch.runtime import namespaces
-from ketch.runtime.cgroups import birth
 from ketch.runtime.failure import failure
 from ketch.runtime.process import messages
 from ketch.runtime.process.children import finalize_process
@@ -64,6 +62,8 @@ def be_born(cgroup: Cgroup | None, sync_fd: int) -> None:
     if cgroup is None:
         _fork(sync_fd)
         return
+    from ketch.runtime.cgroups import birth  # whoever has this done has it in memory
+
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         pid = birth.fork_sibling(cgroup.describe())
@@ -93,6 +93,8 @@ def _fork(sync_fd: int) -> None:
     if pid:
         _tell(sync_fd, pid)
         os._exit(0)
+    from select import POLLIN, poll  # the root is the host's yet
+
     ended = poll()
     ended.register(passing_fd, POLLIN)
     ended.poll()

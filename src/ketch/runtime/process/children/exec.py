@@ -13,7 +13,7 @@ from errno import EBUSY
 
 from ketch.contexts import suppress
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import documents, namespaces, spec, tty, user_namespaces
+from ketch.runtime import documents, namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process, oom_score, scheduling
@@ -93,8 +93,10 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         prepared.keep_groups = spec.keeps_groups(document.get("annotations") or {})
         plan = namespaces.Plan(linux.get("namespaces") or [])
         own_root = not document or plan.is_new("mount")
+        if tty:
+            from ketch.runtime import tty as terminals  # while modules can be found
         if tty and not own_root:
-            master_fd, slave_fd = _open_pair_of_host()
+            master_fd, slave_fd = terminals.open_pair_of_host()
         kinds = [*_NAMESPACES, *((_TIME,) if plan.has("time") else ())]
         _enter(container, prepared, process, kinds, with_user=not document or plan.has("user"))
         if not own_root:
@@ -103,7 +105,7 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         prepared.resolve(root_fd, process, named, group_add, make_cwd=False)
         if tty and own_root:
-            master_fd, slave_fd = _open_pair(root_fd, "/dev/pts/ptmx")
+            master_fd, slave_fd = terminals.open_pair(root_fd, "/dev/pts/ptmx")
         os.close(root_fd)
         finalize_process.assume_identity(prepared, slave_fd)
         message: ChildReady = {"ev": "ready", "netns": False, "tty": tty}
@@ -117,9 +119,6 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
         with suppress(OSError):  # nobody may be left to be told
             fdpass.send_last(sync_fd, documents.dumps(to_message(e)).encode())
     os._exit(1)
-
-
-_open_pair, _open_pair_of_host = tty.open_pair, tty.open_pair_of_host
 
 
 def _user(process: OciProcess, document: OciConfig) -> tuple[str | None, str]:

@@ -26,7 +26,7 @@ from errno import EACCES, EINVAL, ENOENT, ENOSYS, ENOTDIR, EPERM
 from ketch.errors import ProgramNotFound, RuntimeFailure
 from ketch.linux import keyring, ns, prctl, signals
 from ketch.linux import seccomp as native
-from ketch.runtime import command, tty
+from ketch.runtime import command
 from ketch.runtime.failure import failure, reason
 from ketch.runtime.process.children import scheduling
 from ketch.runtime.rootfs import paths
@@ -183,6 +183,8 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
     """
     os.setsid()
     if slave_fd >= 0:
+        from ketch.runtime import tty  # it is there: who opened the terminal had it
+
         tty.take(slave_fd)
         if process.console_size:
             tty.set_size(0, process.console_size.get("height", 0), process.console_size.get("width", 0))

@@ -16,7 +16,6 @@ its description is in both messages.
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, signal  # type: ignore[import-not-found]
@@ -26,7 +25,7 @@ from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.failpoints import failpoint, follow, followed, passage
 from ketch.linux import fdpass, memory, ns, prctl
-from ketch.runtime import defaults, documents, hooks, namespaces, spec, tty, user_namespaces
+from ketch.runtime import defaults, documents, namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import clocks, crossing, finalize_process, oom_score, scheduling
@@ -149,6 +148,8 @@ class _Child:
 
     def finish(self, mounts_of_root: list[OciMount], terminal: bool) -> NoReturn:
         """Set everything up, wait for ``go``, run."""
+        if terminal:
+            import ketch.runtime.tty  # noqa: F401 - while modules can be found
         self.set_up(mounts_of_root, terminal)
         self.report_ready()
         self.wait(self.start_fd)
@@ -264,6 +265,8 @@ class _Child:
         user_namespaces.check(document, plan)
         clocks.check(plan, linux.get("timeOffsets") or {})
         self.hooks = document.get("hooks") or {}
+        if self.hooks:
+            import ketch.runtime.hooks  # noqa: F401 - while modules can be found
         self.process = finalize_process.Process(document["process"], linux)
         self.process.keep_groups = spec.keeps_groups(document.get("annotations") or {})
         return plan
@@ -408,6 +411,8 @@ class _Child:
         """
         if not any(self.hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer", "startContainer")):
             return
+        from ketch.runtime import hooks  # it is there, from before
+
         fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
         self.state, _ = fdpass.recv(self.sync_fd, 0)
         if not self.state:
@@ -427,6 +432,8 @@ class _Child:
         if fresh:
             devices.populate(anchors, linux.get("devices") or [], parts.nodes)
         if terminal:
+            from ketch.runtime import tty
+
             self.master_fd, self.slave_fd = tty.open_pair(*anchors.find("/dev/pts/ptmx"))
             if fresh:
                 devices.bind_console(anchors, self.slave_fd)
@@ -436,6 +443,8 @@ class _Child:
         root = os.path.join(self.bundle, document["root"]["path"])
         self._run_hooks(root)
         if terminal:
+            from ketch.runtime import tty
+
             self.master_fd, self.slave_fd = tty.open_pair_of_host()
         sysctl.apply((document.get("linux") or {}).get("sysctl") or {}, self.proc_fd)
         finalize_process.forget_imports()
@@ -481,8 +490,11 @@ class _Child:
         """Run the last hooks (in the container, with the program's identity), then execute the program."""
         wanted = self.hooks.get("startContainer")
         if wanted:
-            prepare = functools.partial(self.process.announce, self.sync_fd)
-            becoming = hooks.Becoming(self.process.execve, self.process.env, prepare)
+            from ketch.runtime import hooks  # it is there, from before
+
+            becoming = hooks.Becoming(
+                self.process.execve, self.process.env, lambda number: self.process.announce(self.sync_fd, number)
+            )
             hooks.run(wanted, self._state_for_hooks("created"), "startContainer", becoming)
         failpoint("init.go-received")
         finalize_process.run(self.process, self.sync_fd, self.preserve_fds)
