@@ -43,7 +43,7 @@ def of_new_scope(description: str, parent: str, pid: int, resources: OciResource
     forgotten as others are (CollectMode).  Containers without a limit of tasks have none: a unit would have
     DefaultTasksMax.
     """
-    fixed: Properties = [
+    properties: Properties = [
         ("Description", ("s", description)),
         ("Slice", ("s", parent)),
         ("Delegate", ("b", True)),
@@ -54,9 +54,11 @@ def of_new_scope(description: str, parent: str, pid: int, resources: OciResource
         ("MemoryAccounting", ("b", True)),
         ("IOAccounting", ("b", True)),
         ("TasksAccounting", ("b", True)),
-        ("TasksMax", ("t", _UNLIMITED)),
+        *of_limits(resources),
     ]
-    return fixed + of_limits(resources)
+    if all(name != "TasksMax" for name, _ in properties):
+        properties.append(("TasksMax", ("t", _UNLIMITED)))
+    return properties
 
 
 def _by_file(resources: OciResources) -> dict[str, str]:
