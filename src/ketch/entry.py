@@ -37,11 +37,11 @@ def runtime() -> int:
     gc.disable()
     _prepare()
     from ketch import module_cache
-    from ketch.contexts import suppress
-    from ketch.errors import KetchError
 
     if not _MAKING.isdisjoint(sys.argv):
         with module_cache.ModuleCache("ketch-runtime-interpreter"):
+            from ketch.contexts import suppress
+            from ketch.errors import KetchError
             from ketch.runtime.process import interpreter
         with suppress(KetchError, OSError):  # `main` tries again, and tells why not
             interpreter.protect()  # before all else: it may begin all this anew

@@ -22,7 +22,20 @@ if TYPE_CHECKING:
     Entry = tuple[str, str, int, int, bool, CodeType]  # name, file, its mtime in ns and size, a package?, code
 
 # Of the standard library only what nothing imports that it imports itself: a module runs here from its begin.
-_OTHERS = ("__future__", "types", "struct", "ctypes")
+_OTHERS = ("__future__", "struct")
+# What few calls need, and takes long to run, as for libraries: it is imported when it is needed, and not by all others.
+_SELDOM = frozenset(
+    (
+        "ketch.runtime.hooks",
+        "ketch.runtime.network_devices",
+        "ketch.runtime.process.zygote",
+        "ketch.runtime.sd_notify",
+        "ketch.runtime.security.libseccomp",
+        "ketch.runtime.security.seccomp_compiler",
+        "ketch.runtime.security.seccomp_listener",
+        "ketch.runtime.tty",
+    )
+)
 # Two interpreters of one minor version, which share bytecode, have a standard library each.
 _HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,)) + sys.version.encode() + b"\n"
 
@@ -84,7 +97,7 @@ class ModuleCache:
             return
 
     def _save(self, before: "Collection[str]") -> None:
-        known = {entry[0] for entry in self._entries}.union(before, self._others)
+        known = {entry[0] for entry in self._entries}.union(before, self._others, _SELDOM)
         # An import moves its module to the end when it is complete.
         new = [entry for name, module in sys.modules.items() if name not in known and (entry := _entry(name, module))]
         self._others.update(entry[0] for entry in (*self._entries, *new))

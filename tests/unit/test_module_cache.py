@@ -56,7 +56,6 @@ class Package:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         for name, text in FILES.items():
-            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             self.write(name, text)
         shutil.copy(module_cache.__file__, self.path("module_cache.py"))
         self.cache = self.path(f"__pycache__/demo-run.{sys.implementation.cache_tag}.modules")
@@ -65,6 +64,7 @@ class Package:
         return f"{self.folder}/ketch/{name}"
 
     def write(self, name: str, text: str) -> None:
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         with open(self.path(name), "w", encoding="utf-8") as f:
             f.write(text)
 
@@ -113,6 +113,15 @@ def test_modules_that_come_later_are_added(package):
     assert package.call("more") == ["late", "one", *KEPT]
     assert package.call("more") == ["late", "one", *sorted([*KEPT, "ketch.rooms.late"])]
     assert package.call() == ["one", *sorted([*KEPT, "ketch.rooms.late"])]
+
+
+def test_what_few_calls_need_is_not_run_by_all(package):
+    """A terminal, hooks, the compiler of filters: the libraries behind them would be loaded by each call."""
+    package.write("runtime/__init__.py", "")
+    package.write("runtime/hooks.py", "word = 'hooked'\n")
+    package.write("rooms/late.py", "from ketch.runtime.hooks import word\n")
+    assert package.call("more") == ["hooked"]
+    assert package.call("more") == ["hooked", *sorted([*KEPT, "ketch.rooms.late", "ketch.runtime"])]
 
 
 def test_a_cache_of_some_imports_within_another(package):

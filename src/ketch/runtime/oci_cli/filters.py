@@ -1,16 +1,17 @@
 """Compiled seccomp filters that are kept from one call of ``ketch-runtime`` to the next: ``ROOT/@seccomp/KEY``.
 
 Compiling the default profile takes three times as long as all else that a container's start does.  The directory is
-root's alone; the key names the profile, the kernel and the version of Ketch.  In front of a filter stands a line about
-the library that compiled it (its file, when that was changed, its size): to load it only to ask for its version would
-take longer than to read the filter.  No container can be called ``@seccomp``.
+root's alone; the key is a hash of what the filter is for: the profile, the kernel and the version of Ketch.  Before the
+filter stands all that in a line, which has to be the same, and one about the library that compiled it (its file, when
+that was changed, its size): to load it only to ask for its version would take longer than to read the filter.  No
+container can be called ``@seccomp``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from _blake2 import blake2b
+from _imp import source_hash
 
 from ketch import __version__
 from ketch.contexts import suppress
@@ -32,18 +33,18 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
         return
     kernel = os.uname()
     versions = (__version__, kernel.release, kernel.machine)
-    key = f"{' '.join(versions)} {documents.dumps(profile)}"
+    subject = f"{' '.join(versions)} {documents.dumps(profile)}\n".encode()
     directory = f"{root}/@seccomp"
-    path = f"{directory}/{blake2b(key.encode(), digest_size=20).hexdigest()}"
+    path = f"{directory}/{source_hash(0, subject).hex()}"  # it need not be hard to find two that have the same
     own = _is_own(directory)
-    program = _read(path) if own else None
+    program = _read(path, subject) if own else None
     if program is None:
         from ketch.runtime.security import seccomp_compiler
 
         program = seccomp.compile_profile(profile)
         if own:
             with suppress(OSError):  # there is no room: the next call compiles it, too
-                _keep(directory, path, _library(seccomp_compiler.library_file()) + program)
+                _keep(directory, path, subject + _library(seccomp_compiler.library_file()) + program)
     seccomp.remember(profile, program)
 
 
@@ -56,16 +57,18 @@ def _is_own(directory: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
 
 
-def _read(path: str) -> bytes | None:
+def _read(path: str, subject: bytes) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
-        content = os.read(fd, _LARGEST + _LONGEST)
+        content = os.read(fd, len(subject) + _LARGEST + _LONGEST)
     finally:
         os.close(fd)
-    line, newline, program = content.partition(b"\n")
+    if not content.startswith(subject):
+        return None
+    line, newline, program = content[len(subject) :].partition(b"\n")
     if not program or len(program) % 8:
         return None
     try:

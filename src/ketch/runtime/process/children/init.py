@@ -131,7 +131,7 @@ class _Child:
         self.passed: list[int] = []
         self.entered = 0
         self.netns = False
-        self.master_fd = self.shm_fd = -1
+        self.master_fd = self.slave_fd = self.shm_fd = -1
         self.proc_fd = -1  # for sysctls, if one that is made later would not do
         self.process: finalize_process.Process
 
@@ -457,8 +457,6 @@ class _Child:
         named, group_add = spec.named_user(annotations)
         self.process.own_cwd = spec.ANNOTATION_OWN_CWD in annotations
         self.process.resolve(root_fd, document["process"], named, group_add)
-
-    slave_fd = -1
 
     def report_ready(self) -> None:
         """Report to the parent, and pass it the descriptors, which the program must not have."""
