@@ -82,6 +82,7 @@ class ChildReady(TypedDict):
 
     Descriptors: with ``netns`` those of ChildNetwork, with ``tty`` the terminal's master as the last one.  ``pid``: the
     process's, when the child is a driver of another runtime (`runtime.process.foreign`) and not the process itself.
+    ``oom_kills_around``: what had been killed before, in the cgroup that the container's is in.
     """
 
     ev: Literal["ready"]
@@ -89,6 +90,7 @@ class ChildReady(TypedDict):
     tty: bool
     pid: NotRequired[int]
     cgroups: NotRequired[Cgroups | None]
+    oom_kills_around: NotRequired[int]
     passages: NotRequired[list[Passage]]
 
 

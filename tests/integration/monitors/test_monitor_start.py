@@ -136,6 +136,8 @@ class Scope:
         self.path, self.around = path, 7
 
     def watch_oom(self) -> int:
+        if not os.path.exists(self.path):
+            return -1
         fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         os.pread(fd, 4096, 0)
         return fd
@@ -181,6 +183,17 @@ def test_a_kill_in_a_cgroup_that_is_gone(changed, heard, around, kills):
     finally:
         os.rmdir(scope.path)
     scope.around = around
+    watch.look()
+    watch.end()
+    assert (watch.kills, told) == (kills, [1] * kills)
+
+
+@pytest.mark.parametrize(("before", "kills"), [(6, 1), (7, 0), (None, 0)])
+def test_a_kill_in_a_cgroup_that_was_never_seen(before, kills):
+    """A program may run, and be killed, while the monitor has yet to hear that it is ready to run."""
+    told: list[int] = []
+    watch = OomWatch(Loop(), lambda: told.append(1))
+    watch.begin(Scope("/nowhere"), before)
     watch.look()
     watch.end()
     assert (watch.kills, told) == (kills, [1] * kills)

@@ -301,8 +301,8 @@ class Monitor:
             self.streams.listen(fds.pop())
         if self.state == "setup":
             self._created(fds)
-        if self.cgroups:  # before the program runs: systemd removes the cgroup as soon as it has ended
-            self._oom.begin(common.open(self.cgroups))
+        if self.cgroups:  # early: systemd removes the cgroup as soon as the program has ended
+            self._oom.begin(common.open(self.cgroups), message.get("oom_kills_around"))
 
     def _adopt(self, pid: int, master_fd: int) -> None:
         """Take charge of the first process that another runtime has made, and which may have ended by now."""

@@ -46,18 +46,21 @@ class OomWatch:
         self._fd = -1
         self._heard_at = -_LOST_S
 
-    def begin(self, cgroup: Cgroup) -> None:
-        """Begin to watch a running container, if there is a memory controller.
+    def begin(self, cgroup: Cgroup, around: int | None = None) -> None:
+        """Begin to watch a container, if there is a memory controller; ``around``: what its parent had counted before.
 
-        Its program may have run for a while: what happened before is told now.
+        Its program may have run for a while, and even be gone with its cgroup: what happened before is told now.
         """
         with suppress(OSError):  # then the exit record alone says so
             self._cgroup = cgroup
-            self._around = cgroup.oom_kills_around()
+            now = cgroup.oom_kills_around()
+            self._around = now if around is None else around
             self._fd = cgroup.watch_oom()
             if self._fd >= 0:
                 self._loop.add(self._fd, READ if cgroup.version == 1 else EPOLLPRI, self._happened)
                 self.kills = cgroup.oom_kills()
+            else:
+                self.kills = int(now > self._around)
         if self.kills:
             if cgroup.version == 1:
                 with suppress(BlockingIOError):

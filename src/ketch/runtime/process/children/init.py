@@ -128,6 +128,7 @@ class _Child:
         self.hooks: OciHooks = {}
         self.state = b""
         self.cgroup: common.Cgroup | None = None
+        self.oom_kills_around = 0
         self.passed: list[int] = []
         self.entered = 0
         self.netns = False
@@ -340,6 +341,7 @@ class _Child:
         resources = _with_default_devices(linux.get("resources") or {})
         self.cgroup = common.create(path, resources, document.get("annotations"))
         failpoint("init.cgroup-made")
+        self.oom_kills_around = self.cgroup.oom_kills_around()
 
     def _join_cgroup(self) -> None:
         if self.cgroup is None:
@@ -462,6 +464,7 @@ class _Child:
         """Report to the parent, and pass it the descriptors, which the program must not have."""
         message: ChildReady = {"ev": "ready", "netns": self.netns, "tty": self.master_fd >= 0}
         message["cgroups"] = self.cgroup.describe() if self.cgroup else None
+        message["oom_kills_around"] = self.oom_kills_around
         passage("init.ready")
         if (passages := followed()) is not None:
             message["passages"] = passages
