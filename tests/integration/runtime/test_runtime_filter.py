@@ -146,20 +146,24 @@ def test_compiled_filters_are_kept(tmp_path: Path, rootfs: Path) -> None:
     runtime.configure(["mkdir", "/dev/made"], lenient)
     runtime("run", "two")
     [of_lenient] = set(kept.iterdir()) - {of_strict}
-    of_lenient.write_bytes(of_strict.read_bytes())
+    subject = of_lenient.read_bytes().partition(b"\n")[0] + b"\n"  # the kernel, and the profile
+    own, _, filter_ = of_strict.read_bytes().partition(b"\n")
+    of_lenient.write_bytes(subject + filter_)
     runtime("run", "three", code=1)
-    library, program = of_strict.read_bytes().split(b"\n", 1)
+    of_lenient.write_bytes(own + b"\n" + filter_)  # another profile's, though it has the name
+    runtime("run", "three")
+    library, program = filter_.split(b"\n", 1)
     file, changed, size = library.split()
     assert b"libseccomp.so.2" in file
     older = b"%s %d %s" % (file, int(changed) - 1, size)
     for other in library + b"\n" + program[:-3], library, b"", b"\n" + program, b"%s\n%s" % (older, program):
-        of_lenient.write_bytes(other)
+        of_lenient.write_bytes(subject + other)
         runtime("run", "four")
     other = library.replace(file, b"/nowhere" + file)
-    of_lenient.write_bytes(other + b"\n" + program)
+    of_lenient.write_bytes(subject + other + b"\n" + program)
     runtime("run", "five")
     assert (runtime("list", "-q").stdout, kept.stat().st_mode & 0o777) == ("", 0o700)
-    of_lenient.write_bytes(of_strict.read_bytes())
+    of_lenient.write_bytes(subject + filter_)
     kept.chmod(0o777)  # so it may be anybody's
     runtime("run", "six")
     kept.chmod(0o700)
