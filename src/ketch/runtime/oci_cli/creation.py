@@ -131,13 +131,24 @@ def _end(forked: list[int]) -> None:
 def _remove(cgroup: common.Cgroup, diagnostics: Diagnostics) -> None:
     """Remove what was made of a cgroup; the error that led here is not to be hidden by another.
 
-    The first process may be in it of whom its parent, which has been killed, could not tell any more.
+    The first process may be in it of whom its parent, which has been killed, could not tell any more: it has fallen to
+    us.  Others are those of somebody who had this cgroup first, or was quicker.
     """
     try:
-        cgroup.kill()
+        for pid in cgroup.pids():
+            if _is_child(pid):
+                kill_child(pid)
         cgroup.remove()
     except OSError as e:
         diagnostics.warn(f"remove the container's cgroup: {reason(e)}")
+
+
+def _is_child(pid: int) -> bool:
+    """Whether a process is this one's child, and has not ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
 
 
 def _choose_cgroup(document: OciConfig, container_id: str, *, systemd: bool) -> common.Cgroup:
