@@ -201,12 +201,15 @@ class Engine:
 
     def launch(self) -> None:
         """Start, and do not wait."""
-        users = self.user.environment() if self.user is not None else {}
-        environment = {**os.environ, **NOWHERE, MARK: self.name, **users, **self.settings}
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.daemon_environment()
             )
+
+    def daemon_environment(self) -> dict[str, str]:
+        """The daemon's own environment."""
+        users = self.user.environment() if self.user is not None else {}
+        return {**os.environ, **NOWHERE, MARK: self.name, **users, **self.settings}
 
     def answers(self) -> bool:
         """Whether the daemon answers a ping."""

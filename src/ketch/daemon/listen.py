@@ -43,6 +43,13 @@ def exec_lock(exec_root: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def namespaces_lock(exec_root: str) -> Iterator[None]:
+    """Hold the namespaces of a daemon that is not root's, before it enters them (AlreadyExists)."""
+    with _root_lock("exec root", os.path.join(exec_root, "namespaces.lock"), "--exec-root"):
+        yield
+
+
 def state_lock(identity: int, data_root: str) -> file_lock.FileLock:
     """Lock out a daemon on a copy of this data root: it would have the same containers and cgroups."""
     try:
@@ -164,7 +171,7 @@ def _check_silent(path: str) -> None:
 
 
 def unix_socket(path: str, group: str) -> socket.socket:
-    """A bound unix socket, mode 0660; a stale one is replaced, a live one is AlreadyExists.
+    """A bound unix socket, mode 0660 for a group, 0600 for none; a stale one is replaced, a live one is AlreadyExists.
 
     A symbolic link is replaced, too, and never followed; anything else in its place is InvalidArgument.
     """
@@ -174,7 +181,7 @@ def unix_socket(path: str, group: str) -> socket.socket:
         _check_replaceable(path)
         os.unlink(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    old = os.umask(0o117)
+    old = os.umask(0o117 if group else 0o177)
     try:
         server.bind(path)
     except OSError as e:
@@ -182,6 +189,8 @@ def unix_socket(path: str, group: str) -> socket.socket:
         raise InvalidArgument(f"listen on unix://{path}: {e}") from e
     finally:
         os.umask(old)
+    if not group:
+        return server
     try:
         os.chown(path, -1, grp.getgrnam(group).gr_gid, follow_symlinks=False)
     except KeyError:

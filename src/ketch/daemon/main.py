@@ -48,14 +48,15 @@ def main() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.basicConfig(level=level, handlers=[handler])
-        own = _own_namespaces(config)
-        if config.repair or config.prune_lost:
-            from ketch.daemon.recovery import repair
+        with contextlib.ExitStack() as stack:
+            own = _own_namespaces(config, stack)
+            if config.repair or config.prune_lost:
+                from ketch.daemon.recovery import repair
 
-            (repair.repair if config.repair else repair.prune_lost)(config)
-            return
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve(config, soft_files, own))
+                (repair.repair if config.repair else repair.prune_lost)(config)
+                return
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(serve(config, soft_files, own))
     except stdio.OutputError as e:
         sys.stderr.write(f"ketchd: {e}\n")
         raise SystemExit(1) from None
@@ -67,13 +68,13 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
-def _own_namespaces(config: Config) -> OwnNamespaces | None:
+def _own_namespaces(config: Config, stack: contextlib.ExitStack) -> OwnNamespaces | None:
     """The namespaces of a daemon that is not root's, which it is in now; None for root's."""
     if os.geteuid() == 0:
         return None
     from ketch.daemon import rootless
 
-    return rootless.enter(config)
+    return rootless.enter(config, stack)
 
 
 def _forget_parent() -> None:
@@ -137,7 +138,8 @@ async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = Non
 
     for path, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
         roots.check_not_inside(path, (config.data_root, config.exec_root))
-        roots.make(path, mode)
+        if own is None:
+            roots.make(path, mode)
     failpoints.follow_by_task()
     if failpoints.armed():
         log.warning("a fault is armed at %s: this is a test", failpoints.armed())

@@ -73,8 +73,8 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack, own: 
     stack.callback(parts.network_thread.close)
     if own is not None:
         await parts.network_thread.run(own.join_network)
-        await own.outward.begin()
         stack.push_async_callback(_leave, parts, own)
+        await own.outward.begin()
     await parts.network_thread.run(parts.network.setup)
     stack.push_async_callback(_release, parts)
     failpoint("daemon.networks-up")
@@ -194,11 +194,9 @@ def _engine_id(data_root: str) -> str:
 
 
 async def _leave(parts: Parts, own: OwnNamespaces) -> None:
-    """Leave the namespaces of a daemon that is not root's; they end, unless a container is in them."""
-    running = any(c.state.running for c in parts.store.all())
-    await own.outward.close(end=not running)
-    if not running:
-        own.end()
+    """Leave the namespaces of a daemon that is not root's; they end afterwards, unless a container is in them."""
+    own.needed = any(c.state.running for c in parts.store.all())
+    await own.outward.close(end=not own.needed)
 
 
 async def _release(parts: Parts) -> None:

@@ -77,7 +77,7 @@ class _Foundation:
             paths=p.paths,
             events=p.events,
             links=self.links,
-            names=DnsNames(p.dns_defaults),
+            names=DnsNames(p.dns_defaults, p.network.outside),
             defaults=p.dns_defaults,
             host_gateway=p.host_gateway,
         )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ketch.network.model.ipam import Base
+    from ketch.network.ports.outside import Outside
     from ketch.storage.database.db import Database
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,11 @@ class NetworkManager:
         self._connections = Connections(self._state, self._networks)
         self._lock = threading.RLock()
         self._opened: Host | None = None
+
+    @property
+    def outside(self) -> Outside | None:
+        """The machine's own network namespace, if the bridges are in another one."""
+        return self._settings.outside
 
     @property
     def _host(self) -> Host:

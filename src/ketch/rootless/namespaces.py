@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,8 @@ from ketch.rootless.outward import Outward
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.rootless.user_ids import UserIds
 
 _RECORD = "namespaces.json"
@@ -41,12 +44,16 @@ class Keeper(msgspec.Struct, frozen=True):
 
 
 class OwnNamespaces:
-    """The namespaces that ketchd is in, and the network namespace of its bridges, which it is not in."""
+    """The namespaces that ketchd is in, and the network namespace of its bridges, which it is not in.
 
-    def __init__(self, exec_root: str, keeper: Keeper, network_fd: int) -> None:
+    ``needed``: somebody else is in them, or may be; they end with ketchd when nobody is.
+    """
+
+    def __init__(self, exec_root: str, keeper: Keeper, network_fd: int, *, needed: bool) -> None:
         self._exec_root, self._keeper = exec_root, keeper
         self._network_fd = network_fd
-        self.outward = Outward(_network(exec_root))
+        self.needed = needed
+        self.outward = Outward(_network(exec_root), keeper.pid)
 
     def join_network(self) -> None:
         """Have the calling thread in the bridges' network namespace from now on."""
@@ -62,24 +69,32 @@ class OwnNamespaces:
         return found
 
     def end(self) -> None:
-        """End the keeper, and with it all, when nobody else is there any more."""
-        os.unlink(os.path.join(self._exec_root, _RECORD))
+        """End the keeper, and with it all that nobody else is in."""
         if start_time(self._keeper.pid) == self._keeper.started:
             os.kill(self._keeper.pid, signal.SIGKILL)
+        with suppress(FileNotFoundError):  # a login's runtime directory goes with the login
+            os.unlink(os.path.join(self._exec_root, _RECORD))
 
 
-def enter(exec_root: str, ids: UserIds) -> OwnNamespaces:
-    """Enter the namespaces as their root, and make them with these ids first if there are none (KetchError).
+@contextmanager
+def entered(exec_root: str, ids: UserIds) -> Iterator[OwnNamespaces]:
+    """A context as root of the namespaces, which are made with these ids first if there are none (KetchError).
 
-    The calling process has one thread.
+    The calling process has one thread, and is the only one that does this for an exec root.  It stays there.
     """
-    keeper = _kept(exec_root) or _made(exec_root, ids)
+    kept = _kept(exec_root)
+    keeper = kept or _made(exec_root, ids)
     fds = [os.open(f"/proc/{keeper.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "mnt", "net")]
-    for fd in fds[:2]:
-        ns.setns(fd)
-        os.close(fd)
-    _be_root()
-    return OwnNamespaces(exec_root, keeper, fds[2])
+    own = OwnNamespaces(exec_root, keeper, fds[2], needed=kept is not None)
+    try:
+        for fd in fds[:2]:
+            ns.setns(fd)
+            os.close(fd)
+        _be_root()
+        yield own
+    finally:
+        if not own.needed:
+            own.end()
 
 
 def _network(exec_root: str) -> str:
@@ -145,6 +160,7 @@ def _keep(told: int, go: int, network: str) -> None:
     """Be the keeper; returns after an error, which is told."""
     try:
         os.setsid()
+        os.chdir("/")
         ns.unshare(_FLAGS)
         os.write(told, b"+")
         if not os.read(go, 1):

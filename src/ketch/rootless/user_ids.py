@@ -6,12 +6,12 @@ Root inside is the user; the others are the user's subordinate ids, which newuid
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 
 import msgspec
 
+from ketch import programs
 from ketch.errors import FailedPrecondition
 
 _PROGRAMS = ("newuidmap", "newgidmap")
@@ -40,7 +40,10 @@ class UserIds(msgspec.Struct, frozen=True):
             return
         for program, triples in zip(_PROGRAMS, (self.uids, self.gids), strict=True):
             words = [str(number) for triple in triples for number in triple]
-            done = subprocess.run([program, str(pid), *words], capture_output=True, text=True, check=False)
+            path = programs.find(program) or program
+            done = subprocess.run(
+                [path, str(pid), *words], capture_output=True, text=True, check=False, env=programs.environment()
+            )
             if done.returncode:
                 raise FailedPrecondition(
                     f"map the ids of containers' users: {done.stderr.strip()}",
@@ -51,7 +54,7 @@ class UserIds(msgspec.Struct, frozen=True):
 def available(uids: Ranges, gids: Ranges) -> UserIds:
     """The ids that this user can have; ``uids``, ``gids``: the subordinate ones, (first, count) each."""
     uid, gid = os.geteuid(), os.getegid()
-    absent = [program for program in _PROGRAMS if shutil.which(program) is None]
+    absent = [program for program in _PROGRAMS if programs.find(program) is None]
     alone = ""
     if absent:
         alone = f"{' and '.join(absent)} not found (package uidmap)"

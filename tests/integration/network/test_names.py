@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ketch.linux import ns
 from ketch.network.dns import message, upstream
 from ketch.network.dns.directory import Directory
 from ketch.network.dns.server import Resolver
 from ketch.network.dns.sockets import open_sockets
 from ketch.network.dns.upstream import NameServer
+from ketch.network.ports.outside import Outside
 from tests.support.netns import Netns, in_new_host
 
 if TYPE_CHECKING:
@@ -146,7 +148,9 @@ def code(answer: bytes) -> int:
 
 
 @contextlib.contextmanager
-def resolver(directory: Directory, *servers: NameServer) -> Iterator[tuple[Resolver, Netns]]:
+def resolver(
+    directory: Directory, *servers: NameServer, outside: Outside | None = None
+) -> Iterator[tuple[Resolver, Netns]]:
     """A container's namespace with a name server in it."""
     with Netns() as space:
         from ketch.linux.netlink import client as netlink
@@ -154,7 +158,7 @@ def resolver(directory: Directory, *servers: NameServer) -> Iterator[tuple[Resol
 
         with netlink.Netlink(space.rtnl_fd) as inside:
             inside.run([links.set_up(index=links.LOOPBACK_INDEX)])
-        one = Resolver(directory)
+        one = Resolver(directory, outside)
         one.start()
         try:
             one.serve("c1", open_sockets(space.fd), servers=servers, netns_fd=space.fd)
@@ -269,6 +273,22 @@ def test_other_names_are_asked_elsewhere() -> None:
             with pytest.raises(BlockingIOError):  # it was not asked again
                 silent.recv(512, socket.MSG_DONTWAIT)
         thread.join()
+
+
+@in_new_host
+def test_the_machines_servers_are_asked_from_there() -> None:
+    """A rootless daemon's bridges are in another namespace, where the machine's 127.0.0.53 is nobody."""
+    outside = Outside()
+    with contextlib.closing(outside), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
+        up.bind(("127.0.0.1", 0))
+        up.settimeout(5)
+        server = NameServer("127.0.0.1", up.getsockname()[1], inside=False)
+        ns.unshare(ns.CLONE_NEWNET)
+        with resolver(named(), server, outside=outside) as (_, space), client_of(space) as sock:
+            sock.send(question("elsewhere.test", 77))
+            data, sender = up.recvfrom(512)
+            up.sendto(message.answer(data, message.parse(data), [message.address("192.0.2.7")]), sender)
+            assert sock.recv(512)[-4:] == socket.inet_aton("192.0.2.7")
 
 
 @in_new_host

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ketch.linux import ns
+from ketch.pidfd import start_time
 from tests.support.run import unprivileged
 from tests.support.waiting import until
 
@@ -176,6 +178,79 @@ def test_a_daemon_that_is_killed(own_users_engine):
     engine.docker("rm", "-f", "web")
     engine.stop()
     assert not os.path.exists(f"{engine.exec_root}/namespaces.json")
+
+
+def test_two_daemons_at_once(own_users_engine):
+    """One has the namespaces; the other says so, and leaves nothing."""
+    engine = own_users_engine
+    before = record(engine)
+    engine.extra += ["-H", f"unix://{engine.root}/other.sock", "--data-root", f"{engine.root}/other"]
+    second = subprocess.run(
+        engine.command(), env=engine.daemon_environment(), capture_output=True, text=True, timeout=30
+    )
+    assert second.returncode == 1
+    assert "exec root" in second.stderr and "is in use by another ketchd" in second.stderr
+    assert record(engine) == before
+    assert engine.docker("run", "--rm", "busybox", "echo", "here").out == "here\n"
+
+
+def test_a_daemon_that_cannot_start(own_users_engine):
+    """The namespaces that it has made end with it."""
+    engine = own_users_engine
+    engine.stop()
+    os.makedirs(f"{engine.root}/taken/full")
+    failed = subprocess.run(
+        [*engine.command(), "-H", f"unix://{engine.root}/taken"],
+        env=engine.daemon_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert failed.returncode == 1, failed.stderr
+    assert not os.path.exists(f"{engine.exec_root}/namespaces.json")
+
+
+def test_files_are_nobody_elses(own_users_engine):
+    """Groups of the user's have no business there, whatever they are called."""
+    engine = own_users_engine
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (engine.socket, engine.data_root, engine.exec_root)]
+    assert modes == [0o600, 0o700, 0o700]
+
+
+def test_a_runtime_directory_that_goes(own_users_engine):
+    """As at a logout: ketchd ends as ever, and what it has made with it."""
+    engine = own_users_engine
+    keeper = record(engine)["pid"]
+    os.unlink(f"{engine.exec_root}/namespaces.json")
+    assert engine.stop() == 0
+    until(lambda: not start_time(keeper), "the keeper has ended")
+
+
+def test_the_way_outside_ends(own_users_engine):
+    """It is begun again, also by the next daemon."""
+    engine = own_users_engine
+    with open(f"{engine.exec_root}/network.json", encoding="utf-8") as f:
+        first = json.load(f)["pid"]
+    os.kill(first, signal.SIGKILL)
+
+    def another() -> bool:
+        with open(f"{engine.exec_root}/network.json", encoding="utf-8") as f:
+            return json.load(f)["pid"] != first
+
+    until(another, "there is another")
+    engine.stop(signal.SIGKILL)
+    os.kill(record(engine)["pid"], signal.SIGKILL)  # the new namespaces need one of their own
+    with open(f"{engine.exec_root}/network.json", encoding="utf-8") as f:
+        second = json.load(f)
+    engine.start()
+    with open(f"{engine.exec_root}/network.json", encoding="utf-8") as f:
+        third = json.load(f)
+    assert third["keeper"] == record(engine)["pid"] != second["keeper"]
+
+
+def test_sctp_is_refused(users_engine):
+    refused = users_engine.docker("run", "-p", "80:80/sctp", "busybox", "true", check=False)
+    assert "a rootless engine copies TCP and UDP alone" in refused.err
 
 
 def test_a_keeper_that_is_killed(own_users_engine):

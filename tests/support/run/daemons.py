@@ -35,4 +35,4 @@ def one_of_its_own(suffix: str) -> Iterator[Engine]:
             one.remove_all()
     finally:
         left = end(one, before)
-    assert left == []
+    assert left == [], left

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container, EndpointSettings
     from ketch.engine.spec.etc_files import DnsDefaults
     from ketch.network.model.record import Endpoint, NetworkRecord
+    from ketch.network.ports.outside import Outside
 
 log = logging.getLogger(__name__)
 Names = list[str]
@@ -49,8 +50,8 @@ class DnsNames:
     Blocking calls, for the network's thread.
     """
 
-    def __init__(self, defaults: DnsDefaults) -> None:
-        self._defaults = defaults
+    def __init__(self, defaults: DnsDefaults, outside: Outside | None = None) -> None:
+        self._defaults, self._outside = defaults, outside
         self._directory = Directory()
         self._resolver: Resolver | None = None
         self._served: set[str] = set()
@@ -78,7 +79,7 @@ class DnsNames:
             self._resolver.update(container_id, servers)
             return ()
         if self._resolver is None:
-            self._resolver = Resolver(self._directory)
+            self._resolver = Resolver(self._directory, self._outside)
             self._resolver.start()
         sockets = DnsSockets.from_fds(*kept) if kept else open_sockets(netns_fd)
         fds: Sequence[int] = sockets.fds()

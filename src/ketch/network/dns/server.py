@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ketch.network.dns.directory import Directory
+    from ketch.network.ports.outside import Outside
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 64
@@ -55,8 +56,9 @@ class _Served(Struct, eq=False):
 class Resolver:
     """The resolver of all served containers; its methods are thread-safe."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, directory: Directory, outside: Outside | None = None) -> None:
+        """``outside``: where the host's servers are asked from, if not where this is made."""
+        self._directory, self._outside = directory, outside
         self._poll = select.epoll()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._upstream = Upstream(self._poll, min(_MOST_ASKS, limit // 4), _MOST_ASKS_OF_ONE)
@@ -259,7 +261,7 @@ class Resolver:
     def _open(self, served: _Served, server: NameServer, kind: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
         if not server.inside:
-            return socket.socket(family, kind)
+            return self._outside.call(socket.socket, family, kind) if self._outside else socket.socket(family, kind)
         with visiting(served.netns_fd, self._home):
             return socket.socket(family, kind)
 

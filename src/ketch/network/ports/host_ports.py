@@ -76,6 +76,11 @@ class HostPorts:
         bindings: list[Binding] = []
         try:
             for request in requests:
+                if self._outside and request.proto == "sctp":
+                    raise KetchError(
+                        f"publish {request.container_port}/sctp: a rootless engine copies TCP and UDP alone",
+                        hint="publish another protocol, or use root's engine",
+                    )
                 addresses = _addresses(request.host_ip, both if request.host_ip else everywhere)
                 if relayed and request.proto == "sctp":
                     addresses = [a for a in addresses if ":" not in a]
