@@ -307,8 +307,9 @@ async def test_memory_of_twenty_monitors(yard):
     running = [await yard.start(["sleep", "100"]) for _ in range(20)]
     peers = [await Peer().attach(one.monitor) for one in running[:3]]
     sizes = [pss_kib(one.monitor_pid()) for one in running]
-    # On cgroup v2 a monitor hears of the first process later, and goes after it into its pid namespace.
-    old_limit = 2300 if common.layout().version == 1 else 2400
+    # On cgroup v2 a monitor hears of the first process later, and goes after it into its pid namespace.  On a quiet
+    # machine it is a tenth more than on a busy one: all that monitors do after a start has been done.
+    old_limit = 2500 if common.layout().version == 1 else 2600
     assert sum(sizes) / len(sizes) < (2048 if sys.version_info >= (3, 12) else old_limit), sizes
     for peer in peers:
         peer.close()
