@@ -248,6 +248,16 @@ def test_the_way_outside_ends(own_users_engine):
     assert third["keeper"] == record(engine)["pid"] != second["keeper"]
 
 
+def test_top(users_engine):
+    """There is no cgroup that knows the processes: their pid namespace does."""
+    users_engine.docker("run", "-d", "--name", "box", "busybox", "sh", "-c", "sleep 1000 & exec sleep 2000")
+    users_engine.docker("exec", "-d", "box", "sleep", "3000")
+    until(lambda: "sleep 3000" in users_engine.docker("top", "box").out, "the exec runs")
+    shown = users_engine.docker("top", "box", "-o", "pid,args").out.splitlines()
+    assert sorted(line.split(None, 1)[1] for line in shown[1:]) == ["sleep 1000", "sleep 2000", "sleep 3000"]
+    users_engine.docker("rm", "-f", "box")
+
+
 def test_sctp_is_refused(users_engine):
     refused = users_engine.docker("run", "-p", "80:80/sctp", "busybox", "true", check=False)
     assert "a rootless engine copies TCP and UDP alone" in refused.err

@@ -279,8 +279,8 @@ class ContainerService(Struct, frozen=True, eq=False):
         container = self.get(ref)
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
-        cgroups = self.cgroups.of(container)
-        table = await in_own_thread(lambda: top.table(cgroups.pids(), ps_args))
+        cgroup, first = self.cgroups.of(container), container.state.pid
+        table = await in_own_thread(lambda: top.table(cgroup.pids() or top.beside(first), ps_args))
         self.events.of_container(container, "top")
         return table
 
