@@ -79,10 +79,13 @@ def test_numbers() -> None:
 
 
 def test_device_lines() -> None:
-    assert devices_v1.line({"allow": False}) == "a"
-    assert devices_v1.line({"type": "c", "major": 1, "minor": 3, "access": "rw"}) == "c 1:3 rw"
-    assert devices_v1.line({"type": "b", "access": "m"}) == "b *:* m"
-    assert devices_v1.line({"type": "c", "major": 136, "minor": -1, "access": "rwm"}) == "c 136:* rwm"
+    assert devices_v1.lines({"allow": False}) == ["a"]
+    assert devices_v1.lines({"type": "c", "major": 1, "minor": 3, "access": "rw"}) == ["c 1:3 rw"]
+    assert devices_v1.lines({"type": "b", "access": "m"}) == ["b *:* m"]
+    assert devices_v1.lines({"type": "c", "major": 136, "minor": -1, "access": "rwm"}) == ["c 136:* rwm"]
+    # Behind an `a` the kernel reads nothing: these would be everything.
+    assert devices_v1.lines({"allow": True, "access": "r"}) == ["b *:* r", "c *:* r"]
+    assert devices_v1.lines({"type": "a", "major": 1, "minor": 3}) == ["b 1:3 rwm", "c 1:3 rwm"]
 
 
 LETTERS = {"m": 1, "r": 2, "w": 4}

@@ -22,20 +22,24 @@ def apply(directory: str, resources: OciResources) -> None:
             fds[name] = os.open(f"{directory}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             stack.callback(os.close, fds[name])
         for rule in rules:
-            name, text = "devices.allow" if rule.get("allow") else "devices.deny", line(rule)
-            try:
-                os.write(fds[name], text.encode())
-            except OSError as e:
-                raise OSError(e.errno, f"write `{text}`", f"{directory}/{name}") from e
+            name = "devices.allow" if rule.get("allow") else "devices.deny"
+            for text in lines(rule):
+                try:
+                    os.write(fds[name], text.encode())
+                except OSError as e:
+                    raise OSError(e.errno, f"write `{text}`", f"{directory}/{name}") from e
 
 
-def line(rule: OciDeviceRule) -> str:
-    """A rule as the kernel writes it: ``c 1:3 rwm``, or ``a`` for everything."""
+def lines(rule: OciDeviceRule) -> list[str]:
+    """A rule as the kernel writes it: ``c 1:3 rwm``, or ``a`` for everything.
+
+    The kernel reads nothing behind an ``a``, so a rule for less than everything names each kind.
+    """
     kind, access = rule.get("type") or "a", rule.get("access") or "rwm"
-    major, minor = rule.get("major"), rule.get("minor")
-    if kind == "a" and major is None and minor is None and set(access) == set("rwm"):
-        return "a"
-    return f"{kind} {_star(major)}:{_star(minor)} {access}"
+    numbers = f"{_star(rule.get('major'))}:{_star(rule.get('minor'))}"
+    if kind == "a" and numbers == "*:*" and set(access) == set("rwm"):
+        return ["a"]
+    return [f"{each} {numbers} {access}" for each in ("bc" if kind == "a" else kind)]
 
 
 def _star(value: int | None) -> str:

@@ -55,4 +55,5 @@ def _number(value: int | None) -> int | None:
 
 def _specific(rule: OciDeviceRule) -> bool:
     whole = set(rule.get("access") or "rwm") == set("rwm")
-    return bool(_TYPES.get(rule.get("type") or "a")) or not whole or _number(rule.get("major")) is not None
+    numbers = (_number(rule.get("major")), _number(rule.get("minor")))
+    return bool(_TYPES.get(rule.get("type") or "a")) or not whole or numbers != (None, None)

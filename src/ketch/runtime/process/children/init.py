@@ -547,8 +547,10 @@ def _with_default_devices(resources: OciResources) -> OciResources:
 
 
 def _is_of_all(rule: OciDeviceRule) -> bool:
-    """Whether a device rule is one for all devices."""
-    return (rule.get("type") or "a") == "a" and "major" not in rule and "minor" not in rule
+    """Whether a device rule is one for every access to all devices."""
+    numbers = (rule.get("major"), rule.get("minor"))
+    whole = set(rule.get("access") or "rwm") == set("rwm")
+    return whole and (rule.get("type") or "a") == "a" and all(number is None or number < 0 for number in numbers)
 
 
 def _set_names(document: OciConfig) -> None:
