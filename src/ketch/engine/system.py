@@ -163,7 +163,7 @@ class SystemService(Struct, frozen=True, eq=False):
             "SystemTime": times.fixed(time.time_ns()),
             "LoggingDriver": self.log_default.type or "json-file",
             "CgroupDriver": "none" if common.layout().forbidden else self.cgroup_driver,
-            "CgroupVersion": str(common.layout().version),
+            "CgroupVersion": str(common.machine_version()),
             "NEventsListener": self.events.listeners,
             **_machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import RuntimeFailure
+from ketch.linux import ns
 from ketch.runtime.cgroups import common, files, monitors, tree
 from ketch.runtime.cgroups.v1 import devices as devices_v1
 from ketch.runtime.cgroups.v2 import cpu, io, memory
 from ketch.runtime.cgroups.v2 import devices as devices_v2
+from ketch.runtime.process.children.init import _with_default_devices
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ketch.runtime.oci_types import OciDeviceRule
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -165,3 +172,72 @@ def test_monitors_are_waited_for_where_no_container_is(tmp_path, monkeypatch, co
     monkeypatch.setattr(tree, "remove", lambda _path, wait_s: waits.append(wait_s > 0))
     monitors.remove("/", with_parent=False)
     assert waits == [not containers] * 2
+
+
+# -- rules that a container's first process adds -------------------------------------------------
+
+DENY: OciDeviceRule = {"allow": False, "access": "rwm"}
+NULL: OciDeviceRule = {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rw"}
+
+
+@pytest.fixture
+def v2_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with cgroup v2, and its rights."""
+    monkeypatch.setattr(common, "_layout", common.Layout({}, "/sys/fs/cgroup"))
+    monkeypatch.setattr(common, "LIMITED", False)
+    monkeypatch.setattr(ns, "LIMITED", False)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"allow": True},
+        {"allow": True, "type": "a", "access": "mwr"},
+        {"allow": True, "major": -1, "minor": None, "access": "rwm"},
+    ],
+)
+@pytest.mark.usefixtures("v2_machine")
+def test_everything_is_allowed_by_a_last_rule(last: OciDeviceRule) -> None:
+    assert _with_default_devices({"devices": [DENY, last]}) == {"devices": [DENY, last]}
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"allow": True, "access": "r"},
+        {"allow": True, "type": "c", "access": "rwm"},
+        {"allow": True, "major": 1, "access": "rwm"},
+    ],
+)
+@pytest.mark.usefixtures("v2_machine")
+def test_a_last_rule_for_less_than_everything_leaves_the_rest_denied(last: OciDeviceRule) -> None:
+    rules = _with_default_devices({"devices": [last]})["devices"]
+    assert rules[:2] == [DENY, last]
+    assert len(rules) > 2
+
+
+@pytest.mark.parametrize("rules", [[], [NULL], [DENY, NULL]])
+@pytest.mark.usefixtures("v2_machine")
+def test_without_the_machines_rights_there_are_none(
+    rules: list[OciDeviceRule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _with_default_devices({"devices": rules})["devices"]
+    monkeypatch.setattr(common, "LIMITED", True)
+    monkeypatch.setattr(ns, "LIMITED", True)
+    assert _with_default_devices({"devices": rules}) == {"devices": []}
+    assert _with_default_devices({}) == {}
+
+
+def test_a_rule_for_one_number_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[bytes] = []
+
+    def load(code: bytes) -> int:
+        loaded.append(code)
+        raise PermissionError
+
+    monkeypatch.setattr("ketch.linux.bpf.load_cgroup_device", load)
+    devices_v2.apply(str(tmp_path), {"devices": [{"allow": True, "major": -1}]})
+    assert loaded == []
+    with pytest.raises(PermissionError):
+        devices_v2.apply(str(tmp_path), {"devices": [{"allow": True, "minor": 3}]})
+    assert loaded

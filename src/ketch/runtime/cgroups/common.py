@@ -87,8 +87,9 @@ class Cgroup(Protocol):
 class Layout:
     """``hierarchies``: {controller: mount point} of v1; ``unified``: where v2 is mounted, or None.
 
-    ``forbidden``: there are some, and a daemon without the machine's rights may make cgroups in none.  It has neither
-    then, and containers' cgroups are those of v1 without a hierarchy: nothing is made, counted or limited.
+    ``forbidden``: there are some, and this process, without the machine's rights, may make cgroups in none.  It has
+    neither then, and containers' cgroups are those of v1 without a hierarchy: nothing is made, counted or limited.  A
+    user's ketchd leaves limits out and says so, ``ketch-runtime`` refuses them.
     """
 
     __slots__ = ("forbidden", "hierarchies", "unified")
@@ -117,10 +118,19 @@ def layout() -> Layout:
     """This machine's hierarchies, read once."""
     global _layout
     if _layout is None:
-        _layout = parse_mountinfo(files.read("/proc/self", "mountinfo"))
+        _layout = _of_machine()
         if LIMITED and not any(os.access(place, os.W_OK) for place in _layout.controlled):
             _layout = Layout({}, None, forbidden=True)
     return _layout
+
+
+def machine_version() -> int:
+    """The version of this machine's cgroups, whoever may make some."""
+    return _of_machine().version
+
+
+def _of_machine() -> Layout:
+    return parse_mountinfo(files.read("/proc/self", "mountinfo"))
 
 
 def parse_mountinfo(text: str) -> Layout:
@@ -194,6 +204,11 @@ def open(cgroups: Cgroups) -> Cgroup:
     return _hierarchies(dict(cgroups.get("dirs") or {}))
 
 
+def is_anywhere(cgroups: Cgroups) -> bool:
+    """Whether `describe` described a cgroup: there is none where they are forbidden (`Layout`)."""
+    return cgroups.get("dirs") != {}
+
+
 def prune(path: str) -> None:
     """Remove the cgroup ``path``, a parent of containers' cgroups, in every hierarchy where it is empty."""
     here = layout()
@@ -212,9 +227,12 @@ def exists(path: str) -> bool:
 
 
 def has_devices() -> bool:
-    """Whether access to devices can be limited: on v1 by a controller, on v2 by a program."""
+    """Whether access to devices can be limited: on v1 by a controller, on v2 by a program.
+
+    Both need the machine's rights, whoever owns the cgroup.
+    """
     here = layout()
-    return here.version == 2 or "devices" in here.hierarchies
+    return not LIMITED and (here.version == 2 or "devices" in here.hierarchies)
 
 
 def own_paths() -> dict[str, str]:
@@ -255,6 +273,10 @@ def at(path: str, annotations: Mapping[str, str] | None = None) -> Cgroup:
 
 def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
     here = layout()
+    if here.forbidden:
+        raise RuntimeFailure(
+            f"make cgroup `{path}`: systemd makes scopes for root alone", step="cgroups", hint="use the cgroupfs driver"
+        )
     if here.version != 2 or here.unified is None:
         raise RuntimeFailure(
             f"make cgroup `{path}`: with systemd's scopes all controllers have to be on the unified hierarchy (v2)",

@@ -65,6 +65,18 @@ def check(resources: OciResources, version: int, controllers: Collection[str] = 
             raise _refused(name, f"cgroup controller `{controller}` is not mounted")
 
 
+def check_forbidden(resources: OciResources) -> None:
+    """Raise RuntimeFailure for the first limit, for a process that may make no cgroups (`common.Layout`).
+
+    Rules for devices need more than a cgroup in any case (`common.has_devices`).
+    """
+    names = [name for name, _ in _wanted(resources) if name != "devices"]
+    if resources.get("unified"):
+        names.append("unified")
+    if names:
+        raise _refused(names[0], "this process may make no cgroups")
+
+
 def need(directory: str, name: str, field: str) -> None:
     """Raise RuntimeFailure unless a cgroup has the file ``name``, by which ``field`` of the resources is set."""
     if not files.exists(directory, name):

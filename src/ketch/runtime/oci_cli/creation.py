@@ -19,7 +19,7 @@ from ketch.contexts import ExitStack
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass, prctl, signals
 from ketch.runtime import documents, namespaces, spec
-from ketch.runtime.cgroups import common
+from ketch.runtime.cgroups import common, refusals
 from ketch.runtime.failure import failure, from_message, reason, to_message
 from ketch.runtime.oci_cli import filters
 from ketch.runtime.oci_cli import state as states
@@ -157,7 +157,7 @@ def _choose_cgroup(document: OciConfig, container_id: str, *, systemd: bool) -> 
     With ``systemd`` it is a scope, else a path of directories, whatever it looks like.
 
     Conflict when there are processes in it already, or it is frozen: the container would share limits and signals
-    with them, or not even start.
+    with them, or not even start.  RuntimeFailure for limits where no cgroup can be made.
     """
     linux = document.get("linux") or {}
     document["linux"] = linux
@@ -170,6 +170,8 @@ def _choose_cgroup(document: OciConfig, container_id: str, *, systemd: bool) -> 
         path = f"/{path or container_id}"
     linux["cgroupsPath"] = path
     cgroup = common.at(path)
+    if common.layout().forbidden:
+        refusals.check_forbidden(linux.get("resources") or {})
     if common.exists(path):
         if cgroup.is_frozen():
             raise Conflict(f"create container `{container_id}`: container's cgroup unexpectedly frozen: `{path}`")

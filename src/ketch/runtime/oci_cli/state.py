@@ -101,7 +101,7 @@ class RuntimeState:
     def cgroup(self) -> common.Cgroup | None:
         """The container's cgroup, if it has one of its own."""
         described = self.document.get("cgroups")
-        return common.open(described) if described else None
+        return common.open(described) if described and common.is_anywhere(described) else None
 
     def status(self) -> str:
         """``creating``, ``created``, ``running``, ``paused`` or ``stopped``."""
@@ -116,8 +116,6 @@ class RuntimeState:
 
     def open_first(self) -> int:
         """A descriptor of the first process; -1 when it has ended, and another may have its pid by now."""
-        from ketch import pidfd  # few need it
-
         try:
             fd = pidfd.open_process(self.pid)
         except ProcessLookupError:

@@ -178,7 +178,7 @@ def _enter(
         if with_user:
             user = user_namespaces.of_process(container.init_pid)
         affinity.begin()
-        if container.cgroups and container.cgroups.get("dirs") != {}:
+        if container.cgroups and common.is_anywhere(container.cgroups):
             _join_cgroup(container.init_pid, container.cgroups)
         affinity.end()
         if user is not None:

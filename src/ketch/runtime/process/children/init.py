@@ -534,9 +534,12 @@ def _die_of_signals() -> None:
 def _with_default_devices(resources: OciResources) -> OciResources:
     """Add rules for the devices that every /dev has, unless the spec has them; others are denied (as runc does).
 
-    Only a first or last rule for all devices says something else about those that no rule names.
+    Only a first or last rule for all devices says something else about those that no rule names.  Without the
+    machine's rights no rule can be had, and needs none: nobody can make nodes then.
     """
     rules = resources.get("devices") or []
+    if rules and ns.LIMITED:
+        return {**resources, "devices": []}
     if rules and _is_of_all(rules[-1]) and rules[-1].get("allow"):
         return resources
     if not rules and not common.has_devices():
