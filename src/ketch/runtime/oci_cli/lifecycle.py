@@ -102,7 +102,7 @@ def kill(state: states.RuntimeState, number: int, *, everyone: bool = False) -> 
     elif status in ("stopped", "creating") or not _signal_first(state, number):
         raise _not_running("kill", state)
     if fatal and status == "paused" and cgroup is not None:
-        cgroup.freeze(False)  # v1 delivers no signal to what is frozen
+        _thaw(cgroup)
 
 
 def pause(state: states.RuntimeState) -> None:
@@ -191,12 +191,21 @@ def _kill_and_wait(state: states.RuntimeState, frozen: Cgroup | None = None) -> 
         with suppress(ProcessLookupError):  # it has ended meanwhile
             _signal.pidfd_send_signal(fd, _signal.SIGKILL)
         if frozen is not None:
-            frozen.freeze(False)
+            _thaw(frozen)
         import select
 
         select.select([fd], [], [], _PATIENCE_S)
     finally:
         os.close(fd)
+
+
+def _thaw(cgroup: Cgroup) -> None:
+    """Let processes that have got SIGKILL end, as v1 delivers no signal to what is frozen.
+
+    The cgroup may be gone with them: systemd removes a scope's.
+    """
+    with suppress(FileNotFoundError):
+        cgroup.freeze(False)
 
 
 def _signal_all(cgroup: Cgroup, number: int) -> None:
