@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 
 import pytest
 
 from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
-from ketch.runtime.process.foreign import container, program, remains
+from ketch.runtime.process.foreign import container, kills, program, remains
+from ketch.runtime.process.loop import Loop
 
 SCRIPT = """#!{python} -IS
 import json, os, signal, sys
@@ -168,3 +171,69 @@ def test_a_process_that_ended_before_its_pid_was_read(tmp_path):
     path.write_text("-1")
     with pytest.raises(RuntimeFailure, match="process -1 is none that it has made"):
         container.read_pid(str(path), ended=True)
+
+
+FAILS = "open(log, 'w').write(json.dumps({'msg': 'no such container', 'level': 'error'})); sys.exit(1)"
+
+
+@pytest.fixture
+def kill(runtime, tmp_path):
+    """Send a signal as a monitor does, by a runtime that does ``body``; returns the error."""
+
+    def send(body: str, pid: int, number: int):
+        run_dir = tmp_path / "run"
+        run_dir.mkdir(exist_ok=True)
+        one, loop, answers = runtime(body), Loop(), []
+        remains.record(str(run_dir), {"command": one.command, "root": one.root})
+
+        def fail() -> None:
+            loop.running = False
+
+        loop.on_error = fail
+        loop.deadline, loop.on_deadline = time.monotonic() + 20, fail
+
+        def done(error: object) -> None:
+            answers.append(error)
+            loop.running = False
+
+        kills.Kills(loop, str(run_dir), "box").begin(pid, number, done)
+        loop.run()
+        os.wait()
+        [error] = answers
+        return error
+
+    return send
+
+
+@pytest.mark.parametrize("number", [15, 9])
+def test_a_signal_before_the_first_process_is_known(kill, number):
+    """The request is answered; and SIGKILL does not go to the monitor's own process group, which is what 0 means."""
+    assert "no such container" in kill(FAILS, 0, number)["message"]
+    assert kill("", 0, number) is None
+
+
+def test_a_caller_that_dies_has_sent_no_signal(kill, runtime):
+    words = kill("os.kill(os.getppid(), 9)", 0, 15)["message"]
+    assert "died" in words
+
+
+def test_the_monitors_own_waiting_is_not_disturbed_by_the_callers_signals(kill, monkeypatch):
+    """The caller inherits the descriptor that tells of signals: its own child's end is not the monitor's."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    os.set_blocking(writer, False)
+
+    def call(self, *_args) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(program.ForeignProgram, "kill", call)
+    before, handler = signal.set_wakeup_fd(writer), signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        monkeypatch.setattr(os, "closerange", lambda *_: None)  # so that it would hear
+        assert kill("", 0, 15) is None
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 16)
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGUSR1, handler)
+        os.close(reader)
+        os.close(writer)

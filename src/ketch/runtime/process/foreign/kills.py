@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from _signal import SIGKILL  # type: ignore[import-not-found]
+from _signal import SIGKILL, set_wakeup_fd  # type: ignore[import-not-found]
 
 from ketch.contexts import suppress
 from ketch.linux import prctl
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.loop import Loop
 
 _HIGHEST_FD = 1 << 30
+_DIED = {"ev": "failed", "kind": "setup", "step": "kill", "errno": 0, "message": "kill: the runtime's caller died"}
 
 
 class Kills:
@@ -35,7 +36,10 @@ class Kills:
         self._run_dir, self._id = run_dir, container_id
 
     def begin(self, pid: int, signal: int, done: Callable[[dict[str, Any] | None], object]) -> None:
-        """Have a signal sent to ``pid``, PID 1, and ``done`` called with the error, if there is one (OSError)."""
+        """Have a signal sent to ``pid``, PID 1, and ``done`` called with the error, if there is one (OSError).
+
+        It may not be known yet (0).
+        """
         program = remains.find(self._run_dir)
         if program is None:
             done(None)
@@ -52,13 +56,15 @@ class Kills:
         self._loop.add(reader, READ, lambda _: self._called(reader, pid, signal, done))
 
     def _call(self, program: ForeignProgram, signal: int, writer: int) -> NoReturn:
-        """Call the runtime in the forked child, and write its error."""
+        """Call the runtime in the forked child, and write its error, or an empty object."""
         try:
+            set_wakeup_fd(-1)
             gc.disable()
             prctl.set_parent_death_signal(SIGKILL)
             os.closerange(3, writer)
             os.closerange(writer + 1, _HIGHEST_FD)
             program.kill(self._id, signal)
+            os.write(writer, b"{}")
         except BaseException as e:  # the parent must hear of everything
             os.write(writer, documents.dumps(to_message(e)).encode())
         finally:
@@ -68,14 +74,14 @@ class Kills:
         text = os.read(reader, 1 << 16)
         self._loop.remove(reader)
         os.close(reader)
-        error: dict[str, Any] | None = documents.loads(text) if text else None
-        if error is not None and _has_ended(pid):
-            error = None
-        elif error is not None and signal == SIGKILL:
+        error: dict[str, Any] = documents.loads(text) if text else _DIED
+        if error and pid and _has_ended(pid):
+            error = {}
+        elif error and pid and signal == SIGKILL:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal)
-            error = None
-        done(error)
+            error = {}
+        done(error or None)
 
 
 def _has_ended(pid: int) -> bool:
