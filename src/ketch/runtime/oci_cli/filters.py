@@ -10,8 +10,8 @@ container can be called ``@seccomp``.
 from __future__ import annotations
 
 import os
-import stat
 from _imp import source_hash
+from errno import ELOOP, ENOENT, ENOTDIR
 
 from ketch import __version__
 from ketch.contexts import suppress
@@ -35,31 +35,51 @@ def prepare(root: str, profile: OciSeccomp | None) -> None:
     versions = (__version__, kernel.release, kernel.machine)
     subject = f"{' '.join(versions)} {documents.dumps(profile)}\n".encode()
     directory = f"{root}/@seccomp"
-    path = f"{directory}/{source_hash(0, subject).hex()}"  # it need not be hard to find two that have the same
-    own = _is_own(directory)
-    program = _read(path, subject) if own else None
-    if program is None:
-        from ketch.runtime.security import seccomp_compiler
+    name = source_hash(0, subject).hex()  # it need not be hard to find two that have the same
+    directory_fd = _open(directory)
+    try:
+        program = _read(directory_fd, name, subject) if directory_fd >= 0 else None
+        if program is None:
+            from ketch.runtime.security import seccomp_compiler
 
-        program = seccomp.compile_profile(profile)
-        if own:
+            program = seccomp.compile_profile(profile)
             with suppress(OSError):  # there is no room: the next call compiles it, too
-                _keep(directory, path, subject + _library(seccomp_compiler.library_file()) + program)
+                if directory_fd < 0:
+                    directory_fd = _make(directory)
+                if directory_fd >= 0:
+                    _keep(directory_fd, name, subject + _library(seccomp_compiler.library_file()) + program)
+    finally:
+        if directory_fd >= 0:
+            os.close(directory_fd)
     seccomp.remember(profile, program)
 
 
-def _is_own(directory: str) -> bool:
-    """Whether nobody else can put filters there: a root may lie where others write, and they may have been first."""
-    try:
-        status = os.lstat(directory)
-    except FileNotFoundError:
-        return True
-    return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+def _make(directory: str) -> int:
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    return _open(directory)
 
 
-def _read(path: str, subject: bytes) -> bytes | None:
+def _open(directory: str) -> int:
+    """The directory, open; -1: there is none where nobody else can put filters.
+
+    A root may lie where others write, and they may have been first, or may replace what is there meanwhile.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as e:
+        if e.errno in (ENOENT, ENOTDIR, ELOOP):
+            return -1
+        raise
+    status = os.fstat(fd)
+    if status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022:
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _read(directory_fd: int, name: str, subject: bytes) -> bytes | None:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory_fd)
     except FileNotFoundError:
         return None
     try:
@@ -82,29 +102,22 @@ def _library(path: str) -> bytes:
     return b"%s %d %d\n" % (os.fsencode(path), status.st_mtime_ns, status.st_size)
 
 
-def _keep(directory: str, path: str, program: bytes) -> None:
+def _keep(directory_fd: int, name: str, program: bytes) -> None:
     """Write a filter, all or nothing, and remove the oldest of too many."""
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary = f"{name}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory_fd)
     with open(fd, "wb") as file:
         file.write(program)
-    os.rename(temporary, path)
-    others = [f"{directory}/{name}" for name in os.listdir(directory)]
+    os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    others = os.listdir(directory_fd)
     if len(others) > _KEPT:
-        for other in sorted(others, key=_written)[:-_KEPT]:
-            _remove(other)
+        for other in sorted(others, key=lambda each: _written(directory_fd, each))[:-_KEPT]:
+            with suppress(FileNotFoundError):
+                os.unlink(other, dir_fd=directory_fd)
 
 
-def _written(path: str) -> float:
+def _written(directory_fd: int, name: str) -> float:
     try:
-        return os.stat(path).st_mtime
+        return os.stat(name, dir_fd=directory_fd).st_mtime
     except FileNotFoundError:
         return 0
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
