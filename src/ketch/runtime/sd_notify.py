@@ -36,11 +36,6 @@ _AT_ONCE = 64  # messages, of a program that does not stop
 _BARRIER_MS = 30_000  # for a manager that does not know of barriers
 
 
-def is_wanted() -> bool:
-    """Whether this process's caller waits for a container's readiness."""
-    return bool(os.environ.get(_VARIABLE))
-
-
 def prepare(document: OciConfig, directory: str) -> None:
     """Give a new container, whose state is in ``directory``, the place of its socket (InvalidArgument, OSError)."""
     _address()

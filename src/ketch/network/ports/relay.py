@@ -1,6 +1,7 @@
 """Relay between host ports and containers, for what the kernel cannot redirect.
 
-Linux routes nothing from ::1, and translates no IPv6 into IPv4.
+Linux routes nothing from ::1, and translates no IPv6 into IPv4.  A user's engine redirects nothing: its bridges are in
+a network of its own, and the host's ports are outside of it.
 One thread with one epoll serves all ports, apart from the API's event loop.  It begins with the first port, so a
 daemon without published ports has none of it, and a port that nobody connects to costs its socket alone.
 """

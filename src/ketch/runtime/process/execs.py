@@ -174,9 +174,9 @@ class Execs:
     def _in_child(self, exec_: ExecChild, message: ExecRequest, sync_fd: int, *, inside: bool) -> NoReturn:
         _signal.set_wakeup_fd(-1)
         monitor = self._monitor
-        oom_score.share(monitor.pid)
         exec_.streams.dup_to_stdio()
         if monitor.foreign:
+            oom_score.share(monitor.pid)
             place = foreign.RunningContainer(monitor.id, monitor.run_dir, monitor.bundle, monitor.pid)
             foreign.child_main(place, message, sync_fd)
         child.child_main(

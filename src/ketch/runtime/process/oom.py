@@ -5,7 +5,8 @@ The kernel announces it through a descriptor that the loop waits for: on cgroup 
 becomes readable out of band (poll(2), POLLPRI) when one of its counters changes.
 
 systemd removes a scope's cgroup as soon as its last process has ended, perhaps before anybody has read the counters.
-That one of them has changed is known all the same, and the parent's counters have that kill in them as well.
+That one of them has changed is known all the same, and the parent's counters have that kill in them as well.  They have
+those of its other cgroups, too: a kill in one of these, within the same second, is taken for one here.
 """
 
 from __future__ import annotations
@@ -78,7 +79,10 @@ class OomWatch:
             self._tell()
 
     def _heard(self) -> bool:
-        """Read the counters of v2; returns whether a process was killed since the last time."""
+        """Read the counters of v2; returns whether a process was killed since the last time.
+
+        Of a cgroup that is gone: perhaps, as the parent counts for all that are in it.
+        """
         assert self._cgroup is not None
         before = self.kills
         around = self._cgroup.oom_kills_around()
