@@ -112,7 +112,7 @@ class HostPorts:
             self._held[_key(binding)] = held, owner
 
     def relay(self, endpoint: Endpoint) -> None:
-        """Copy to the container what comes to its IPv6 ports and the firewall cannot redirect."""
+        """Copy to the container what comes to its ports and the firewall cannot redirect."""
         for binding in endpoint.bindings:
             held, _ = self._held.get(_key(binding), (None, ""))
             redirected = not (self._outside or binding.relayed or binding.host_ip in _LOOPBACK)
@@ -122,7 +122,8 @@ class HostPorts:
             try:
                 self._relay.serve(held, (target, binding.container_port))
             except OSError as e:
-                raise KetchError(f"listen on [{binding.host_ip}]:{binding.host_port}: {e.strerror}") from e
+                host = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
+                raise KetchError(f"listen on {host}:{binding.host_port}: {e.strerror}") from e
 
     def stop_relay(self, bindings: Iterable[Binding]) -> None:
         """Stop copying; the ports stay held."""
