@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from ketch.rootless.user_ids import UserIds
 
 _RECORD = "namespaces.json"
-_WAIT = "import signal; signal.pause()"
+_SLEEP = "/bin/sleep"  # the smallest program that every distribution has
 _FLAGS = ns.CLONE_NEWUSER | ns.CLONE_NEWNS | ns.CLONE_NEWNET
 
 
@@ -172,7 +171,7 @@ def _keep(told: int, go: int, network: str) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _WAIT])
+        os.execv(_SLEEP, [_SLEEP, "infinity"])
     except OSError as e:
         os.write(told, os.strerror(e.errno or 0).lower().encode())
 

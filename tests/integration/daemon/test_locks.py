@@ -53,7 +53,7 @@ def test_nothing_is_bound_to_an_abstract_name(engine):
 
 def test_the_directory_is_roots_alone(monkeypatch, tmp_path):
     place = tmp_path / "locks"
-    monkeypatch.setattr(file_lock, "DIRECTORY", str(place))
+    monkeypatch.setattr(file_lock, "_directory_path", str(place))
     with file_lock.take_named("one"):
         assert os.stat(place).st_mode & 0o7777 == 0o700
         assert os.stat(place / "one").st_mode & 0o7777 == 0o600

@@ -27,6 +27,8 @@ from ketch.runtime.security import rlimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from select import poll
+
     from ketch.runtime.cgroups.common import Cgroup
     from ketch.runtime.namespaces import Plan
     from ketch.runtime.protocol import ChildForked
@@ -47,11 +49,13 @@ def cross(plan: Plan, user: OpenUserNamespace, process: finalize_process.Process
 
     RuntimeFailure and OSError come from the passing process.
     """
+    from select import poll  # few need it; and in there the interpreter's files may be out of reach
+
     finalize_process.own_stdio(*user.root())
     rlimits.raise_hard(process.limits)
     namespaces.enter_with_user(plan, user.fd, keep_groups=process.keep_groups)
     user.close()
-    _fork(sync_fd)
+    _fork(sync_fd, poll())
 
 
 def be_born(cgroup: Cgroup | None, sync_fd: int) -> None:
@@ -59,8 +63,10 @@ def be_born(cgroup: Cgroup | None, sync_fd: int) -> None:
 
     Where it can be it is born there: to move in it would wait (see `linux.processes.cgroup_fork`).
     """
+    from select import poll
+
     if cgroup is None:
-        _fork(sync_fd)
+        _fork(sync_fd, poll())
         return
     from ketch.runtime.cgroups import birth  # whoever has this done has it in memory
 
@@ -69,7 +75,7 @@ def be_born(cgroup: Cgroup | None, sync_fd: int) -> None:
         pid = birth.fork_sibling(cgroup.describe())
     except OSError:
         cgroup.join()
-        _fork(sync_fd)
+        _fork(sync_fd, poll())
     else:
         if pid:
             _tell(sync_fd, pid)
@@ -86,16 +92,13 @@ def _tell(sync_fd: int, pid: int) -> None:
     messages.send(sync_fd, message)
 
 
-def _fork(sync_fd: int) -> None:
-    """Return in a child, when the parent has heard of it and this process has ended."""
+def _fork(sync_fd: int, ended: poll) -> None:
+    """Return in a child, when the parent has heard of it and this process has ended; ``ended`` is to wait with."""
     passing_fd = os.pidfd_open(os.getpid())
     pid = os.fork()
     if pid:
         _tell(sync_fd, pid)
         os._exit(0)
-    from select import POLLIN, poll  # the root is the host's yet
-
-    ended = poll()
-    ended.register(passing_fd, POLLIN)
+    ended.register(passing_fd)
     ended.poll()
     os.close(passing_fd)
