@@ -135,7 +135,11 @@ def test_the_same_words(engine, dockerd, base, context, name):
         assert theirs[:5] == theirs[5:10]
         del theirs[:5]
     assert [line for line in ours if line.strip()] == [line for line in theirs if line.strip()]
-    assert set(our_errors) == set(their_errors)  # one is shown twice when other steps are shown in between
+    # One is shown twice when other steps are shown in between; a warning about a step that buildx has done with when it
+    # comes, of either engine on a slow machine, not at all.
+    warned = [{line for line in lines if line.startswith("WARN")} for lines in (our_errors, their_errors)]
+    assert set(our_errors) - warned[0] == set(their_errors) - warned[1]
+    assert warned[0] == warned[1] or not all(warned)
 
 
 def test_root_on_nothing(engine, dockerd, context):
