@@ -25,6 +25,8 @@ _FILES = {
     "/etc/subuid": f"{NAME}:{FIRST_ID}:{IDS}\n",
     "/etc/subgid": f"{NAME}:{FIRST_ID}:{IDS}\n",
 }
+_PLACES = ("python", "source", "packages")
+MOUNTS = frozenset((*_FILES, *(f"{_PLACE}/{name}" for name in _PLACES)))  # of the process's, until it ends
 _RUN = "from ketch.entry import {entry}; {entry}()"
 
 
@@ -74,8 +76,8 @@ def user() -> User:
         if not os.path.exists(path):
             os.close(os.open(path, os.O_CREAT, 0o644))
         subprocess.run(["mount", "--bind", copy, path], check=True)
-    places = {"python": sys.base_prefix, "source": f"{ROOT}/src", "packages": sysconfig.get_paths()["purelib"]}
-    for name, source in places.items():
+    sources = (sys.base_prefix, f"{ROOT}/src", sysconfig.get_paths()["purelib"])
+    for name, source in zip(_PLACES, sources, strict=True):
         os.mkdir(f"{_PLACE}/{name}")
         subprocess.run(["mount", "--bind", source, f"{_PLACE}/{name}"], check=True)
     for path in (made.home, made.runtime):

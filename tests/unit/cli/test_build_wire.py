@@ -171,7 +171,7 @@ def test_elsewhere_it_is_sent(daemon, capsys, why):
     context()
     one.forbids = why == "forbidden"
     assert build(local if one.forbids else remote, "-q", ".") == 0
-    assert one.found == [{"context": ["0/.dockerignore", "0/Dockerfile", "0/kept"]}]
+    assert one.found == [{"context": ["0", "0/.dockerignore", "0/Dockerfile", "0/kept"]}]
     assert len(one.asked) == (2 if one.forbids else 1)
 
 

@@ -283,7 +283,6 @@ class _Child:
             self._pass_on(plan)
         else:
             self._join_cgroup()
-        failpoint("init.cgroup-joined")
         self._give_cgroup(plan, document, None)
         namespaces.unshare_cgroup(plan)
         oom_score.set_own(document["process"].get("oomScoreAdj"))
@@ -301,7 +300,6 @@ class _Child:
         parts = None
         self._make_cgroup(document)
         self._join_cgroup()
-        failpoint("init.cgroup-joined")
         self._give_cgroup(plan, document, user)
         oom_score.set_own(document["process"].get("oomScoreAdj"))
         if plan.is_new("mount"):
@@ -364,6 +362,7 @@ class _Child:
 
     def _give_cgroup(self, plan: namespaces.Plan, document: OciConfig, user: OpenUserNamespace | None) -> None:
         """Give the cgroup to the program's user where the container may write to it (config-linux.md, ownership)."""
+        failpoint("init.cgroup-joined")
         if self.cgroup is None or not plan.is_new("cgroup") or not cgroup_mount.is_writable(document):
             return
         uid = (document["process"].get("user") or {}).get("uid") or 0
