@@ -150,6 +150,7 @@ WHOLE_BUILDS = (
 
 # Points with a test of their own: with other flags, without containers, of builds, of a repair, of the registry.
 ELSEWHERE = (
+    "overlay.owners-mapped",  # test_copied_roots.py
     "monitor.log-rotated",
     "daemon.networks-down",
     "vfs.copied",
