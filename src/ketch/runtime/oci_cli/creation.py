@@ -63,10 +63,7 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
             undo.callback(state.forget)
         cgroup = _choose_cgroup(document, state.id, systemd=call.systemd)
         filters.prepare(call.root, document["linux"].get("seccomp"))
-        if os.environ.get("NOTIFY_SOCKET"):
-            from ketch.runtime import sd_notify  # few callers wait for a container's readiness
-
-            sd_notify.prepare(document, state.directory)
+        _prepare_notification(document, state)
         state.keep(document, cgroup)
         listener = _listen(state)
         parent = Parent(
@@ -101,6 +98,14 @@ def create(call: Invocation, *, foreground: bool) -> tuple[states.RuntimeState, 
         signals.hold()
         undo.pop_all()
     return state, master_fd
+
+
+def _prepare_notification(document: OciConfig, state: states.RuntimeState) -> None:
+    """Give the container a socket on which it says that it is ready, where a service manager waits for that."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        from ketch.runtime import sd_notify  # few callers do
+
+        sd_notify.prepare(document, state.directory)
 
 
 def answer(sync: socket) -> tuple[ChildMessage, list[int]]:
