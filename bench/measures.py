@@ -30,11 +30,6 @@ def run(engine: Engine) -> float:
     return timed(engine.docker, *RUN)
 
 
-def run_by_ketch(engine: Engine) -> float:
-    """The same through Ketch's own command line."""
-    return timed(engine.ketch, *RUN)
-
-
 def client_alone(engine: Engine) -> float:
     """What every command of ``docker`` takes before it says anything to an engine."""
     return timed(engine.docker, "--version")

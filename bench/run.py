@@ -29,9 +29,10 @@ from tests.support.engines import Engine  # noqa: E402
 from tests.support.registries.registries import registry  # noqa: E402
 from tests.support.run.isolation import own_network  # noqa: E402
 
-from bench import builds, buildx, measures, scale, starts, waits  # noqa: E402
+from bench import builds, buildx, measures, rootless, scale, starts, waits  # noqa: E402
 from bench import images as workloads  # noqa: E402
 from bench import registry as depot  # noqa: E402
+from bench import sandboxes as boxes  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,6 +184,8 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
     return {
         "runs": lambda: runs(engines, quick),
         "starts": lambda: starting(engines, quick),
+        "sandboxes": lambda: sandboxes(engines, quick),
+        "rootless": lambda: without_rights(engines[0], 5 if quick else 21, root),
         "logs": lambda: logging(engines, 1 if quick else 3, root),
         "networks": lambda: networking(engines, quick),
         "images": lambda: images(engines, quick, root, debian),
@@ -191,7 +194,7 @@ def parts(engines: list[Engine], quick: bool, root: str, debian: str) -> dict[st
         "buildx": lambda: building_by_buildx(engines, quick, root),
         "stops": lambda: stopping(engines, 5 if quick else 20),
         "scale": lambda: at_scale(engines, quick),
-        "client": lambda: client_difference(engines[0], 5 if quick else 20),
+        "client": lambda: command_lines(engines[0], 10 if quick else 40),
         "waits": lambda: waiting(engines, quick, root),  # the last one: it prunes the images that the others use
     }
 
@@ -245,6 +248,48 @@ def starting(engines: list[Engine], quick: bool) -> list[Row]:
     for row in rows:
         say(row)
     return rows
+
+
+def sandboxes(engines: list[Engine], quick: bool) -> list[Row]:
+    """Programs in sandboxes, from Python: by an engine of the program's own, and by docker-py."""
+    count = 50 if quick else 200
+    rows: dict[str, Row] = {}
+
+    def measure(kind: str, run: boxes.Run, image: str, what: str, goal: dict[str, float]) -> None:
+        took = boxes.in_turn(run, image, count)
+        for part, name, limits in ((0.5, f"{count} x {what}, p50", goal), (0.99, f"{what}, p99", {"ratio": 0.25})):
+            rows.setdefault(name, Row(name, "ms", **limits)).add(kind, starts.percentile(took, part))
+
+    for engine in engines:
+        boxes.add_image(engine)
+    with tempfile.TemporaryDirectory(prefix="kb-") as state:
+        for engine in engines:
+            with boxes.own(engine, state) if engine.kind == "ketch" else boxes.theirs(engine) as (run, execute):
+                measure(engine.kind, run, "busybox", "true in a sandbox", {"limit": 10})
+                measure(engine.kind, run, boxes.IMAGE, "python -c 1 in a sandbox", {"ratio": 0.25})
+                measure(engine.kind, execute, "busybox", "exec of true in one", {"ratio": 0.25})
+    for row in rows.values():
+        say(row)
+    return list(rows.values())
+
+
+def without_rights(engine: Engine, count: int, root: str) -> list[Row]:
+    """A run by a user's daemon, and by podman; in turn, and the first ones warm up."""
+    if peers.MISSING:
+        return left_out("runs of users", "there is no podman")
+    archive = os.path.join(root, "busybox.tar")
+    engine.docker("save", "-o", archive, "busybox")
+    os.chmod(root, 0o711)
+    os.chmod(archive, 0o644)
+    row = Row("rootless run --rm busybox true, beside podman", "ms", ratio=0.25)
+    with rootless.ketch() as ours, rootless.podman(root, archive) as theirs:
+        for number in range(count + 1):
+            for kind, run in (("ketch", ours), ("dockerd", theirs)):
+                took = run() * 1000
+                if number:
+                    row.add(kind, took)
+    say(row)
+    return [row]
 
 
 def images(engines: list[Engine], quick: bool, root: str, debian: str) -> list[Row]:
@@ -443,17 +488,21 @@ def waiting(engines: list[Engine], quick: bool, root: str) -> list[Row]:
     return list(rows.values())
 
 
-def client_difference(engine: Engine, count: int) -> list[Row]:
-    """What our own command line costs beyond Docker's, with the same daemon."""
+def command_lines(engine: Engine, count: int) -> list[Row]:
+    """The commands of `ketch` beside those of `docker` (in dockerd's column), both with ketchd."""
     if peers.MISSING:
-        return left_out("the difference of clients", "there is no docker client")
-    row = Row("ketch run beyond docker run", "ms", limit=40)
-    measures.run_by_ketch(engine)
-    for _ in range(count):
-        theirs = measures.run(engine)
-        row.add("ketch", (measures.run_by_ketch(engine) - theirs) * 1000)
-    say(row)
-    return [row]
+        return left_out("the command lines", "there is no docker client")
+    rows = []
+    for args in (("version",), ("ps",), measures.RUN):
+        row = Row(f"ketch {' '.join(args)} beside docker's", "ms", ratio=1.2)
+        for number in range(count + 1):
+            for kind, client in (("ketch", engine.ketch), ("dockerd", engine.docker)):
+                took = measures.timed(client, *args)
+                if number:
+                    row.add(kind, took * 1000)
+        say(row)
+        rows.append(row)
+    return rows
 
 
 def share_image(engines: list[Engine]) -> None:

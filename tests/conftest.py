@@ -60,6 +60,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return parallel.workers()
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    if _is_worker(session.config):
+        parallel.import_tests(session.config)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _is_worker(config):
         parallel.longest_first(items)

@@ -17,10 +17,16 @@ _MAKING = frozenset(("create", "run", "exec"))
 
 
 def ketch() -> None:
-    """``ketch``, the command line."""
-    _prepare()
-    from ketch.cli.main import main
+    """``ketch``, the command line; never returns, as `runtime`.
 
+    The collector of garbage would look at all that importing makes, again and again while it is made.
+    """
+    gc.disable()
+    _prepare()
+    from ketch import module_cache
+
+    with module_cache.ModuleCache("ketch"):
+        from ketch.cli.main import main
     main()
 
 

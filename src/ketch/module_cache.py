@@ -2,17 +2,19 @@
 
 To import a module is to look for it in directories, to read a file, and to record where it was found, which takes
 longer than to run what is in it; for the hundred small ones of ``ketch-runtime run`` it takes as long as the rest of a
-container's start.  Their code is therefore kept a second time, in the order in which the modules were complete, and
-run in that order before anybody asks for them.
+container's start, and for those of ``ketch ps`` a third of the command.  Their code is therefore kept a second time, in
+the order in which the modules were complete, and run in that order before anybody asks for them.
 
 In all else the file is like bytecode: whoever finds none writes it, if he may, and it counts for nothing when one of
-its modules' sources has another time or size, or Python is another.  Modules that are not in it are imported as ever.
+its modules' sources has another time or size, or Python is another.  The sources are those beside the file, wherever
+the whole has been copied or moved to.  Modules that are not in it are imported as ever.
 """
 
 import marshal
 import os
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+from _imp import _fix_co_filename  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _SELDOM = frozenset(
         "ketch.runtime.tty",
     )
 )
+_PACKAGE, _LIBRARY = os.path.dirname(__file__), os.path.dirname(os.__file__)
 # Two interpreters of one minor version, which share bytecode, have a standard library each.
 _HEADER = MAGIC_NUMBER + bytes((sys.flags.optimize,)) + sys.version.encode() + b"\n"
 
@@ -46,8 +49,7 @@ class ModuleCache:
     _others: "set[str]" = set()  # modules in caches that have been saved
 
     def __init__(self, name: str) -> None:
-        folder = os.path.join(os.path.dirname(__file__), "__pycache__")
-        self._path = f"{folder}/{name}.{sys.implementation.cache_tag}.modules"
+        self._path = f"{_PACKAGE}/__pycache__/{name}.{sys.implementation.cache_tag}.modules"
         self._entries: list[Entry] = []
 
     def __enter__(self) -> None:
@@ -121,35 +123,46 @@ def of_command(name: str, arguments: list[str], verbs: tuple[str, ...]) -> Modul
 
 
 def _entry(name: str, module: "ModuleType") -> "Entry | None":
-    """A module's entry; None for what is not Ketch's, has no source, or changes just now."""
+    """A module's entry; None for what is not Ketch's, has no source in its place, or changes just now."""
     spec = getattr(module, "__spec__", None)
     if spec is None or not (name.startswith("ketch.") or name in _OTHERS):
         return None
     if not isinstance(spec.loader, SourceFileLoader) or spec.origin is None:
         return None
+    file = spec.origin.removeprefix(_path(name, ""))
+    if file == spec.origin:
+        return None
     status = os.stat(spec.origin)
     code = spec.loader.get_code(name)
     assert code is not None  # it has a source
-    return name, spec.origin, status.st_mtime_ns, status.st_size, spec.submodule_search_locations is not None, code
+    return name, file, status.st_mtime_ns, status.st_size, spec.submodule_search_locations is not None, code
+
+
+def _path(name: str, file: str) -> str:
+    """The path of a module's file here, which is kept relative to the package, or to Python's library."""
+    return f"{_PACKAGE if name.startswith('ketch.') else _LIBRARY}/{file}"
 
 
 def _is_current(entry: "Entry") -> bool:
     try:
-        status = os.stat(entry[1])
+        status = os.stat(_path(entry[0], entry[1]))
     except OSError:
         return False
     return status.st_mtime_ns == entry[2] and status.st_size == entry[3]
 
 
 def _run(entry: "Entry") -> None:
-    """Make one module, as an import would."""
+    """Make one module, as an import would; without the package that it is in, it is left to one."""
     name, file, _, _, is_package, code = entry
     parent, _, own = name.rpartition(".")
+    if parent and parent not in sys.modules:  # whoever wrote the file had it from elsewhere
+        return
     module = type(sys)(name)
-    module.__file__ = file
+    module.__file__ = path = _path(name, file)
+    _fix_co_filename(code, path)  # tracebacks name this one, as for bytecode
     module.__package__ = name if is_package else parent
     if is_package:
-        module.__path__ = [os.path.dirname(file)]
+        module.__path__ = [os.path.dirname(path)]
     sys.modules[name] = module
     try:
         exec(code, module.__dict__)

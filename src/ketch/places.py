@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 import stat
 
+from ketch.errors import FailedPrecondition
+
 _NAME = "ketch"
+LARGEST_LOG = 10 << 20
+LOG_VARIABLE = "KETCH_LOG"  # tells ketchd that its standard error is that file, which it keeps small
 
 
 class Locations:
@@ -84,17 +88,32 @@ def _below(variable: str, otherwise: str) -> str:
     base = os.environ.get(variable, "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), otherwise)
+    if not os.path.isabs(base):
+        raise FailedPrecondition(
+            f"find the home of user {os.geteuid()}: HOME is not an absolute path, and /etc/passwd has no other",
+            hint="set HOME to a directory of this user",
+        )
     return os.path.join(base, _NAME)
 
 
 def _runtime_directory() -> str:
     """``XDG_RUNTIME_DIR``, if it is the user's alone; else an empty text."""
+    return "" if runtime_directory_problem() else os.environ["XDG_RUNTIME_DIR"]
+
+
+def runtime_directory_problem() -> str:
+    """The reason why ``XDG_RUNTIME_DIR`` does not count; empty: it does."""
     path = os.environ.get("XDG_RUNTIME_DIR", "")
     if not os.path.isabs(path):
-        return ""
+        return f"XDG_RUNTIME_DIR is {path or 'not set'}"
     try:
         found = os.stat(path)
-    except OSError:
-        return ""
-    private = found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077
-    return path if private and stat.S_ISDIR(found.st_mode) else ""
+    except OSError as e:
+        return f"XDG_RUNTIME_DIR is {path}: {os.strerror(e.errno or 0).lower()}"
+    if not stat.S_ISDIR(found.st_mode):
+        return f"XDG_RUNTIME_DIR is {path}, which is no directory"
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        return f"XDG_RUNTIME_DIR is {path}, which is not this user's alone"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return f"XDG_RUNTIME_DIR is {path}, which this user cannot write to"
+    return ""

@@ -7,6 +7,7 @@ to see that the tests themselves are right.
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,13 @@ from tests.support.engines import Client, Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
 from tests.support.run import daemons, runtimes, session, unprivileged, variants
+from tests.support.tls import certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_USERS = {"engine", "users_engine", "own_users_engine", "given"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,9 +32,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 getattr(item, "fixturenames", ())
             ):
                 item.add_marker(pytest.mark.skip(reason="only for Ketch"))
+    if config.getoption("--rootless"):  # what starts a daemon of root's itself is no other test then
+        others = [item for item in items if not _USERS & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
     chosen = config.getoption("--userns"), config.getoption("--runtime")
-    for item in items if any(chosen) else ():
-        if "engine" in getattr(item, "fixturenames", ()) and (why := variants.reason(item.nodeid, *chosen)):
+    rootless = config.getoption("--rootless")
+    for item in items if any(chosen) or rootless else ():
+        if "engine" in getattr(item, "fixturenames", ()) and (
+            why := variants.reason(item.nodeid, *chosen, rootless=rootless)
+        ):
             item.add_marker(pytest.mark.skip(reason=why))
 
 
@@ -62,15 +74,34 @@ def engine(request: pytest.FixtureRequest):
         one.user_namespaces("--userns-default", request.config.getoption("--userns"))
     if request.config.getoption("--rootless"):
         one.rootless()
+        one.prefix = undo.enter_context(unprivileged.own_cgroup(one.name))
     try:
         one.start()
         one.add_busybox()
         yield one
         one.remove_all()
     finally:
-        left = daemons.end(one, before)
+        if one.process is not None:
+            one.stop()
         undo.close()
+        left = daemons.end(one, before)
     assert left == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _users_directories(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """Directories for tests (``tmp_path``) are the user's with ``--rootless``, whose containers have them mounted."""
+    if not request.config.getoption("--rootless"):
+        return
+    unprivileged.user()
+    make = tmp_path_factory.mktemp
+
+    def made(basename: str, numbered: bool = True) -> Path:
+        path = make(basename, numbered)
+        unprivileged.give(path)
+        return path
+
+    tmp_path_factory.mktemp = made
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +187,42 @@ async def yard(tmp_path: Path):
     one = await Yard.open(tmp_path)
     yield one
     await one.close()
+
+
+@pytest.fixture
+def secured(own_engine, tmp_path):
+    """An engine that listens with TLS, and the flags with which a client may use it."""
+    certificate(tmp_path, "authority")
+    certificate(tmp_path, "stranger")
+    for name, authority in (("server", "authority"), ("client", "authority"), ("intruder", "stranger")):
+        certificate(tmp_path, name, signed_by=authority)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as s:
+        port = s.getsockname()[1]
+    own_engine.extra = [
+        "-H",
+        f"tcp://127.0.0.1:{port}",
+        "--tlsverify",
+        "--tlscacert",
+        f"{tmp_path}/authority.pem",
+        "--tlscert",
+        f"{tmp_path}/server.pem",
+        "--tlskey",
+        f"{tmp_path}/server.key",
+    ]
+    own_engine.start()
+    own_engine.add_busybox()
+
+    def flags(name: str) -> list[str]:
+        return [
+            "-H",
+            f"tcp://127.0.0.1:{port}",
+            "--tlsverify",
+            "--tlscacert",
+            f"{tmp_path}/authority.pem",
+            "--tlscert",
+            f"{tmp_path}/{name}.pem",
+            "--tlskey",
+            f"{tmp_path}/{name}.key",
+        ]
+
+    return own_engine, flags

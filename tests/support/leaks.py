@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ketch.linux.libnftables import Nftables
 from tests.support.run import unprivileged
 from tests.support.run.session import MARK
 from tests.support.waiting import patient
@@ -69,10 +70,7 @@ def _links(session: str):
 
 
 def _tables(session: str):
-    import nftables
-
-    _, output, _ = nftables.Nftables().cmd("list tables")
-    for line in output.splitlines():
+    for line in Nftables().run("list tables").output.splitlines():
         name = line.split()[-1]
         if not name.startswith("ketch-") or name.startswith(f"ketch-{session}"):
             yield "nft " + line.strip()
@@ -117,8 +115,14 @@ def _processes(session: str):
             yield f"process {pid} {name}"
 
 
+_OF_NAMESPACES = ("/bin/sleep infinity", "/usr/bin/slirp4netns ", "/usr/bin/pasta ")
+
+
 def descendants(pid: int) -> dict[int, str]:
-    """The processes below one, monitors and what runs in containers too: their pids and command lines."""
+    """The processes below one, monitors and what runs in containers too: their pids and command lines.
+
+    Without what a user's engine has beside: the keeper of its namespaces, and their way outside.
+    """
     children: dict[int, list[int]] = {}
     lines = {}
     for one in map(int, filter(str.isdigit, os.listdir("/proc"))):
@@ -132,6 +136,8 @@ def descendants(pid: int) -> dict[int, str]:
     found, pending = {}, [pid]
     while pending:
         for one in children.get(pending.pop(), ()):
+            if lines[one].startswith(_OF_NAMESPACES):
+                continue
             found[one] = lines[one]
             pending.append(one)
     return found

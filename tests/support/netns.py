@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch.linux import ns
+from ketch.linux.libnftables import Nftables
 from ketch.linux.netlink import addresses, links
 from ketch.linux.netlink import client as netlink
 from ketch.network.connections import EndpointRequest
@@ -314,11 +315,9 @@ def container(manager: OneNetwork, name: str, *publish: str) -> Iterator[tuple[N
 
 def nft(commands: str) -> str:
     """Run nftables commands in this thread's namespace."""
-    import nftables
-
-    code, output, error = nftables.Nftables().cmd(commands)
-    assert code == 0, error
-    return str(output)
+    reply = Nftables().run(commands)
+    assert reply.code == 0, reply.error
+    return reply.output
 
 
 def ruleset() -> str:

@@ -58,7 +58,17 @@ class Package:
         for name, text in FILES.items():
             self.write(name, text)
         shutil.copy(module_cache.__file__, self.path("module_cache.py"))
-        self.cache = self.path(f"__pycache__/demo-run.{sys.implementation.cache_tag}.modules")
+
+    @property
+    def cache(self) -> str:
+        return self.path(f"__pycache__/demo-run.{sys.implementation.cache_tag}.modules")
+
+    def copy(self, folder: str) -> Package:
+        """The same elsewhere, as ``cp -a`` makes it: files have the times of the original ones."""
+        copy = Package.__new__(Package)
+        copy.folder = folder
+        shutil.copytree(self.folder, folder)
+        return copy
 
     def path(self, name: str) -> str:
         return f"{self.folder}/ketch/{name}"
@@ -106,6 +116,31 @@ def test_a_module_that_has_changed_is_read_anew(package, change):
     word = "another" if change == "size" else "two"
     assert package.call() == [word]
     assert package.call() == [word, *KEPT]
+
+
+def test_a_copy_runs_its_own_modules(tmp_path):
+    """With the times and sizes that the copied cache knows; what is changed in it, or in the original, is its own."""
+    original = Package(str(tmp_path / "original"))
+    original.call()
+    copy = original.copy(str(tmp_path / "copy"))
+    assert copy.call() == ["one", *KEPT]
+    copy.write("base.py", "word = 'copied'\n")
+    assert copy.call() == ["copied"]
+    assert copy.call() == ["copied", *KEPT]
+    assert original.call() == ["one", *KEPT]
+    original.write("base.py", "word = 'another'\n")
+    assert copy.call() == ["copied", *KEPT]
+
+
+def test_a_moved_package_has_its_cache(package, tmp_path):
+    package.write("base.py", "import sys\nword = __file__ + ':' + sys._getframe().f_code.co_filename\n")
+    package.call()
+    os.rename(package.path(""), tmp_path / "away")
+    package.folder = str(tmp_path / "new")
+    os.mkdir(package.folder)
+    os.rename(tmp_path / "away", package.path(""))
+    path = package.path("base.py")
+    assert package.call() == [f"{path}:{path}", *KEPT]
 
 
 def test_modules_that_come_later_are_added(package):
@@ -205,3 +240,16 @@ def test_what_cannot_be_put_in_its_place_is_removed(package):
 def test_nothing_is_written_that_python_must_not_write(package):
     package.call(options="-ISB")
     assert not os.path.exists(package.cache)
+
+
+def test_modules_whose_package_was_imported_elsewhere(package):
+    """Who writes a file may have had a package before; others, who have not, import its modules as ever."""
+    script = f"import sys\nsys.path.append({package.folder!r})\n"
+    script += "if sys.argv[1:]: import ketch.rooms\n"
+    script += "from ketch import module_cache\nwith module_cache.ModuleCache('demo-other'): import ketch.rooms.late\n"
+    script += "print(ketch.rooms.late.word, *sorted(n for n, m in sys.modules.items() if m.__spec__ is None))"
+    for arguments, kept in (["first"], []), (["first"], ["ketch.base", "ketch.rooms.late"]), ([], ["ketch.base"]):
+        command = [sys.executable, "-IS", "-c", script, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split() == ["late", "one", "__main__", *kept]

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from ketch import places
+from ketch.errors import FailedPrecondition
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def test_a_users(user):
     assert found.log == "/home/x/.local/state/ketch/ketchd.log"
 
 
+def test_no_home(user):
+    """Nothing is made below the current directory."""
+    user.setenv("HOME", "home")
+    with pytest.raises(FailedPrecondition, match="HOME is not an absolute path"):
+        places.mine()
+
+
 def test_variables(user, tmp_path):
     mode = tmp_path.stat()
     user.setattr(os, "geteuid", lambda: mode.st_uid or 12345)
@@ -55,6 +63,17 @@ def test_only_a_private_runtime_directory_counts(user, tmp_path, mode, owner, ta
     user.setenv("XDG_RUNTIME_DIR", str(directory))
     expected = f"{directory}/ketch.sock" if taken else "/home/x/.local/share/ketch/run/ketch.sock"
     assert places.mine().socket == expected
+
+
+@pytest.mark.parametrize(("writable", "problem"), [(True, ""), (False, "which this user cannot write to")])
+def test_a_runtime_directory_for_reading_only(user, tmp_path, writable, problem):
+    tmp_path.chmod(0o700)
+    os.chown(tmp_path, 12345, -1)
+    user.setattr(os, "geteuid", lambda: 12345)
+    user.setattr(os, "access", lambda _path, mode: writable or not mode & os.W_OK)
+    user.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert places.runtime_directory_problem().endswith(problem)
+    assert bool(places.runtime_directory_problem()) == bool(problem)
 
 
 def test_commands_go_to_root_where_the_user_may(user, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ketch import trees
-from ketch.cli.copying import tar
+from ketch.client import tar
 from ketch.linux.openat2 import open_unmounted
 from ketch.storage import sizes
 from ketch.storage.archive.extract import extract

@@ -19,15 +19,20 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096  # the kernel takes net.core.somaxconn when that is less
 _AT_ONCE = 64  # then others have a turn
 _PAUSE_S, _LOG_AGAIN_S = 1.0, 60.0
+_BEGIN_S = 0.05  # a connection is with its server by then, where it need not be decrypted first
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
     """Listens on a bound socket, the caller's to close, and has ``serve`` called with each connection."""
 
-    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], Awaitable[object]]) -> None:
+    def __init__(
+        self, listener: socket.socket, serve: Callable[[socket.socket], Awaitable[object]], *, hands_over: bool = False
+    ) -> None:
+        """``hands_over``: ``serve`` gives the connection to a server, waiting for nobody, and returns."""
         self._listener = listener
         self._serve = serve
+        self._hands_over = hands_over
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Future[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -73,10 +78,15 @@ class Acceptor:
         self._timer = self._loop.call_later(_PAUSE_S, self._loop.add_reader, self._listener, self._ready)
 
     async def close(self) -> None:
-        """Stop accepting, and cancel the running ``serve`` calls."""
+        """Stop accepting, and cancel the running ``serve`` calls, but for those that have only begun.
+
+        Those that hand over always do: whoever was let in is heard, however slow the machine is.
+        """
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._listener)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=None if self._hands_over else _BEGIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

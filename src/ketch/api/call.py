@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ketch.api import gojson, jsontext
 from ketch.engine.model.api_version import API_VERSION
@@ -23,6 +23,7 @@ HEADERS = {
     "Ostype": "linux",
     "Server": "Ketch (linux)",
 }
+SESSION = "Ketch-Session"  # the header with the session that a container ends with
 _TOKEN = r"[\w!#$%&'*+.^`|~-]+"
 _PARAMETERS = re.compile(rf"""(\s*;\s*{_TOKEN}\s*=\s*({_TOKEN}|"([^"\\]|\\.)*"))*\s*;?\s*\Z""", re.ASCII)
 
@@ -96,10 +97,14 @@ class Call:
     async def stream(
         self, content_type: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
     ) -> web.StreamResponse:
-        """A chunked answer whose headers are sent now; the caller writes and the server ends it."""
+        """An answer whose headers are sent now; the caller writes and the server ends it.
+
+        It comes in chunks, to clients of HTTP/1.0 until the end of the connection.
+        """
         all_headers = {**HEADERS, **(headers or {}), "Content-Type": content_type}
         response = web.StreamResponse(status=status, headers=all_headers)
-        response.enable_chunked_encoding()
+        if self.request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
         self.started = True
         await response.prepare(self.request)
         return response

@@ -9,6 +9,7 @@ A client may also shut its sending side down as soon as it has asked (``nc -N``)
 
 from __future__ import annotations
 
+import asyncio
 import re
 import select
 import socket
@@ -19,9 +20,9 @@ from aiohttp import web
 
 from ketch.api import errors
 from ketch.errors import InvalidArgument
+from ketch.storage.peer_descriptors import SentDescriptors
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
@@ -33,30 +34,71 @@ if TYPE_CHECKING:
 # Go's own bound. (Compose sends filters with an id for each container: longer than the 8 KiB of most web servers.)
 MAX_HEADER = 1 << 20
 LARGEST_JSON = 8 << 20  # bytes of a body that is read as a whole; archives are streams and are not counted
-_TAKES_OVER = re.compile(rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start|grpc|session)[? ]")
+_TAKES_OVER = re.compile(
+    rb"POST (?:/v[\d.]+)?/{1,2}(?:containers/[^ ]+/attach|exec/[^ ]+/start|grpc|session"
+    rb"|ketch/(?:session|descriptors|run|containers/[^ ]+/exec))[? ]"
+)
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
 _LARGEST = 1 << 16  # of such a request, head and body
+_LAST_REQUESTS_S = 0.25
+_UNANSWERED_S = 5.0  # at the end, as dockerd; after it the handler is told, and has as long again
 
 
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_begun", "_early", "_last_payload", "_taking", "listener", "on_lost")
+    __slots__ = (
+        "_begun",
+        "_early",
+        "_first",
+        "_last_payload",
+        "_taking",
+        "listener",
+        "may_be_taken",
+        "on_lost",
+        "sent",
+    )
 
-    def __init__(self, *arguments: Any, listener: Listener | None = None, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, sent: SentDescriptors, listener: Listener | None = None, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self.sent = sent
         self.listener: Listener = listener or "tcp"  # a unix socket is known when the connection is there
+        self.may_be_taken = True  # out of ketchd's hands, by an upgrade
         self._begun = b""  # of a request that may take the connection over, not whole yet
         self._taking = False  # such a request is being served …
         self._early = b""  # … and this came behind it
         self._last_payload: Any = None
+        self._first: asyncio.Future[None] | None = None
         self.on_lost: Callable[[], object] = lambda: None  # for an answer that may wait for long
+
+    def abort(self) -> None:
+        """End the connection at once, with what is being answered."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def take_early(self) -> bytes:
         """The bytes that the client has sent after its request."""
         early, self._early = self._early, b""
         return early
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether the client has sent a request."""
+        return bool(self._request_count or self._messages)
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether there is a request of which the client has heard nothing, but for those that take it over."""
+        request = self._current_request
+        return request is not None and not self._taking and request.writer.output_size == 0
+
+    def first_request(self) -> asyncio.Future[None]:
+        """Future that is done when the client, which has sent no request yet, sends one."""
+        self._first = self._loop.create_future()
+        return self._first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
@@ -113,6 +155,8 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if self._messages:
             self._last_payload = self._messages[-1][1]
+            if self._first is not None and not self._first.done():
+                self._first.set_result(None)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Handle the client's end of input; True keeps the connection open for the answer."""
@@ -135,6 +179,7 @@ class Server(web.Server):
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(handler)
         self._options: dict[str, Any] = {
+            "sent": SentDescriptors(),
             "access_log": None,
             "tcp_keepalive": True,
             "keepalive_timeout": 300,
@@ -150,6 +195,24 @@ class Server(web.Server):
     def behind_tls(self) -> web.RequestHandler:
         """A protocol for a connection that `api.tls` decrypts."""
         return Connection(self, loop=self._loop, listener="tls", **self._options)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Wait for running requests, then cancel them: ``timeout`` for streams, longer for who has no answer yet."""
+        found = list(self._connections)
+        await asyncio.gather(
+            *(
+                one.shutdown(_UNANSWERED_S if isinstance(one, Connection) and one.owes_answer else timeout)
+                for one in found
+            )
+        )
+        self._connections.clear()
+
+    async def hear_last_requests(self) -> None:
+        """Wait until the clients that connected last have asked: they do so at once, and are answered then."""
+        new = [one.first_request() for one in self.connections if isinstance(one, Connection) and not one.has_asked]
+        if new:
+            await asyncio.wait(new, timeout=_LAST_REQUESTS_S)
+        await asyncio.sleep(0)  # their handlers have begun
 
     def _make_request(
         self,

@@ -47,6 +47,11 @@ def body_of(message: str, kind: str) -> dict[str, str]:
     return {"message": message, "kind": kind}
 
 
+def description(error: errors.KetchError) -> dict[str, str]:
+    """The body of an error."""
+    return body_of(message_of(error), error.kind)
+
+
 @contextmanager
 def from_registry() -> Iterator[None]:
     """A registry that does not answer is an error of the server (500) to Docker's clients, not "try again" (503)."""

@@ -17,7 +17,7 @@ import msgspec
 
 from ketch.api.query import check_texts
 from ketch.errors import InvalidArgument
-from ketch.notation import json_nesting
+from ketch.notation import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_float=_Fraction, pa
 
 
 def _parse(text: str) -> Any:
-    if json_nesting.is_too_deep(text):
+    if documents.is_too_deep(text):
         raise InvalidArgument("invalid JSON: it is nested too deeply")
     start = len(text) - len(text.lstrip(_SPACE))
     try:
@@ -162,7 +162,7 @@ def _syntax(text: str, error: json.JSONDecodeError) -> str:
 def _inside(text: str) -> str:
     """The bracket that is open where the text ends."""
     opened: list[str] = []
-    for bracket in json_nesting.brackets(text):
+    for bracket in documents.brackets(text):
         if bracket in "[{":
             opened.append(bracket)
         else:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ketch.errors import InvalidArgument, UnclassifiedArgument
-from ketch.notation import booleans, digits, integers, json_nesting, moments
+from ketch.notation import booleans, digits, documents, integers, moments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,7 +115,7 @@ def filters(query: Mapping[str, str]) -> dict[str, list[str]]:
     text = query.get("filters")
     if not text or text.strip() == "null":
         return {}
-    if json_nesting.is_too_deep(text):
+    if documents.is_too_deep(text):
         raise InvalidArgument("invalid filter: the filters are nested too deeply")
     try:
         return {

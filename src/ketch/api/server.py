@@ -19,7 +19,6 @@ from ketch.api.connection import LARGEST_JSON, Connection, Server
 from ketch.api.errors import INTERNAL, body_of, message_of, status_of
 from ketch.api.routes import (
     archive,
-    attachws,
     builders,
     buildkit,
     containers,
@@ -33,6 +32,7 @@ from ketch.api.routes import (
     system,
     usage,
     volumes,
+    websockets,
 )
 from ketch.api.streams import Gone
 from ketch.api.webpages import WebPages
@@ -130,7 +130,7 @@ def build_routes() -> Routes:
     # `registries` before `images`: a search is no image's name; `builders` before `containers`: a checkpoint is none's.
     for module in (
         archive,
-        attachws,
+        websockets,
         builders,
         buildkit,
         containers,
@@ -173,13 +173,33 @@ def parse_version(text: str) -> tuple[int, int]:
     return version[0], version[1]
 
 
-def build_server(engine: Engine, buildkit_clients: BuildKitClients, names: Iterable[str] = ()) -> Server:
+def build_server(
+    engine: Engine,
+    buildkit_clients: BuildKitClients,
+    names: Iterable[str] = (),
+    more: Iterable[tuple[str, str, Handler]] = (),
+) -> Server:
     """The HTTP server for an engine; the caller gives it its listening sockets.
 
+    The arguments are those of `build_handler`.
+    """
+    return Server(build_handler(engine, buildkit_clients, names, more))
+
+
+def build_handler(
+    engine: Engine,
+    buildkit_clients: BuildKitClients,
+    names: Iterable[str] = (),
+    more: Iterable[tuple[str, str, Handler]] = (),
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """The handler of requests to an engine.
+
     ``buildkit_clients`` gets the connections of BuildKit's clients, ``names`` are those by which clients on plain TCP
-    know it.
+    know it, ``more`` are routes (method, path, handler) of the daemon itself.
     """
     routes = build_routes()
+    for method, path, handler in more:
+        routes.add(method, path, handler)
     web_pages = WebPages(names)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -217,7 +237,7 @@ def build_server(engine: Engine, buildkit_clients: BuildKitClients, names: Itera
             text = f"internal error in ketchd (its log has the trace): {type(e).__name__}: {e}"
             return _failure(call, 500, body_of(text, INTERNAL))
 
-    return Server(handle)
+    return handle
 
 
 def _read_query(call: Call, route: Route) -> None:

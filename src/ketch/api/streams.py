@@ -21,7 +21,7 @@ from aiohttp import web
 
 from ketch.api.connection import Connection
 from ketch.engine.aio.streams import ClientStream
-from ketch.errors import Unavailable
+from ketch.errors import InvalidArgument, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,11 +53,29 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
     return take_over(request, f"{head}Content-Type: {content_type}\r\n\r\n")
 
 
+def check_serves_alone(request: web.BaseRequest, *, tty: bool) -> None:
+    """Check a request for `serve_alone` (InvalidArgument)."""
+    if "Upgrade" not in request.headers:
+        raise InvalidArgument("this request takes the connection over", hint="send `Upgrade: tcp`, or background=1")
+    if tty:
+        raise InvalidArgument(
+            "this request has frames, and a terminal's output has none", hint="use create, attach and start"
+        )
+
+
+def serve_alone(request: web.BaseRequest, header: str) -> ClientStream:
+    """Answer the upgrade with one more header, and take the connection for frames of output and of the end."""
+    head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    return take_over(request, f"{head}Content-Type: {MULTIPLEXED}\r\n{header}\r\n\r\n")
+
+
 def take_over(request: web.BaseRequest, head: str) -> ClientStream:
     """Answer with ``head``, and take the connection; the caller returns ``Gone()`` afterwards."""
     transport = request.transport
     if transport is None:
         raise Unavailable("take over the connection: the client is gone")
+    if isinstance(request.protocol, Connection) and not request.protocol.may_be_taken:
+        raise PermissionDenied("take over the connection: a browser's stays with ketchd", hint="use a WebSocket")
     transport.pause_reading()
     transport.write(head.encode("ascii"))
     initial = request.protocol.take_early() if isinstance(request.protocol, Connection) else b""

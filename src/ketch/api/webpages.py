@@ -40,14 +40,24 @@ class WebPages:
         """Raise PermissionDenied for a request that a browser has, or may have, sent for a web page."""
         if listener == "unix":
             return
-        headers = request.headers
-        hosts = headers.getall("Host", [])
+        if listener == "tcp":
+            self.check_host(request)
+        self.check_origin(request)
+
+    def check_host(self, request: web.BaseRequest) -> None:
+        """Raise PermissionDenied for a request under a name that a page on the internet may have."""
+        hosts = request.headers.getall("Host", [])
         host = hosts[0] if hosts else ""
-        if listener == "tcp" and not (len(hosts) <= 1 and self._is_known(host)):
+        if not (len(hosts) <= 1 and self._is_known(host)):
             raise PermissionDenied(
                 f"request for host `{host[:100]}`: this daemon does not go by that name",
                 hint="use an address, or start ketchd with --tcp-name NAME",
             )
+
+    def check_origin(self, request: web.BaseRequest) -> None:
+        """Raise PermissionDenied for a request on behalf of a page of another origin."""
+        headers = request.headers
+        host = headers.get("Host", "")
         for origin in headers.getall("Origin", []):
             if origin.partition("://")[2].lower() != host.lower():
                 raise PermissionDenied(f"request of a web page from `{origin[:100]}`: pages may not use this API")

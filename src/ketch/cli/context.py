@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from ketch import places, printable
+from ketch.cli import colours
+from ketch.client import addresses, contexts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from ketch.client.addresses import Tls
     from ketch.client.http import Client
     from ketch.errors import KetchError
 
@@ -18,22 +21,49 @@ if TYPE_CHECKING:
 class Context:
     """One run of the command line; ``client()`` is made at first use."""
 
-    def __init__(self, host: str = "") -> None:
+    def __init__(self, host: str = "", context: str = "", tls: Tls | None = None) -> None:
         self._host = host
+        self._context = context
+        self._tls = tls
         self._client: Client | None = None
         self.out: TextIO = sys.stdout
         self.err: TextIO = sys.stderr
 
     @property
     def host(self) -> str:
-        """The daemon's address: ``--host``, KETCH_HOST, DOCKER_HOST, or the default socket."""
-        named = self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST")
-        return named or places.answering().host
+        """The daemon's address, as the flags, the environment or the context in use name it; else the socket's.
+
+        A text, or a `client.addresses.Address` where TLS is spoken.
+        """
+        if self.context == contexts.DEFAULT:
+            return self.default_host()
+        return contexts.address(self.context)
+
+    def default_host(self) -> str:
+        """The address without a context: ``--host``, KETCH_HOST, DOCKER_HOST, or the default socket."""
+        return addresses.trusted(self._named() or places.answering().host, self._tls)
+
+    def _named(self) -> str:
+        return self._host or addresses.named()
+
+    @property
+    def host_is_given(self) -> str:
+        """The flag or variable that names a host, which counts more than a context in use; empty without one."""
+        if self._host:
+            return "--host"
+        return next((name for name in ("KETCH_HOST", "DOCKER_HOST") if os.environ.get(name)), "")
+
+    @property
+    def context(self) -> str:
+        """The name of the context in use (InvalidArgument: Docker's settings cannot be read)."""
+        if self._context:
+            return self._context
+        return contexts.DEFAULT if self._named() else contexts.current()
 
     @property
     def chosen(self) -> bool:
         """Whether the user named a daemon (then none is started on their behalf)."""
-        return bool(self._host or os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST"))
+        return bool(self._named()) or self.context != contexts.DEFAULT
 
     def client(self) -> Client:
         """The connection to the daemon."""
@@ -64,9 +94,10 @@ class Context:
 
     def complain(self, error: KetchError) -> None:
         """Print an error that does not end the command, with its hint, on standard error."""
-        self.warn(f"ketch: {error.message}" + (f"\n  {error.hint}" if error.hint else ""))
+        self.err.write(colours.complaint(error, self.err))
+        self.err.flush()
 
     def warn(self, text: str) -> None:
         """Print a line on standard error, without control characters."""
-        self.err.write(printable.lines(text) + "\n")
+        self.err.write(colours.remark(text, self.err) + "\n")
         self.err.flush()

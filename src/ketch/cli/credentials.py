@@ -10,28 +10,19 @@ What Docker has written Ketch reads, and the other way round; what is not unders
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
-import os
-from typing import TYPE_CHECKING
 
 from ketch import programs
+from ketch.client import docker_config
 from ketch.errors import FailedPrecondition, InvalidArgument
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    DockerConfig = dict[str, Any]  # the docker client's config.json, whose other members are kept
+    from ketch.client.docker_config import DockerConfig
 
 HUB = "https://index.docker.io/v1/"
 _MISSING = "credentials not found in native keychain"
 _TOKEN_USER = "<token>"  # a helper's word for: the secret is an identity token
-
-
-def path() -> str:
-    """The path of the file, in ``$DOCKER_CONFIG`` or ``~/.docker``."""
-    folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
-    return os.path.join(folder, "config.json")
 
 
 def key(server: str) -> str:
@@ -50,7 +41,7 @@ def of_image(name: str) -> str:
 
 def load(server: str) -> dict[str, str]:
     """The credentials for a server (a key), as members of ``X-Registry-Auth``; empty without any."""
-    config = docker_config()
+    config = docker_config.read()
     if helper := _helper(config, server):
         found = _call(helper, "get", server)
         if not found:
@@ -64,7 +55,7 @@ def load(server: str) -> dict[str, str]:
         try:
             user, _, password = base64.b64decode(auth).decode().partition(":")
         except ValueError as e:
-            raise InvalidArgument(f"read `{path()}`: the credentials for {server} are damaged") from e
+            raise InvalidArgument(f"read `{docker_config.path()}`: the credentials for {server} are damaged") from e
         result |= {"username": user, "password": password.rstrip("\0")}
     for name in ("username", "password", "identitytoken", "registrytoken"):
         if entry.get(name):
@@ -74,47 +65,47 @@ def load(server: str) -> dict[str, str]:
 
 def header(server: str) -> dict[str, str]:
     """``X-Registry-Auth`` for a server (a key); always one, because old daemons want it."""
-    text = json.dumps(load(server)).encode()
+    text = documents.dumps(load(server)).encode()
     return {"X-Registry-Auth": base64.urlsafe_b64encode(text).decode("ascii")}
 
 
 def known() -> dict[str, dict[str, str]]:
     """All credentials, by server (its key): for a build, whose images may be in any of them."""
-    config = docker_config()
+    config = docker_config.read()
     servers = dict.fromkeys(map(key, [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]))
     return {server: found for server in servers if (found := load(server))}
 
 
 def store(server: str, username: str, password: str, identity: str = "") -> str:
     """Store credentials for a server (a key); returns the file's path or the helper's name."""
-    config = docker_config()
+    config = docker_config.read()
     if helper := _helper(config, server):
         secret = {
             "ServerURL": server,
             "Username": _TOKEN_USER if identity else username,
             "Secret": identity or password,
         }
-        _call(helper, "store", json.dumps(secret))
+        _call(helper, "store", documents.dumps(secret))
         config.setdefault("auths", {})[server] = {}
-        _write(config)
+        docker_config.write(config)
         return f"docker-credential-{helper}"
     entry = {"auth": base64.b64encode(f"{username}:{'' if identity else password}".encode()).decode("ascii")}
     if identity:
         entry["identitytoken"] = identity
     config.setdefault("auths", {})[server] = entry
-    _write(config)
-    return path()
+    docker_config.write(config)
+    return docker_config.path()
 
 
 def erase(server: str) -> bool:
     """Delete a server's credentials (a key); False when there are none."""
-    config = docker_config()
+    config = docker_config.read()
     known = config.get("auths", {}).pop(server, None) is not None
     if helper := _helper(config, server):
         known = bool(_call(helper, "get", server)) or known
         _call(helper, "erase", server)
     if known:
-        _write(config)
+        docker_config.write(config)
     return known
 
 
@@ -130,60 +121,6 @@ def _entry(config: DockerConfig, server: str) -> dict[str, str]:
     return {}
 
 
-def docker_config() -> DockerConfig:
-    """The whole file; nothing when there is none (InvalidArgument: it cannot be read)."""
-    try:
-        with open(path(), encoding="utf-8") as f:
-            config = json.load(f)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as e:
-        raise InvalidArgument(f"read `{path()}`: {e}", hint="mend or remove it") from e
-    if not isinstance(config, dict):
-        raise InvalidArgument(f"read `{path()}`: not a JSON object", hint="mend or remove it")
-    return config
-
-
-def _write(config: DockerConfig) -> None:
-    """Replace the file at once; a link to it stays a link.
-
-    It is readable by its owner alone; one that is there already keeps its mode and owner.
-    """
-    import tempfile  # here, as below: to read credentials neither is needed, and each start would pay for it
-
-    target = os.path.realpath(path())
-    folder = os.path.dirname(target)
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        fd, fresh = tempfile.mkstemp(prefix=f"{os.path.basename(target)}.", dir=folder)
-    except OSError as e:
-        raise FailedPrecondition(f"write `{target}`: {e.strerror}") from e
-    try:
-        with open(fd, "w", encoding="utf-8") as f:
-            json.dump(config, f, indent="\t")
-            _keep_mode(target, fd)
-            f.flush()
-            os.fsync(fd)
-        os.replace(fresh, target)
-    except BaseException as e:
-        os.unlink(fresh)
-        if isinstance(e, OSError):
-            raise FailedPrecondition(f"write `{target}`: {e.strerror}") from e
-        raise
-
-
-def _keep_mode(target: str, fd: int) -> None:
-    """Keep mode and owner of the replaced file, as far as permitted; a world-readable mode is not kept."""
-    try:
-        status = os.stat(target)
-    except FileNotFoundError:
-        return
-    with contextlib.suppress(PermissionError):
-        os.fchown(fd, status.st_uid, status.st_gid)
-    if not status.st_mode & 0o007:
-        os.fchmod(fd, status.st_mode & 0o777)
-
-
 def _call(helper: str, action: str, text: str) -> dict[str, str]:
     """Run a helper (FailedPrecondition); empty when it has no credentials for the server."""
     import subprocess
@@ -193,12 +130,12 @@ def _call(helper: str, action: str, text: str) -> dict[str, str]:
     if program is None:
         raise FailedPrecondition(
             f"run `{name} {action}`: no such program in an absolute directory of $PATH",
-            hint=f"it is named in {path()}",
+            hint=f"it is named in {docker_config.path()}",
         )
     try:
         done = subprocess.run([program, action], input=text.encode(), capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as e:
-        raise FailedPrecondition(f"run `{program} {action}`: {e}", hint=f"it is named in {path()}") from e
+        raise FailedPrecondition(f"run `{program} {action}`: {e}", hint=f"it is named in {docker_config.path()}") from e
     output = (done.stdout or done.stderr).decode(errors="replace").strip()
     if done.returncode:
         if _MISSING in output or action == "erase":
@@ -207,7 +144,7 @@ def _call(helper: str, action: str, text: str) -> dict[str, str]:
     if action != "get":
         return {}
     try:
-        found = json.loads(done.stdout)
+        found = documents.loads(done.stdout)
     except ValueError as e:
         raise FailedPrecondition(f"run `{program} get`: its answer is not JSON") from e
     return found if isinstance(found, dict) else {}

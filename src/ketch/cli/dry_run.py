@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from ketch.cli.output.listing import table
 from ketch.errors import InvalidArgument
+from ketch.notation import documents
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.options.flags import FlagSet, Options
@@ -43,7 +42,7 @@ def run(ctx: Context, requests: list[tuple[str, str, ApiObject]], opts: Options)
         total["ImagesDeleted"] += answer.get("ImagesDeleted") or []
         total["SpaceReclaimed"] += answer.get("SpaceReclaimed") or 0
     if opts["format"]:
-        ctx.print(json.dumps(total, separators=(",", ":")))
+        ctx.print(documents.dumps(total, spaces=False))
         return 0
     for kind in KINDS:
         if total[kind]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.errors import KetchError, NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -23,7 +22,8 @@ def each(
 ) -> int:
     """Run an action on several objects: a line for each success, an error for each failure (then 1).
 
-    ``missing_is_fine``: an object that is not there is told, and counts as a success.
+    ``show`` makes the line of a success; empty: none is printed.  ``missing_is_fine``: an object that is not there is
+    told, and counts as a success.
     """
     failed = 0
     for ref in refs:
@@ -34,6 +34,7 @@ def each(
             ctx.complain(e)
             failed = failed if missing_is_fine and isinstance(e, NotFound) else 1
         else:
-            ctx.print(show(ref, result) if show else ref)
-            ctx.out.flush()  # whoever reads it may act on it while the next object takes its time
+            if text := show(ref, result) if show else ref:
+                ctx.print(text)
+                ctx.out.flush()  # whoever reads it may act on it while the next object takes its time
     return failed

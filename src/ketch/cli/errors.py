@@ -5,12 +5,12 @@ from __future__ import annotations
 from ketch.errors import InvalidArgument
 
 
-class HelpRequested(Exception):
-    """``--help`` was given; the text is the argument."""
-
-
 class UsageError(InvalidArgument):
     """Unknown flags, or invalid values of flags."""
+
+
+class ArgumentsError(InvalidArgument):
+    """Too few arguments, or too many."""
 
 
 class TemplateError(InvalidArgument):

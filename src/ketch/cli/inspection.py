@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.image_names import platform_json
 from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ketch.cli.context import Context
@@ -26,7 +28,12 @@ PATHS = {
 def inspect(
     ctx: Context, refs: list[str], kinds: list[str], format: str, *, size: bool = False, platform: str = ""
 ) -> int:
-    """Inspect objects; those found are printed even when others are missing."""
+    """Inspect the daemon's objects (`show`)."""
+    return show(ctx, refs, lambda ref: _find(ctx, ref, kinds, size=size, platform=platform), format)
+
+
+def show(ctx: Context, refs: list[str], find: Callable[[str], Any], format: str) -> int:
+    """Print objects by JSON or a template; those found are printed even when others are missing (then 1)."""
     template = None
     if format and format != "json":
         from ketch.cli.gotemplate.template import Template
@@ -36,14 +43,14 @@ def inspect(
     errors: list[KetchError] = []
     for ref in refs:
         try:
-            found.append(_find(ctx, ref, kinds, size=size, platform=platform))
+            found.append(find(ref))
         except KetchError as e:
             errors.append(e)
     if template is not None:
         for item in found:
             ctx.print(template.render(item))
     elif format == "json":
-        ctx.print(json.dumps(found, separators=(",", ":")))
+        ctx.print(documents.dumps(found, spaces=False))
     else:
         ctx.print(printable.json_text(json.dumps(found, indent=4, ensure_ascii=False)))
     ctx.out.flush()

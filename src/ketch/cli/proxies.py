@@ -9,10 +9,10 @@ named on the command line counts more.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -37,12 +37,12 @@ def environment(given: Sequence[str], host: str) -> list[str]:
 
 
 def _known(host: str) -> dict[str, str]:
-    from ketch.cli import credentials
+    from ketch.client import docker_config
 
-    path = credentials.path()
+    path = docker_config.path()
     if not os.path.exists(path):
         return {}
-    known = credentials.docker_config().get("proxies") or {}
+    known = docker_config.read().get("proxies") or {}
     entry = _object(known, path).get(host)
     entry = _object(_object(known, path).get("default") if entry is None else entry, path)
     found: dict[str, str] = {}

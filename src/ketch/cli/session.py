@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` itself imports `enum`
 import os
 import select
-import signal
 import sys
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
+from ketch.contexts import contextmanager, suppress
 from ketch.errors import InvalidArgument, KetchError
 from ketch.notation import stream_frames
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
@@ -126,8 +126,8 @@ class Session:
             emit = lambda data: self._write(1, memoryview(data))  # noqa: E731
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         wanted = self._signals()
-        previous = {number: signal.signal(number, lambda _n, _f: None) for number in wanted}
-        old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        previous = {number: _signal.signal(number, lambda _n, _f: None) for number in wanted}
+        old = _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             with raw_terminal(self._tty and self._stdin and os.isatty(0)):
                 self._send_size()
@@ -135,19 +135,26 @@ class Session:
                     emit(self._initial)
                 self._copy(emit, reader)
         finally:
-            signal.set_wakeup_fd(old)
+            _signal.set_wakeup_fd(old)
             for number, handler in previous.items():
-                signal.signal(number, handler)
+                _signal.signal(number, handler)
             os.close(reader)
             os.close(writer)
             self._sock.close()
 
     def _signals(self) -> list[int]:
-        chosen = [signal.SIGWINCH] if self._resize else []
+        chosen = [_signal.SIGWINCH] if self._resize else []
         if self._forward and not self._tty:
-            chosen += [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+            chosen += [
+                _signal.SIGINT,
+                _signal.SIGTERM,
+                _signal.SIGHUP,
+                _signal.SIGQUIT,
+                _signal.SIGUSR1,
+                _signal.SIGUSR2,
+            ]
         elif self._forward:
-            chosen += [signal.SIGTERM, signal.SIGHUP]
+            chosen += [_signal.SIGTERM, _signal.SIGHUP]
         return [int(number) for number in chosen]
 
     def _send_size(self) -> None:
@@ -195,8 +202,8 @@ class Session:
 
     def _handle_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number == signal.SIGWINCH:
+            if number == _signal.SIGWINCH:
                 self._send_size()
-            elif self._forward and number != signal.SIGCHLD:
+            elif self._forward and number != _signal.SIGCHLD:
                 with suppress(KetchError):
                     self._forward(number)

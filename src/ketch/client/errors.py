@@ -6,9 +6,8 @@ ketchd says of each error which ``kind`` it is of.  Other daemons do not: then t
 
 from __future__ import annotations
 
-import json
-
 from ketch import errors
+from ketch.notation import documents
 
 _BY_KIND: dict[str, type[errors.KetchError]] = {
     cls.kind: cls
@@ -50,7 +49,7 @@ _BY_STATUS = {
 def error_in(status: int, body: bytes) -> errors.KetchError:
     """The error that an answer describes."""
     try:
-        answer = json.loads(body)
+        answer = documents.loads(body)
         message, kind = str(answer["message"]), str(answer.get("kind") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         message, kind = body.decode(errors="replace").strip() or f"status {status}", ""

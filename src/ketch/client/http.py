@@ -6,22 +6,37 @@ that stop being HTTP (``hijack``).  Errors of the daemon are raised as ``ketch.e
 
 from __future__ import annotations
 
-import json
+import _socket
 import os
-import socket
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ketch import errors
 from ketch.client.errors import error_in
+from ketch.client.transport import connect
+from ketch.contexts import suppress
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
     Query = dict[str, Any]  # parameters: texts, numbers, switches, and lists of texts; None is left out
 
+_VERSION = b"HTTP/1."
+_LONGEST_HEAD = 1 << 16
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/:")
+
+
+class UnansweredError(errors.Unavailable):
+    """A connection that ended before the head of its answer had come."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon closed the connection without an answer", hint="look at its log")
+
+
+def may_repeat(method: str) -> bool:
+    """Whether a request can be sent again when the daemon closed an idle connection just then (RFC 9110 §9.2.2)."""
+    return method in ("GET", "HEAD")
 
 
 def quote(text: str) -> str:
@@ -29,30 +44,55 @@ def quote(text: str) -> str:
     return "".join(chr(b) if b in _SAFE else f"%{b:02X}" for b in os.fsencode(text))
 
 
-def connect(host: str) -> socket.socket:
-    """A socket connected to ``unix://PATH`` or ``tcp://ADDRESS:PORT`` (Unavailable when nobody answers)."""
-    scheme, _, rest = host.partition("://")
-    try:
-        if scheme == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(rest)
-            return sock
-        if scheme in ("tcp", "http"):
-            address, _, port = rest.rstrip("/").rpartition(":")
-            return socket.create_connection((address.strip("[]") or "127.0.0.1", int(port)))
-    except (OSError, ValueError) as e:
-        reason = getattr(e, "strerror", None) or str(e)
-        raise errors.Unavailable(
-            f"cannot connect to the daemon at {host}: {reason}",
-            hint="is ketchd running? start it with: ketch daemon start",
-        ) from e
-    raise errors.InvalidArgument(f"host `{host}`: unknown scheme", hint="use unix://PATH or tcp://ADDRESS:PORT")
+def _has_empty_name(method: str, path: str) -> bool:
+    """Whether the object's name in a path is empty: without it, the path may be that of all objects."""
+    parts = [part for part in path.split("/") if part]
+    if path.count("/") == len(parts) or not parts:  # nothing in it is empty
+        return False
+    # A name may begin or end with a slash; behind it stands a verb, but where it is the path's end.
+    ends_with_name = method == "DELETE" or (method == "GET" and parts[0] in ("networks", "volumes"))
+    return len(parts) - (parts[0] == "ketch") < (2 if ends_with_name else 3)
+
+
+def request_head(method: str, path: str, query: Query | None, headers: dict[str, str]) -> bytes:
+    """The first line and the headers of a request, to the empty line behind them (InvalidArgument: an empty name)."""
+    if _has_empty_name(method, path):
+        raise errors.InvalidArgument("invalid name or ID: value is empty")
+    # A name may begin or end with a slash, which dockerd would redirect.
+    target = quote("/" + "/".join(part for part in path.split("/") if part))
+    pairs = [(k, v) for k, vs in (query or {}).items() for v in (vs if isinstance(vs, list) else [vs])]
+    if pairs:
+        target += "?" + "&".join(f"{quote(k)}={_value(v)}" for k, v in pairs if v is not None)
+    lines = [f"{method} {target} HTTP/1.1", "Host: ketch", "User-Agent: ketch"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def check_begun(data: bytes) -> None:
+    """Check what has come of an answer's head: a server of something else may say no more (Unavailable)."""
+    too_long = len(data) > _LONGEST_HEAD and b"\r\n\r\n" not in data
+    if too_long or not (data.startswith(_VERSION) or _VERSION.startswith(data)):
+        raise _not_http()
+
+
+def answer_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """The status and the headers, with names in lower case, of what stands before an answer's empty line."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    status, length = first.partition(" ")[2][:3], headers.get("content-length", "0")
+    if len(status) < 3 or not all(text.isascii() and text.isdigit() and len(text) < 20 for text in (status, length)):
+        raise _not_http()
+    return int(status), headers
+
+
+def _not_http() -> errors.Unavailable:
+    return errors.Unavailable("read the daemon's answer: it is not HTTP", hint="is it a daemon that has this address?")
 
 
 class Response:
     """An answer whose body is read as it comes."""
 
-    def __init__(self, sock: socket.socket, status: int, headers: dict[str, str], rest: bytes) -> None:
+    def __init__(self, sock: _socket.socket, status: int, headers: dict[str, str], rest: bytes) -> None:
         self.status = status
         self.headers = headers
         self._sock = sock
@@ -62,7 +102,10 @@ class Response:
         self._left = int(length) if length is not None and not self._chunked else None
 
     def _more(self) -> bool:
-        data = self._sock.recv(1 << 18)
+        try:
+            data = self._sock.recv(1 << 18)
+        except OSError as e:
+            raise errors.Unavailable(f"the daemon's answer broke off: {e.strerror or e}", hint="look at its log") from e
         self._buffer += data
         return bool(data)
 
@@ -106,7 +149,7 @@ class Response:
     def json(self) -> Any:
         """The body as JSON; None when it is empty."""
         body = self.read()
-        return json.loads(body) if body.strip() else None
+        return documents.loads(body) if body.strip() else None
 
     def stream_lines(self) -> Iterator[Any]:
         """One JSON value a line, as they arrive."""
@@ -115,9 +158,9 @@ class Response:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if line.strip():
-                    yield json.loads(line)
+                    yield documents.loads(line)
         if rest.strip():
-            yield json.loads(rest)
+            yield documents.loads(rest)
 
     def close(self) -> None:
         """Close the connection."""
@@ -132,7 +175,12 @@ class _Uploading(Response):
         self._failure = failure
 
     def _more(self) -> bool:
-        more = super()._more()
+        try:
+            more = super()._more()
+        except errors.Unavailable:
+            if self._failure:
+                raise self._failure[0] from None
+            raise
         if not more and self._failure:
             raise self._failure[0]
         return more
@@ -141,10 +189,11 @@ class _Uploading(Response):
 class Hijacked:
     """A connection that is not HTTP any more, and the bytes that came with the answer."""
 
-    def __init__(self, sock: socket.socket, initial: bytes, content_type: str) -> None:
+    def __init__(self, sock: _socket.socket, initial: bytes, headers: dict[str, str]) -> None:
         self.sock = sock
         self.initial = initial
-        self.content_type = content_type
+        self.headers = headers
+        self.content_type = headers.get("content-type", "")
 
 
 class Client:
@@ -152,7 +201,7 @@ class Client:
 
     def __init__(self, host: str) -> None:
         self.host = host
-        self._idle: socket.socket | None = None
+        self._idle: _socket.socket | None = None
 
     def request(
         self,
@@ -168,10 +217,16 @@ class Client:
 
         ``body`` is a JSON value, bytes, or an iterable of bytes (sent in chunks).
         """
-        sock = self._connection()
-        with suppress(BrokenPipeError):  # the daemon may answer before it has read everything
+        idle = self._idle_connection()
+        sock = idle or connect(self.host)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the daemon may answer before it has read everything
             self._send(sock, method, path, query, body, headers or {})
-        response = self._receive(sock)
+        try:
+            response = self._receive(sock)
+        except UnansweredError:
+            if idle is None or not may_repeat(method):
+                raise
+            return self.request(method, path, query, body, stream=stream, headers=headers)
         if method == "HEAD":  # its headers are those of a body that does not come (RFC 9110 §9.3.2)
             response._left, response._chunked = 0, False
         if response.status >= 400:
@@ -207,7 +262,7 @@ class Client:
             except BaseException as e:
                 failure.append(e)
                 with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                    sock.shutdown(_socket.SHUT_RDWR)
 
         threading.Thread(target=send, name="upload", daemon=True).start()
         try:
@@ -220,14 +275,13 @@ class Client:
             raise error_in(response.status, response.read())
         return response
 
-    def _connection(self) -> socket.socket:
-        """The idle connection, unless the daemon has closed it, as it does after some minutes; else a new one."""
+    def _idle_connection(self) -> _socket.socket | None:
+        """The idle connection, unless the daemon has closed it, as it does after some minutes."""
         sock, self._idle = self._idle, None
-        if sock is not None and _waits(sock):
+        if sock is None or is_waiting(sock):
             return sock
-        if sock is not None:
-            sock.close()
-        return connect(self.host)
+        sock.close()
+        return None
 
     def hijack(self, method: str, path: str, query: Query | None = None, body: Any = None) -> Hijacked:
         """Ask for the connection itself (101, or 200 from older daemons)."""
@@ -236,62 +290,59 @@ class Client:
         response = self._receive(sock)
         if response.status >= 400:
             raise error_in(response.status, response.read())
-        return Hijacked(sock, response._buffer, response.headers.get("content-type", ""))
+        return Hijacked(sock, response._buffer, response.headers)
 
     def _send(
         self,
-        sock: socket.socket,
+        sock: _socket.socket,
         method: str,
         path: str,
         query: Query | None,
         body: Any,
         headers: dict[str, str],
     ) -> None:
-        target = quote(path.replace("//", "/"))  # a container's name may begin with one; dockerd would redirect
-        pairs = [(k, v) for k, vs in (query or {}).items() for v in (vs if isinstance(vs, list) else [vs])]
-        if pairs:
-            target += "?" + "&".join(f"{quote(k)}={_value(v)}" for k, v in pairs if v is not None)
-        lines = [f"{method} {target} HTTP/1.1", "Host: ketch", "User-Agent: ketch"]
         payload = b""
         chunks: Iterable[bytes] | None = None
+        given = {}
         if isinstance(body, bytes):
             payload = body
         elif body is not None and not isinstance(body, (dict, list, str)):
             chunks = body
-            lines += ["Transfer-Encoding: chunked", "Content-Type: application/x-tar"]
+            given = {"Transfer-Encoding": "chunked", "Content-Type": "application/x-tar"}
         elif body is not None:
-            payload = json.dumps(body).encode()
-            lines.append("Content-Type: application/json")
+            payload = documents.dumps(body).encode()
+            given = {"Content-Type": "application/json"}
         if chunks is None and (payload or method == "POST"):
-            lines.append(f"Content-Length: {len(payload)}")
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
+            given["Content-Length"] = str(len(payload))
+        sock.sendall(request_head(method, path, query, {**given, **headers}) + payload)
         if chunks is not None:
             for chunk in chunks:
                 if chunk:
                     sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
             sock.sendall(b"0\r\n\r\n")
 
-    def _receive(self, sock: socket.socket) -> Response:
+    def _receive(self, sock: _socket.socket) -> Response:
         data = b""
         while b"\r\n\r\n" not in data:
             try:
                 more = sock.recv(1 << 16)
+            except ConnectionResetError:
+                more = b""
             except OSError as e:
                 raise errors.Unavailable(f"read the daemon's answer: {e.strerror}") from e
             if not more:
-                raise errors.Unavailable("the daemon closed the connection without an answer", hint="look at its log")
+                sock.close()
+                raise UnansweredError
             data += more
+            check_begun(data)
         head, _, rest = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return Response(sock, int(first.split(" ", 2)[1]), headers, rest)
+        return Response(sock, *answer_head(head), rest)
 
 
-def _waits(sock: socket.socket) -> bool:
+def is_waiting(sock: _socket.socket) -> bool:
     """Whether an idle connection can be reused: the other end has neither closed it nor sent anything."""
     try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
     except BlockingIOError:
         return True
     except OSError:
@@ -302,4 +353,4 @@ def _waits(sock: socket.socket) -> bool:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    return quote(value if isinstance(value, str) else json.dumps(value)).replace("/", "%2F").replace(":", "%3A")
+    return quote(value if isinstance(value, str) else documents.dumps(value)).replace("/", "%2F").replace(":", "%3A")

@@ -15,7 +15,9 @@ import stat
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ketch.daemon import activation
 from ketch.daemon import pid_file as pidfile
+from ketch.daemon.roots import real_path
 from ketch.daemon.settings.config import Config, tcp_address
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from ketch.storage import file_lock
@@ -114,29 +116,33 @@ def _write_pid(path: str) -> None:
 
 
 @contextmanager
-def addresses(hosts: list[str]) -> Iterator[dict[str, socket.socket]]:
-    """Reserve all listening addresses until the end; yields the bound sockets of the ``tcp://`` ones.
+def addresses(hosts: list[str], *, secured: bool, any_length: bool = False) -> Iterator[dict[str, socket.socket]]:
+    """Reserve all listening addresses until the end; yields the bound sockets of those that have no path.
 
     Nobody is answered yet: a socket's path is only claimed, a port only bound (AlreadyExists, FailedPrecondition).
+    ``secured``: passed sockets are encrypted, or need not be.  ``any_length``: clients know how to reach a socket whose
+    path is longer than an address.
     """
     bound: dict[str, socket.socket] = {}
     with ExitStack() as claims:
         for host in dict.fromkeys(hosts):
             if host.startswith("unix://"):
                 path = os.path.abspath(host.removeprefix("unix://"))
-                _check_length(path)
+                if not any_length:
+                    _check_length(path)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 claims.enter_context(_claimed("socket", path, f"listen on unix://{path}", "-H"))
                 _check_silent(path)
+            elif host.startswith(activation.SCHEME):
+                bound[host] = claims.enter_context(activation.passed_socket(host, secured=secured))
             else:
-                bound[host] = claims.enter_context(_tcp_socket(host))
+                bound[host] = claims.enter_context(tcp_socket(host))
         yield bound
 
 
 def _claimed(kind: str, path: str, what: str, flag: str) -> file_lock.FileLock:
-    real_path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        return file_lock.take_named(f"{kind}-{hashlib.sha256(real_path.encode()).hexdigest()[:32]}")
+        return file_lock.take_named(f"{kind}-{hashlib.sha256(real_path(path).encode()).hexdigest()[:32]}")
     except file_lock.Held as e:
         raise AlreadyExists(
             f"{what}: another ketchd (pid {e.pid}) uses it", hint=f"stop that one, or give this one its own {flag}"
@@ -149,6 +155,20 @@ def _check_length(path: str) -> None:
             f"listen on unix://{path}: a socket's path has at most {_LONGEST_PATH} bytes",
             hint="choose a shorter one with -H",
         )
+
+
+@contextmanager
+def _short(path: str) -> Iterator[str]:
+    """A time in which a socket's path has a form that is short enough for an address."""
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield path
+        return
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
 
 
 def _check_replaceable(path: str) -> None:
@@ -164,7 +184,8 @@ def _check_silent(path: str) -> None:
     """AlreadyExists when a program listens on the socket ``path``; one that its program left behind is fine."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(path)
+            with _short(path) as address:
+                probe.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
             return
     raise AlreadyExists(f"listen on unix://{path}: something answers there already")
@@ -183,7 +204,8 @@ def unix_socket(path: str, group: str) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     old = os.umask(0o117 if group else 0o177)
     try:
-        server.bind(path)
+        with _short(path) as address:
+            server.bind(address)
     except OSError as e:
         server.close()
         raise InvalidArgument(f"listen on unix://{path}: {e}") from e
@@ -198,7 +220,7 @@ def unix_socket(path: str, group: str) -> socket.socket:
     return server
 
 
-def _tcp_socket(host: str) -> socket.socket:
+def tcp_socket(host: str) -> socket.socket:
     """A bound TCP socket for ``tcp://ADDRESS:PORT`` (FailedPrecondition when the port is taken)."""
     address, port = tcp_address(host)
     try:

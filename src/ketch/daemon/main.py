@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -12,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import failpoints, printable, stdio
+from ketch import failpoints, stdio
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
@@ -28,13 +29,15 @@ log = logging.getLogger("ketchd")
 # with the interpreter's own 5 ms each, a client would wait for dozens of milliseconds.
 _SLICE_S = 0.001
 _LEAST_FILES = 64  # 30 without a container, and what a few requests open
-_LEVELS = {"warn": "WARNING", "fatal": "CRITICAL"}
+_FIRST_SESSION_S = 30.0  # who starts a private daemon uses it at once
+_ALONE_S = 30.0  # nobody waits for the end of such a one
 
 
 def main() -> None:
     """The console script; exits 1 with one sentence on stderr when the daemon cannot start."""
     gc.disable()  # what is imported and made from now until `serve` stays
-    from ketch.daemon.settings.load import load
+    from ketch.daemon import activation, libraries
+    from ketch.daemon.own_log import file, formats
     from ketch.runtime import heaps
 
     heaps.share_heaps()
@@ -42,12 +45,24 @@ def main() -> None:
     sys.setswitchinterval(_SLICE_S)
     try:
         soft_files = _open_as_many_as_permitted()
+        libraries.check(networks=False)
+        from ketch.daemon.settings.load import load  # it loads one of them
+
         with stdio.Collected():
             config = load(sys.argv[1:])
-        level = _LEVELS.get(config.log_level, config.log_level.upper())
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.basicConfig(level=level, handlers=[handler])
+        if config.validate:
+            sys.stderr.write("configuration OK\n")
+            return
+        handler = file.handler()
+        handler.setFormatter(formats.formatter(config.log_format))
+        logging.basicConfig(level=config.level, handlers=[handler])
+        for note in config.notes:
+            log.warning("%s", note)
+        for name, value in config.proxies.items():
+            os.environ[name.replace("-", "_").upper()] = os.environ[name.replace("-", "_")] = value
+        libraries.check(networks=config.bridge != "none")
+        if not config.repair and not config.prune_lost:
+            config.hosts = activation.expanded(config.hosts)  # before there are children, which must have none of it
         with contextlib.ExitStack() as stack:
             own = _own_namespaces(config, stack)
             if config.repair or config.prune_lost:
@@ -60,6 +75,12 @@ def main() -> None:
     except stdio.OutputError as e:
         sys.stderr.write(f"ketchd: {e}\n")
         raise SystemExit(1) from None
+    except ImportError as e:
+        hint = (
+            "a package that Ketch needs is missing or broken, or this Python has no ssl or sqlite3: install Ketch anew"
+        )
+        sys.stderr.write(f"ketchd: start ketchd: {e}\n  {hint}\n")
+        raise SystemExit(1) from None
     except (KetchError, OSError) as e:
         from ketch.engine.os_errors import explained
 
@@ -69,8 +90,13 @@ def main() -> None:
 
 
 def _own_namespaces(config: Config, stack: contextlib.ExitStack) -> OwnNamespaces | None:
-    """The namespaces of a daemon that is not root's, which it is in now; None for root's."""
-    if os.geteuid() == 0:
+    """The namespaces of a daemon that is not root's, which it is in now; None for root's.
+
+    Root of a container is no more than a user there, unless the container was given the rights.
+    """
+    from ketch.rootless import permission
+
+    if permission.suffices():
         return None
     from ketch.daemon import rootless
 
@@ -116,23 +142,25 @@ def _no_certificates() -> Iterator[None]:
             os.environ[name] = before
 
 
-class _Formatter(logging.Formatter):
-    """Formatter of log lines: control characters in untrusted text are escaped."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable.cell(record.message)
-        return super().formatMessage(record)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable.lines(super().format(record))
+def _listen_to_signals(config: Config, stop: asyncio.Event) -> asyncio.AbstractEventLoop:
+    """Handle signals from now on, in the running event loop, which is returned."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, log.info, "not ready yet: the settings are not read again")
+    faulthandler.register(signal.SIGUSR1)
+    loop.add_signal_handler(signal.SIGUSR2, setattr, config, "live_restore", False)  # `ketch daemon stop --containers`
+    return loop
 
 
 async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT; containers are left running.
+    """Run the daemon until SIGTERM or SIGINT; containers go on, unless the settings or SIGUSR2 say that they end.
+
+    At SIGHUP the settings are read again, at SIGUSR1 the stacks of all threads are written to the log.
 
     ``soft_files`` is the soft limit of open files that they start with.  ``own``: where a daemon is that is not root's.
     """
-    from ketch.daemon import listen, notify, parent_cgroup, roots
+    from ketch.daemon import docker_socket, listen, notify, parent_cgroup, roots
     from ketch.engine.monitors.launcher import Launcher
     from ketch.runtime.cgroups import monitors
 
@@ -143,34 +171,48 @@ async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = Non
     failpoints.follow_by_task()
     if failpoints.armed():
         log.warning("a fault is armed at %s: this is a test", failpoints.armed())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ready, stop = asyncio.Event(), asyncio.Event()
+    loop = _listen_to_signals(config, stop)
     async with AsyncUndo() as stack:
         stack.enter_context(listen.data_lock(config.data_root))
         stack.enter_context(listen.exec_lock(config.exec_root))
-        bound = stack.enter_context(listen.addresses([*config.hosts, *config.builder_addrs]))
+        bound = stack.enter_context(
+            listen.addresses(
+                [*config.hosts, *config.builder_addrs, *filter(None, [config.metrics_url(), config.ui_url()])],
+                secured=config.tls or config.tlsverify or config.insecure_tcp,
+                any_length=bool(config.private),
+            )
+        )
+        stack.enter_context(docker_socket.link(config.docker_socket, config.hosts, bound))
         stack.enter_context(listen.pid_file(config.pidfile))  # gone only when everything else is
         # The launcher needs as long to start as our own imports: they go on side by side.
+        parent_cgroup.vacate(config)
         ours = parent_cgroup.made_here(config.data_root, config.cgroup_parent)
         launcher = await Launcher.start(config.cgroup_parent, soft_files)
-        stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
+        patience_s = _ALONE_S if config.private else monitors.EMPTY_S
+        stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours, patience_s=patience_s)
         stack.push_async_callback(launcher.close)
         with _no_certificates():
             from ketch.daemon import wiring
+            from ketch.daemon.reload.settings import Reload
 
         await launcher.ready()  # nothing is begun without it
-        engine = await wiring.build(config, launcher, stack, own)
+        engine = await wiring.build(config, launcher, stack, ready, own)
         failpoint("daemon.restored")
         await wiring.listen_and_serve(config, engine, bound, stack)
+        ready.set()
         gc.enable()
         gc.freeze()  # what is there now stays: each full collection would hold up every answer for 20 ms to see it
         log.info("API listen on %s", ", ".join(config.hosts))
         if config.builder_addrs:
             log.info("builder listens on %s", ", ".join(config.builder_addrs))
         notify.send("READY=1")
+        loop.add_signal_handler(signal.SIGHUP, Reload(config, engine, sys.argv[1:]))
+        if config.private:
+            over = asyncio.ensure_future(engine.sessions.over(_FIRST_SESSION_S))
+            over.add_done_callback(lambda _over: stop.set())
+            stack.callback(over.cancel)
         await stop.wait()
         notify.send("STOPPING=1")
         failpoint("daemon.stopping")
-        log.info("stopping; running containers stay up")
+        log.info("stopping")

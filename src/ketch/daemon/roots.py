@@ -27,9 +27,20 @@ def make(path: str, mode: int) -> None:
             f"use directory `{path}`: there is a file in its place, or above it",
             hint="move it away, or choose other directories with --data-root and --exec-root",
         ) from e
+    except (PermissionError, FileNotFoundError) as e:  # the latter of a directory that has been removed, and in /proc
+        raise FailedPrecondition(
+            f"make directory `{path}`: {os.strerror(e.errno or 0).lower()} at `{e.filename}`",
+            hint="set HOME to a directory of this user, or choose others with --data-root and --exec-root",
+        ) from e
     entries = os.listdir(path)
     if not entries or any(name in entries for name in _LOCKS):
         os.chmod(path, mode)
+
+
+def real_path(path: str) -> str:
+    """The path of an entry by the real names of the directories above it; what it may lead to itself is another's."""
+    directory, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(directory), name)
 
 
 def check_not_inside(path: str, own: tuple[str, ...]) -> None:

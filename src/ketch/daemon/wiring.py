@@ -6,20 +6,22 @@ import asyncio
 import hashlib
 import logging
 import os
+import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ketch.api.acceptor import Acceptor
-from ketch.api.server import build_server
+from ketch.api.server import build_handler, build_server
 from ketch.api.tls import TlsFront
 from ketch.build.cache.records import CacheRecords
 from ketch.build.sources.kept.stores import SourceStores
 from ketch.buildkit.clients import BuildKitClients
-from ketch.daemon import listen, roots
+from ketch.daemon import listen, notify, roots
 from ketch.daemon.recovery import repair
 from ketch.daemon.settings import builder as builder_settings
+from ketch.daemon.settings import containers as container_settings
 from ketch.daemon.settings import last_start
 from ketch.daemon.settings import network as network_settings
 from ketch.daemon.settings import registries as registry_settings
@@ -50,9 +52,10 @@ from ketch.storage.contexts.copies import ContextCopies
 from ketch.storage.database.db import Database
 from ketch.storage.interruption import Interruption
 from ketch.storage.removal import Remover
+from ketch.ui import address as ui_address
+from ketch.ui.interface import UserInterface
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AsyncExitStack
 
@@ -62,10 +65,16 @@ if TYPE_CHECKING:
     from ketch.rootless.namespaces import OwnNamespaces
 
 log = logging.getLogger("ketchd")
+_AFTER_THEM_S = 10  # for the rest of the daemon's end
 
 
-async def build(config: Config, launcher: Launcher, stack: AsyncExitStack, own: OwnNamespaces | None = None) -> Engine:
-    """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all."""
+async def build(
+    config: Config, launcher: Launcher, stack: AsyncExitStack, ready: asyncio.Event, own: OwnNamespaces | None = None
+) -> Engine:
+    """Open the state, construct the engine and let it take over what runs; ``stack`` undoes it all.
+
+    ``ready`` is set when the daemon's start has succeeded: a failed one ends no containers.
+    """
     db = _database(config, stack)
     parts = _parts(config, db, launcher, stack, own)
     stack.push_async_callback(parts.registries.close)
@@ -83,7 +92,21 @@ async def build(config: Config, launcher: Launcher, stack: AsyncExitStack, own: 
     engine = assemble(parts)
     await engine.start()
     stack.push_async_callback(engine.close)
+    stack.push_async_callback(_end_containers, config, engine, ready)
     return engine
+
+
+async def _end_containers(config: Config, engine: Engine, ready: asyncio.Event) -> None:
+    """Stop containers, in order, when the machine is going down as well, or they are not to go on without ketchd."""
+    if not ready.is_set():
+        return
+    if config.live_restore and not await asyncio.to_thread(notify.machine_stops):
+        log.info("running containers stay up")
+        return
+    limit_s = engine.life.stopping.longest_s(config.shutdown_timeout)
+    if limit_s is not None:  # else what its unit allows is the limit
+        notify.extend(limit_s + _AFTER_THEM_S)
+    await engine.stop_containers(config.shutdown_timeout)
 
 
 def _database(config: Config, stack: AsyncExitStack) -> Database:
@@ -118,12 +141,13 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
     stack.callback(remover.close)
     paths = ContainerPaths(config.data_root, config.exec_root)
     snapshots = storage_settings.choose(config, containers.removals.pending(), remover.later, interruption.check)
+    stack.callback(snapshots.close)
     builds = _BuildState(config, db)
     images = ImageStore(db, config.data_root, remover.later, builds.needed_layers)
     return Parts(
         engine_id=engine_id,
         paths=paths,
-        cgroups=ContainerCgroups(paths, config.cgroup_parent),
+        cgroups=ContainerCgroups(paths, config.cgroup_parent, config.cgroup_base),
         apparmor=AppArmorProfiles(),
         rootless=own.warnings if own is not None else None,
         store=containers,
@@ -142,9 +166,16 @@ def _parts(config: Config, db: Database, launcher: Launcher, stack: AsyncExitSta
         interruption=interruption,
         user_namespaces=userns_settings.user_namespaces(config, containers, stack),
         log_default=LogConfig(type=config.log_driver, config=config.log_opts),
+        container_defaults=container_settings.defaults(config),
+        labels=config.labels,
+        device_specs=config.cdi_spec_dirs,
+        live_restore=lambda: config.live_restore,
+        private=bool(config.private),
+        proxies=config.proxies,
         journald_socket=config.journald_socket,
         dns_defaults=network_settings.dns_defaults(config),
-        host_gateway=config.host_gateway_ip,
+        host_gateway=partial(_host_gateway, config, own),
+        network_options=config.default_network_opts,
     )
 
 
@@ -182,11 +213,22 @@ class _BuildState:
 def _networks(
     config: Config, db: Database, engine_id: str, stack: AsyncExitStack, own: OwnNamespaces | None
 ) -> NetworkManager:
-    outside = Outside() if own is not None else None
-    if outside is not None:
+    settings = HostSettings(
+        network_settings.table_name(config),
+        engine_id,
+        config.host_firewall == "open",
+        direct=config.allow_direct_routing,
+    )
+    if own is not None:
+        outside = Outside()
         stack.callback(outside.close)
-    settings = HostSettings(network_settings.table_name(config), engine_id, config.host_firewall == "open", outside)
+        settings = settings._replace(outside=outside, mtu=own.outward.mtu)
     return NetworkManager(db, settings, bases=network_settings.bases(config, engine_id))
+
+
+def _host_gateway(config: Config, own: OwnNamespaces | None) -> list[str]:
+    outside = own.host_address() if own is not None and not config.host_gateway_ips else ""
+    return [outside] if outside else config.host_gateway_ips
 
 
 def _engine_id(data_root: str) -> str:
@@ -213,15 +255,19 @@ async def listen_and_serve(
 ) -> None:
     """Accept requests on every configured address; returns when all of them listen.
 
-    ``bound`` are the sockets of TCP addresses, the caller's to close.
+    ``bound`` are the sockets of addresses that have no path, the caller's to close.
     """
     buildkit = BuildKitClients(engine)
     stack.push_async_callback(buildkit.close)
-    server = build_server(engine, buildkit, config.names())
+    tls = listen.tls_context(config)
+    names = config.names()
+    interface = UserInterface(partial(build_handler, engine, buildkit, names), names, listen.tcp_socket, tls)
+    stack.push_async_callback(interface.close)
+    server = build_server(engine, buildkit, names, interface.routes)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    tls = listen.tls_context(config)
+    stack.push_async_callback(server.hear_last_requests)
 
     async def plain(connection: socket.socket) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(server, connection)
@@ -231,7 +277,8 @@ async def listen_and_serve(
     for host in config.builder_addrs:
         serving[host] = partial(buildkit.serve, tls=builder_tls if host in bound else None)
     for host in config.hosts:
-        serving[host] = plain if tls is None or host not in bound else TlsFront(server, tls).serve
+        on_network = host in bound and bound[host].family != socket.AF_UNIX
+        serving[host] = TlsFront(server, tls).serve if tls is not None and on_network else plain
     for host, serve in serving.items():
         if host.startswith("unix://"):
             path = host.removeprefix("unix://")
@@ -239,9 +286,15 @@ async def listen_and_serve(
             stack.callback(_unlink, path)
         else:
             listener = bound[host]
-        acceptor = Acceptor(listener, serve)
+        acceptor = Acceptor(listener, serve, hands_over=serve is plain)
         acceptor.start()
         stack.push_async_callback(acceptor.close)
+    if url := config.metrics_url():
+        from ketch.daemon import metrics
+
+        await metrics.serve(engine, bound[url], config.names(), stack)
+    if url := config.ui_url():
+        await interface.listen(ui_address.parse(config.ui, secured=tls is not None), bound[url])
     stack.callback(engine.interrupt)  # before requests are waited for, so that those are answered
 
 

@@ -44,12 +44,16 @@ from ketch.engine.networks.legacy_links import Links
 from ketch.engine.networks.link_changes import LinkChanges
 from ketch.engine.networks.sandbox import Sandboxes
 from ketch.engine.networks.service import NetworkService
+from ketch.engine.oneshot.ahead import ContainerAhead
+from ketch.engine.oneshot.service import OneShots
 from ketch.engine.prune import PruneService
 from ketch.engine.restore.reconnection import Reconnection
 from ketch.engine.restore.service import Restore
 from ketch.engine.restore.state import StateRestore
 from ketch.engine.restore.sweep import Sweep
 from ketch.engine.runtimes.control import RuntimeControl
+from ketch.engine.sessions import ProgramSessions
+from ketch.engine.stats.counters import Counters
 from ketch.engine.stats.samples import Samples
 from ketch.engine.system import SystemService
 from ketch.engine.volumes.backup import VolumeBackups
@@ -65,6 +69,7 @@ class _Foundation:
 
     def __init__(self, p: Parts) -> None:
         self.live = LiveContainers()
+        self.counters = Counters()
         self.links = Links(p.store)
         self.container_volumes = ContainerVolumes(p.volumes, p.images, p.snapshots, p.events, p.interruption)
         self.views = ContainerViews(p.store, self.live, p.paths, p.images, p.snapshots, p.volumes)
@@ -95,6 +100,7 @@ class _Foundation:
             link_changes=self.link_changes,
             container_volumes=self.container_volumes,
             directories=self.directories,
+            counters=self.counters,
         )
         changes = PendingChanges(p.images, p.snapshots, p.volumes, self.container_volumes)
         self.control = RuntimeControl(p.paths, p.cgroups)
@@ -110,11 +116,15 @@ def assemble(p: Parts) -> Engine:
     images = ImageService(p.images, p.store, p.events, p.tasks)
     pulls = PullService(p.images, p.registries, p.events)
     pushes = PushService(p.images, p.registries, p.events)
-    networks = NetworkService(p.network, p.network_thread, p.store, base.live, p.events, base.sandboxes)
+    networks = NetworkService(
+        p.network, p.network_thread, p.store, base.live, p.events, base.sandboxes, p.network_options
+    )
+    oneshots = _oneshots(p, base, containers)
     return Engine(
         containers=containers,
         execs=base.execs,
-        files=FileService(p.store, base.views, p.images, p.snapshots, p.events, p.tasks),
+        oneshots=oneshots,
+        files=FileService(p.store, base.views, p.images, p.snapshots, p.events, p.tasks, base.counters),
         images=images,
         registries=p.registries,
         manifests=ManifestService(p.paths.data_root, p.registries),
@@ -132,6 +142,7 @@ def assemble(p: Parts) -> Engine:
             events=p.events,
             tasks=p.tasks,
             containers=containers,
+            counters=base.counters,
         ),
         events=p.events,
         volumes=p.volumes,
@@ -147,6 +158,8 @@ def assemble(p: Parts) -> Engine:
             pulls=pulls,
             events=p.events,
         ),
+        sessions=ProgramSessions(containers, networks, oneshots, p.tasks),
+        counters=base.counters,
         parts=p,
         live=base.live,
         container_volumes=base.container_volumes,
@@ -155,6 +168,11 @@ def assemble(p: Parts) -> Engine:
         build_remains=BuildRemains(p.paths, p.snapshots, base.orphans),
         restore=_restore(p, base, life),
     )
+
+
+def _oneshots(p: Parts, base: _Foundation, containers: ContainerService) -> OneShots:
+    ahead = ContainerAhead(p.private, containers.creation, containers.life.startup, base.live, p.cgroups, p.tasks)
+    return OneShots(containers, base.execs, p.tasks, ahead)
 
 
 def _system(p: Parts) -> SystemService:
@@ -169,6 +187,10 @@ def _system(p: Parts) -> SystemService:
         registries=p.registries,
         runtimes=p.runtimes,
         log_default=p.log_default,
+        labels=p.labels,
+        proxies=p.proxies,
+        device_specs=p.device_specs,
+        live_restore=p.live_restore,
         cgroup_driver=p.cgroups.driver,
         user_namespaces=p.user_namespaces,
         apparmor=p.apparmor,
@@ -255,8 +277,9 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         links=base.links,
         runtimes=p.runtimes,
         apparmor=p.apparmor,
+        device_specs=p.device_specs,
     )
-    health = HealthChecks(p.store, p.events, p.tasks, base.execs)
+    health = HealthChecks(p.store, p.events, p.tasks, base.execs, base.counters)
     return Lifecycle(
         store=p.store,
         live=base.live,
@@ -269,6 +292,7 @@ def _lifecycle(p: Parts, base: _Foundation) -> Lifecycle:
         orphans=base.orphans,
         link_changes=base.link_changes,
         listeners=Listeners(base.execs.ended, base.execs.lost, health),
+        counters=base.counters,
     )
 
 
@@ -285,8 +309,10 @@ def _containers(p: Parts, base: _Foundation, life: Lifecycle) -> ContainerServic
         user_namespaces=p.user_namespaces,
         events=p.events,
         log_default=p.log_default,
+        defaults=p.container_defaults,
         cgroups=p.cgroups,
         runtimes=p.runtimes,
+        counters=base.counters,
     )
     return ContainerService(
         store=p.store,

@@ -33,8 +33,10 @@ class ContainerCgroups:
     for nothing else, may be another one since.  What was read is remembered until `forget`.
     """
 
-    def __init__(self, paths: ContainerPaths, parent: str) -> None:
+    def __init__(self, paths: ContainerPaths, parent: str, base: str = "") -> None:
+        """``base``: the path of the cgroup in which a user's daemon has all others."""
         self.parent = parent
+        self._base = base
         self._paths = paths
         self._known: dict[str, str] = {}
 
@@ -78,7 +80,8 @@ class ContainerCgroups:
     def place(self, parent: str, name: str) -> str:
         """The path of the cgroup ``name`` below a parent, or the daemon's without a possible one (`check_parent`)."""
         if self.driver == "cgroupfs":
-            return os.path.join("/", parent or self.parent, name)
+            where = os.path.join(self._base, parent.lstrip("/")) if parent else self.parent
+            return os.path.join("/", where, name)
         return f"{parent if units.is_slice(parent) else self.parent}:{_PREFIX}:{name}"
 
     def named(self, directory: str) -> str:
@@ -87,7 +90,10 @@ class ContainerCgroups:
 
     def parent_directory(self) -> str:
         """The path of the daemon's parent cgroup, below each hierarchy's root."""
-        return os.path.normpath(f"/{self.parent}") if self.driver == "cgroupfs" else units.slice_path(self.parent)
+        if self.driver == "cgroupfs":
+            return os.path.normpath(f"/{self.parent}")
+        here = common.layout()
+        return (here.given if here.manager else "") + units.slice_path(self.parent)
 
     def check_parent(self, parent: str) -> None:
         """Raise InvalidArgument unless ``parent``, which may be empty, can be that of a container."""

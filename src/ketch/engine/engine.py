@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import LiveContainers
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.networks.service import NetworkService
+    from ketch.engine.oneshot.service import OneShots
     from ketch.engine.parts import Parts
     from ketch.engine.prune import PruneService
     from ketch.engine.restore.service import Restore
+    from ketch.engine.sessions import ProgramSessions
+    from ketch.engine.stats.counters import Counters
     from ketch.engine.system import SystemService
     from ketch.engine.volumes.backup import VolumeBackups
     from ketch.engine.volumes.container_volumes import ContainerVolumes
@@ -40,6 +43,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
 
     containers: ContainerService
     execs: ExecService
+    oneshots: OneShots
     files: FileService
     images: ImageService
     registries: Registries
@@ -54,6 +58,8 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
     backups: VolumeBackups
     networks: NetworkService
     prunes: PruneService
+    sessions: ProgramSessions
+    counters: Counters
     # What follows is for `start` and `close`, and not for the API.
     parts: Parts
     live: LiveContainers
@@ -72,6 +78,7 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         await asyncio.to_thread(self.builds.resume)
         await self.restore.run()
         await self.commits.resume()
+        await self.sessions.clear()
 
     async def flush(self) -> None:
         """Wait until everything that was acknowledged is durable."""
@@ -82,10 +89,16 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         self.parts.interruption.begin()
         self.builds.interrupt()
 
+    async def stop_containers(self, least_s: int) -> None:
+        """Stop all containers within so many seconds, or their own times: they end with this daemon."""
+        self.life.end_restarts()
+        await self.life.stopping.stop_all(least_s)
+
     async def close(self) -> None:
         """Stop serving; containers go on running under their monitors."""
         parts = self.parts
         await self.builds.close()
+        await self.oneshots.close()
         self.life.end_restarts()
         parts.tasks.cancel_watchers()
         for container in parts.store.all():

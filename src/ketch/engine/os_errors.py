@@ -6,6 +6,7 @@ import errno
 import os
 
 from ketch.errors import DataLoss, FailedPrecondition, KetchError, PermissionDenied, ResourceExhausted, Unavailable
+from ketch.runtime import defaults
 
 _KNOWN: dict[int, tuple[type[KetchError], str]] = {
     errno.ENOSPC: (ResourceExhausted, "free some space; nothing was removed"),
@@ -25,6 +26,11 @@ _KNOWN: dict[int, tuple[type[KetchError], str]] = {
     errno.EACCES: (PermissionDenied, "ketchd runs as root; is a security module in the way?"),
     errno.EPERM: (PermissionDenied, "ketchd runs as root; is a capability missing, or a file immutable (lsattr)?"),
 }
+if defaults.mapped():
+    _KNOWN |= dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        (PermissionDenied, "ketchd runs as an ordinary user: what belongs to root, or to others, is out of its reach"),
+    )
 
 
 def explained(error: OSError, doing: str) -> KetchError:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.images.registries import Registries
+    from ketch.engine.model.defaults import ContainerDefaults
     from ketch.engine.model.records import LogConfig
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.monitors.launcher import Launcher
@@ -76,6 +77,13 @@ class Parts(Struct, frozen=True, kw_only=True, eq=False):
     interruption: Interruption  # of copies out of images, which the daemon's end does not wait for
     user_namespaces: UserNamespaces
     log_default: LogConfig  # of containers that ask for no driver
+    container_defaults: ContainerDefaults
+    labels: list[str]  # of the daemon
+    device_specs: list[str]  # directories with specifications of devices
+    live_restore: Callable[[], bool]  # containers go on when the daemon ends
+    private: bool  # it is there for a few programs, and as long as they are
+    proxies: dict[str, str]  # that registries are asked through: http-proxy, https-proxy, no-proxy
     journald_socket: str
     dns_defaults: DnsDefaults
-    host_gateway: str  # the address that containers are to know the host by; empty: the bridge's
+    host_gateway: Callable[[], Sequence[str]]  # how containers are to know the host; empty: by the bridge's addresses
+    network_options: dict[str, dict[str, str]]  # by driver, of new networks that do not say otherwise

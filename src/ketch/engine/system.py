@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import platform
 import time
@@ -13,6 +14,8 @@ from msgspec import Struct
 
 from ketch import __version__
 from ketch.engine import cgroups
+from ketch.engine.devices import specs
+from ketch.engine.init import program as init
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.api_version import API_VERSION, MIN_API_VERSION
 from ketch.engine.model.records import Status
@@ -77,7 +80,7 @@ def _limits() -> ApiObject:
     return {name: found[name] for name in names} | {"CpuCfsPeriod": found["CpuCfsQuota"]}
 
 
-def _machine() -> ApiObject:
+def machine() -> ApiObject:
     """The machine and its system."""
     kernel, release = os.uname(), _os_release()
     return {
@@ -105,6 +108,10 @@ class SystemService(Struct, frozen=True, eq=False):
     registries: Registries
     runtimes: Runtimes
     log_default: LogConfig
+    labels: list[str]
+    proxies: dict[str, str]
+    device_specs: list[str]
+    live_restore: Callable[[], bool]
     cgroup_driver: str
     user_namespaces: UserNamespaces
     apparmor: AppArmorProfiles
@@ -157,38 +164,39 @@ class SystemService(Struct, frozen=True, eq=False):
             "Plugins": _PLUGINS,
             **_limits(),
             "IPv4Forwarding": True,
-            "Debug": False,
+            "Debug": logging.getLogger().isEnabledFor(logging.DEBUG),
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": len(asyncio.all_tasks()),
             "SystemTime": times.fixed(time.time_ns()),
             "LoggingDriver": self.log_default.type or "json-file",
             "CgroupDriver": "none" if common.layout().forbidden else self.cgroup_driver,
-            "CgroupVersion": str(common.machine_version()),
+            "CgroupVersion": _cgroup_version(),
             "NEventsListener": self.events.listeners,
-            **_machine(),
+            **machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": self.registries.info(),
             "GenericResources": None,
             "DockerRootDir": self.data_root,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
-            "Labels": [],
+            "HttpProxy": self.proxies.get("http-proxy", ""),
+            "HttpsProxy": self.proxies.get("https-proxy", ""),
+            "NoProxy": self.proxies.get("no-proxy", ""),
+            "Labels": self.labels,
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
             "Runtimes": self.runtimes.listing(),
             "DefaultRuntime": self.runtimes.default,
             "Swarm": _NO_SWARM,
-            "LiveRestoreEnabled": True,
+            "LiveRestoreEnabled": self.live_restore(),
             "Isolation": "",
-            "InitBinary": "tini",
+            "InitBinary": init.name(),
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
             "SecurityOptions": _security_options(
                 self.apparmor, self.user_namespaces, rootless=self.rootless is not None
             ),
-            "CDISpecDirs": [],
+            "CDISpecDirs": self.device_specs,
+            **_discovered(self.device_specs),
             "FirewallBackend": {"Driver": "nftables"},
             "Warnings": [
                 *limit_support.warnings(common.layout()),
@@ -213,11 +221,23 @@ class SystemService(Struct, frozen=True, eq=False):
         return DiskUsage(images=images, layers=layers, containers=written, volumes=volumes)
 
 
+def _discovered(directories: Sequence[str]) -> ApiObject:
+    """The devices that are specified, if there are any."""
+    found = [{"Source": "cdi", "ID": name} for name in specs.find(directories).devices]
+    return {"DiscoveredDevices": found} if found else {}
+
+
 def _os_release() -> dict[str, str]:
     try:
         return platform.freedesktop_os_release()
     except OSError:
         return {}
+
+
+def _cgroup_version() -> str:
+    """That of containers' cgroups, else of the machine's."""
+    here = common.layout()
+    return str(common.machine_version() if here.forbidden else here.version)
 
 
 def _driver_status(snapshots: Snapshots, data_root: str) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ketch.contexts import ExitStack, contextmanager
+from ketch.linux import caps
 from ketch.linux.syscall import c_char_p, c_int, failed, function
 from ketch.linux.syscall import c_long as _long
 
@@ -27,19 +28,42 @@ _sethostname = function("sethostname", c_char_p, _long)
 _setdomainname = function("setdomainname", c_char_p, _long)
 
 
+_MACHINES_USERS = 0xEFFFFFFD  # the number of the first user namespace (linux/proc_ns.h)
+
+
+def may(*names: str) -> bool:
+    """Whether the calling thread has these capabilities (``CAP_SYS_ADMIN`` …) in its user namespace."""
+    wanted = caps.mask(list(names))
+    return caps.get()[0] & wanted == wanted
+
+
 def _limited() -> bool:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not may("CAP_SYS_ADMIN"):
         return True
     try:
-        with open("/proc/self/uid_map", "rb", buffering=0) as file:
-            return file.read(64).split() != [b"0", b"0", b"4294967295"]
+        return os.stat("/proc/self/ns/user").st_ino != _MACHINES_USERS
     except FileNotFoundError:  # a kernel without user namespaces
         return False
 
 
 # Whether this process has not the rights of the machine's root, but those of a user namespace's at most
-# (user_namespaces(7)); who is not root yet when this is imported will have no others.
+# (user_namespaces(7)); who is not root yet when this is imported will have no others, nor root without those rights.
 LIMITED = _limited()
+
+
+def outside_uid() -> int:
+    """This process's user in the parent of its user namespace, or in its own if that is the machine's."""
+    here = os.geteuid()
+    try:
+        with open("/proc/self/uid_map", "rb", buffering=0) as file:
+            lines = file.read(4096).splitlines()
+    except FileNotFoundError:  # a kernel without user namespaces
+        return here
+    for line in lines:
+        inside, outside, count = map(int, line.split())
+        if inside <= here < inside + count:
+            return outside + here - inside
+    return here
 
 
 def unshare(flags: int) -> None:

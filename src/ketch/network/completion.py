@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
     from ketch.network.model.record import NetworkRecord, Pool
 
-DEFAULT_MTU = 1500
 
-
-def complete(wanted: NetworkRecord, network_id: str, pools: Sequence[Pool]) -> NetworkRecord:
+def complete(wanted: NetworkRecord, network_id: str, pools: Sequence[Pool], bridges_mtu: int) -> NetworkRecord:
     """The completed record, with its id, link, MTU and subnets."""
     link, mtu = wanted.link, wanted.mtu or int(wanted.options.get(r.OPTION_MTU) or 0)
     if wanted.driver == r.BRIDGE:
         link = link or wanted.options.get(r.OPTION_NAME) or f"br-{network_id[:12]}"
-        mtu = mtu or DEFAULT_MTU
+        mtu = mtu or bridges_mtu
     elif wanted.driver in (r.MACVLAN, r.IPVLAN):
         link = parent_links.link_name(network_id, wanted.options)
     return msgspec.structs.replace(
@@ -50,7 +48,7 @@ def with_gateway(pool: Pool) -> Pool:
         raise ResourceExhausted(
             "failed to allocate gateway (): no available addresses on this pool", hint="use a larger subnet"
         )
-    return msgspec.structs.replace(pool, gateway=str(first))
+    return msgspec.structs.replace(pool, gateway=str(first), gateway_given=False)
 
 
 def check_auxiliary(pool: Pool, network: str) -> None:

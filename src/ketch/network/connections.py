@@ -302,7 +302,7 @@ def _unwire_now(gone: Endpoint, rtnl_fd: int) -> None:
 def _gateway(allocator: Allocator | None, record: r.NetworkRecord) -> str:
     if allocator is None or record.internal:
         return ""
-    return allocator.pool.gateway
+    return allocator.pool.router
 
 
 def _mac(wanted: str, address: str) -> str:

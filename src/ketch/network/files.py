@@ -23,20 +23,17 @@ FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
 SYSTEMD_RESOLVED = "/run/systemd/resolve/resolv.conf"
 
 
-def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], gateway: str = "") -> str:
+def hosts(hostname: str, domainname: str, ip: str, extra_hosts: Sequence[str], gateways: Sequence[str] = ()) -> str:
     """The text of a container's ``/etc/hosts``; ``ip`` is empty when it has no address of its own.
 
     ``extra_hosts`` are ``name:address`` (or ``name=address``, where an IPv6 address may stand in brackets); the address
-    ``host-gateway`` means ``gateway``.  Raises InvalidArgument for anything else.
+    ``host-gateway`` means all of ``gateways``.  Raises InvalidArgument for anything else.
     """
     lines = [_HOSTS_HEAD]
     for entry in extra_hosts:
         name, address = parse_extra_host(entry)
-        if address == "host-gateway":
-            if not gateway:
-                continue
-            address = gateway
-        lines.append(f"{address}\t{name}\n")
+        meant = gateways if address == "host-gateway" else (address,)
+        lines += [f"{one}\t{name}\n" for one in meant]
     if ip and hostname:
         lines.append(own_line(ip, hostname, domainname))
     return "".join(lines)

@@ -42,13 +42,16 @@ class HostSettings(NamedTuple):
 
     ``table`` names the firewall table, ``owner`` the data root in marks on what is made (see `owner`).  With
     ``open_firewall`` the host's own firewall is told to let the networks' packets through (see `host_firewall`).
-    ``outside`` is where ports are published, if not where the bridges are.
+    ``outside`` is where ports are published, if not where the bridges are.  ``mtu`` is that of bridges for which nobody
+    names one.  ``direct``: see `live.forwards`.
     """
 
     table: str = "ketch"
     owner: str = ""
     open_firewall: bool = False
     outside: Outside | None = None
+    mtu: int = 1500
+    direct: bool = False
 
 
 class Host:
@@ -67,6 +70,7 @@ class Host:
         self._networks = networks
         self._lock = lock
         self._open_firewall = settings.open_firewall
+        self._direct = settings.direct
         self._adopts = False
         self._filter: PacketFilter | None = None
         self._others: HostFirewall | None = None
@@ -227,7 +231,7 @@ class Host:
             self._filter = None
 
     def _forwards(self, endpoint: Endpoint) -> list[Forward]:
-        return forwards(endpoint, self._networks[endpoint.network_id].record)
+        return forwards(endpoint, self._networks[endpoint.network_id].record, direct=self._direct)
 
     def _restore_table(self) -> None:
         with self._lock:

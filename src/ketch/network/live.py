@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -83,12 +84,18 @@ class LiveNetwork(Struct, eq=False):
         )
 
 
-def forwards(endpoint: Endpoint, record: NetworkRecord) -> list[Forward]:
-    """The port forwards of an endpoint, for each family the host's address to the container's."""
+def forwards(endpoint: Endpoint, record: NetworkRecord, *, direct: bool = False) -> list[Forward]:
+    """The port forwards of an endpoint, for each family the host's address to the container's.
+
+    ``direct``: who has a route to the container reaches its published ports at its own address, too, unless they are
+    published on the host's loopback alone.
+    """
     result = []
     for b in endpoint.bindings:
         target = endpoint.ip6 if b.version == 6 else endpoint.ip
         if target and not b.relayed:
             routed = record.mode(b.version) == r.ROUTED
             result.append(Forward(b.proto, b.host_ip, b.host_port, target, b.container_port, routed))
-    return result
+            if direct and not routed and not ipaddress.ip_address(b.host_ip).is_loopback:
+                result.append(Forward(b.proto, "", 0, target, b.container_port, True))
+    return list(dict.fromkeys(result))  # a port that is published twice is one port of the container

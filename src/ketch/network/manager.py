@@ -18,7 +18,6 @@ from ketch.errors import AlreadyExists, InvalidArgument, KetchError, NotFound, P
 from ketch.failpoints import failpoint
 from ketch.linux.netlink import addresses, links
 from ketch.network import completion, default_network, locks, reattach
-from ketch.network.completion import DEFAULT_MTU
 from ketch.network.connections import MAX_INTERFACE_NAME, Connections, EndpointRequest, hint_of
 from ketch.network.firewall.ruleset import check_name
 from ketch.network.host import Host, HostSettings
@@ -176,7 +175,7 @@ class NetworkManager:
             if any(record.name == wanted.name for record in self.list()):
                 raise AlreadyExists(f"network with name {wanted.name} already exists")
             network_id = wanted.id or secrets.token_hex(32)
-            record = completion.complete(wanted, network_id, self._pools(wanted))
+            record = completion.complete(wanted, network_id, self._pools(wanted), self._settings.mtu)
             completion.check_link(record, [n.record for n in self._networks.values()])
             network = LiveNetwork.of(record, {})
             self._state.save(record)
@@ -223,16 +222,17 @@ class NetworkManager:
         pools = list(wanted.pools)
         if gateway is not None:
             pools.insert(0, Pool(subnet=str(gateway.network), gateway=str(gateway.ip), given=False))
+        mtu = mtu or self._settings.mtu
         options = {
             r.OPTION_DEFAULT: "true",
             r.OPTION_ICC: "true",
             r.OPTION_MASQUERADE: "true",
             r.OPTION_BIND: "0.0.0.0",
             r.OPTION_NAME: bridge,
-            r.OPTION_MTU: str(mtu or DEFAULT_MTU),
+            r.OPTION_MTU: str(mtu),
             **wanted.options,
         }
-        changed = _replace(wanted, pools=tuple(pools), options=options, link=bridge, mtu=mtu or DEFAULT_MTU)
+        changed = _replace(wanted, pools=tuple(pools), options=options, link=bridge, mtu=mtu)
         with self._lock:
             known = self._default_on(bridge)
             if known is None:
@@ -322,7 +322,8 @@ class NetworkManager:
         return settled
 
     def _used(self) -> Networks:
-        return bridges.used_networks(self._host.rtnl, self._host.own_links)
+        used = bridges.used_networks(self._host.rtnl, self._host.own_links)
+        return used + (self.outside.call(bridges.networks_here) if self.outside is not None else [])
 
     def _up(self, network: LiveNetwork) -> None:
         record = network.record

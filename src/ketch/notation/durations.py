@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from ketch.notation.digits import LARGEST
 
 _UNITS = {
@@ -17,7 +15,6 @@ _UNITS = {
     "h": 3600 * 10**9,
 }
 _PART = rf"(?:\d{{1,40}}(?:\.\d{{0,40}})?|\.\d{{1,40}})(?:{'|'.join(_UNITS)})"
-# Compiled when they are used, which few commands do: that takes a part of a short command's time.
 _PATTERN = rf"([+-]?)((?:{_PART})+)"
 _NUMBER = r"(\d{0,40})(?:\.(\d{0,40}))?([^\d.]+)"
 
@@ -26,6 +23,8 @@ def parse(text: str) -> int | None:
     """``1m30s``, ``1.5h``, ``-500ms``, ``0`` → nanoseconds; None for what is no duration, or none of 64 bits."""
     if text in ("0", "+0", "-0"):
         return 0
+    import re  # here: few commands have a use for it, and each start would pay for it
+
     match = re.fullmatch(_PATTERN, text, re.ASCII)
     if match is None:
         return None

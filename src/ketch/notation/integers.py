@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 _SIGNED = r"[+-]?[0-9]+"
 _UNSIGNED = r"[0-9]+"
 _LONGEST = 20  # digits of what 64 bits hold, at most
@@ -24,6 +22,8 @@ def unsigned(text: str, bits: int = 64) -> int:
 
 
 def _number(text: str, pattern: str, low: int, high: int) -> int:
+    import re  # here: few commands have a use for it, and each start would pay for it
+
     if not re.fullmatch(pattern, text):
         raise NotAnIntegerError("invalid syntax")
     digits = text.lstrip("+-").lstrip("0") or "0"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
 
 from ketch.notation import durations
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from ketch.notation.digits import LARGEST
 
-_PATTERN = (  # compiled when it is used, which few commands do
+_PATTERN = (
     r"\+?(?:(?P<whole>\d{1,40})|(?P<number>(?:\d{1,40}\.\d{0,40}|\.\d{1,40}|\d{1,40}(?=e))(?:e[+-]?\d{1,3})?))"
     r" ?(?:b|(?P<unit>[kmgtp])(?:i?b)?)?"
 )
@@ -21,6 +19,8 @@ def parse(text: str, base: int = 1024) -> int | None:
     The units are powers of ``base`` however they are written, as in RAMInBytes; of 1000 in FromHumanSize.  What does
     not fit into 64 bits is no size either.  Numbers without a fraction are exact; Go's have the 53 bits of a float.
     """
+    import re  # here: few commands have a use for it, and each start would pay for it
+
     match = re.fullmatch(_PATTERN, text, re.ASCII | re.IGNORECASE)
     if match is None:
         return None

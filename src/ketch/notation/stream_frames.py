@@ -1,7 +1,8 @@
 """The header before each piece of output on a connection without a terminal (Engine API, ContainerAttach).
 
 8 bytes: the stream's number, three zeros, and the length of what follows.  Clients take what follows for one message:
-the log is sent with a header before each line.
+the log is sent with a header before each line.  Ketch's own requests have another stream, `ENDING`: one last frame with
+a JSON object that says how the process ended.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STDIN, STDOUT, STDERR = 0, 1, 2
+STDIN, STDOUT, STDERR, ENDING = 0, 1, 2, 3
 HEADER = Struct(">B3xI")
 _KEPT = 256  # the headers of shorter pieces are made once
 

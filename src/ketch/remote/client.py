@@ -25,6 +25,11 @@ class Remotes:
         self._tokens = TokenCache(self.transport)
         self._endpoints: dict[tuple[str, bool], RegistryEndpoint] = {}
 
+    def change(self, settings: Settings) -> None:
+        """Use other settings for what is asked from now on."""
+        self.settings = self.transport.settings = settings
+        self._endpoints.clear()
+
     async def close(self) -> None:
         """End all connections."""
         await self.transport.close()

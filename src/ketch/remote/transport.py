@@ -34,6 +34,12 @@ _REDIRECTS = 10
 _MOVED = frozenset((301, 302, 303, 307, 308))
 _BUFFER = 1 << 18  # twice as much is lost when a connection breaks
 _LONGEST_PAUSE_S = 15.0
+_LASTING = (
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.ClientResponseError,
+)
 
 
 class Request(Struct, frozen=True):
@@ -166,7 +172,7 @@ async def _refused(method: str, response: aiohttp.ClientResponse) -> RegistryErr
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an error may be transient: not a refused connection or an unknown host."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    """Whether an error may be transient: neither a refused connection nor one of ``_LASTING``."""
+    if isinstance(error, _LASTING) and not isinstance(error, aiohttp.ClientHttpProxyError):
         return False
     return not (isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError))

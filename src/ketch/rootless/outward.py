@@ -1,7 +1,7 @@
-"""The way out of the network namespace of a rootless daemon's bridges: pasta(1) of passt, or slirp4netns(1).
+"""The way out of the network namespace of a rootless daemon's bridges: slirp4netns(1), or pasta(1) of passt.
 
 Either is a program of the user that copies between a device in the namespace and sockets outside.  It outlives ketchd,
-as containers do, and ends with the namespace.  Published ports are not its business (`ketch.network.ports`).
+as containers do, and is ended when there are none.  Published ports are not its business (`ketch.network.ports`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import signal
+import socket
 import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -25,33 +26,76 @@ from ketch.undo import Undo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    # Is called with the program's name and pid, and whether it is ready, for the next daemon to know.
+    Begun = Callable[[str, int, bool], None]
+
 log = logging.getLogger(__name__)
 _READY_S = 10.0
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0  # before one that has ended is started again
-_MTU = "65520"  # the longest that both take; what is longer than the machine's own is cut outside
+# The longest that both take, and that of bridges, too: long datagrams come whole, since no router cuts those of IPv6.
+# What is longer than the machine's own is cut outside.
+_MTU = 65520
 # Nothing is forwarded by pasta itself, and the machine's loopback is not to be had through the gateway's address.
-_PASTA = ["--config-net", "--quiet", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+DEVICE = "tap0"
+_PORTS = ["-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+_PASTA = ["--config-net", "--quiet", "--no-map-gw", *_PORTS, "-I", DEVICE, "--netns-only"]
+_CONFINED = ["--enable-sandbox", "--enable-seccomp"]
+_SLIRP4NETNS = ["--configure", "--disable-host-loopback", *_CONFINED, "--netns-type=path"]
+_TUN = "/dev/net/tun"
+# Not the machine's own addresses, which pasta takes if it is told none: containers could not reach the machine there.
+_ADDRESSES = {
+    4: ["-a", "169.254.2.1", "-n", "255.255.255.252", "-g", "169.254.2.2"],
+    6: ["-a", "fd6b:6574:6368::1", "-g", "fd6b:6574:6368::2"],
+}
+_SOURCES = {4: (socket.AF_INET, "203.0.113.1"), 6: (socket.AF_INET6, "2001:db8::1")}  # of nobody (RFC 5737, 3849)
 
 
-def _pasta(program: str, network: str, pid_file: str) -> None:
-    words = [program, *_PASTA, "--netns-only", "--pid", pid_file, "--netns", network]
+def machines_address(version: int) -> str:
+    """The address with which the machine speaks to others; empty: it has no route of this family to them."""
+    family, other = _SOURCES[version]
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((other, 9))  # of a datagram socket: nothing is sent
+            return str(sock.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def _families() -> list[int]:
+    return [version for version in _ADDRESSES if machines_address(version)] or [4]
+
+
+def _pasta(program: str, network: str, begun: Begun) -> None:
+    pid_file = f"{network}.pid"
+    words = [program, *_PASTA, "--pid", pid_file]
+    for version in _families():
+        words += _ADDRESSES[version]
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=_READY_S, check=False, env=programs.environment()
+        [*words, "--netns", network],
+        capture_output=True,
+        text=True,
+        timeout=_READY_S,
+        check=False,
+        env=programs.environment(),
     )
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "syslog" not in line]
+        lines = [line for line in done.stderr.splitlines() if "syslog" not in line and "AVX2" not in line]
         raise Unavailable(f"pasta: {'; '.join(lines) or done.returncode}")
+    with open(pid_file, encoding="ascii") as f:
+        begun("pasta", digits.whole(f.read().strip(), 1 << 22) or 0, True)
 
 
-def _slirp4netns(program: str, network: str, pid_file: str) -> None:
+def _slirp4netns(program: str, network: str, begun: Begun) -> None:
+    words = [*_SLIRP4NETNS, f"--mtu={_MTU}"]
+    if 6 in _families():
+        words.append("--enable-ipv6")
     with Undo() as undo:
         ready, told = os.pipe()
         undo.callback(os.close, ready)
         try:
-            with open(f"{pid_file}.log", "wb") as output:
-                words = ["--configure", f"--mtu={_MTU}", "--disable-host-loopback", "--netns-type=path"]
+            with open(f"{network}.log", "wb") as output:
                 process = subprocess.Popen(
-                    [program, *words, f"--ready-fd={told}", network, "tap0"],
+                    [program, *words, f"--ready-fd={told}", network, DEVICE],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -63,35 +107,53 @@ def _slirp4netns(program: str, network: str, pid_file: str) -> None:
             os.close(told)
         undo.callback(process.wait)
         undo.callback(process.kill)
+        begun("slirp4netns", process.pid, False)  # now: unlike pasta it does not end with its device
         if not select.select([ready], [], [], _READY_S)[0] or not os.read(ready, 1):
-            with open(f"{pid_file}.log", encoding="utf-8", errors="replace") as f:
+            with open(f"{network}.log", encoding="utf-8", errors="replace") as f:
                 raise Unavailable(f"slirp4netns: {f.read().strip() or 'it is not ready'}")
+        begun("slirp4netns", process.pid, True)
         undo.pop_all()
         os.close(ready)
-    with open(pid_file, "w", encoding="ascii") as f:
-        f.write(f"{process.pid}\n")
 
 
-_WAYS: dict[str, Callable[[str, str, str], None]] = {"pasta": _pasta, "slirp4netns": _slirp4netns}
+# In the order in which they are tried: a pasta of 2023 gives no answer to who is refused or closes one direction first,
+# and with those of 2025 and 2026 long uploads stood still for seconds.
+_WAYS: dict[str, Callable[[str, str, Begun], None]] = {"slirp4netns": _slirp4netns, "pasta": _pasta}
+
+
+def _check_device() -> None:
+    """Whether devices of the kind that both programs make can be had (Unavailable)."""
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as e:
+        reason = os.strerror(e.errno or 0).lower()
+        raise Unavailable(f"open {_TUN}: {reason} (load the module tun; a container is given it by --device)") from e
 
 
 class _Program(msgspec.Struct, frozen=True):
-    """A program that runs: its start time, as pids are used again, and the keeper of the namespace that it is for."""
+    """A program that runs: its start time, as pids are used again, and the name of the namespaces that it is for.
+
+    ``ready``: whether it has said that it leads outside, or the daemon was killed meanwhile.
+    """
 
     name: str
     pid: int
     started: int
-    keeper: int
+    namespaces: str
+    ready: bool
 
 
 class Outward:
     """The program that leads outside; ``why_not`` says why there is none, for `info`."""
 
-    def __init__(self, network: str, keeper: int) -> None:
-        """``network``: the path of the namespace in the daemon's mount namespace; ``keeper``: who keeps it."""
-        self._network, self._keeper = network, keeper
+    mtu = _MTU
+
+    def __init__(self, network: str, namespaces: str) -> None:
+        """``network``: the path of the namespace in the daemon's mount namespace; ``namespaces``: their name."""
+        self._network, self._namespaces = network, namespaces
         self._record = f"{network}.json"
         self.why_not = ""
+        self.begun: Callable[[int], object] | None = None  # called with the pid of each program that is started
         self._watch: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -113,8 +175,18 @@ class Outward:
             _kill(fd)
             os.close(fd)
 
+    def runs(self) -> bool:
+        """Whether the program that the last daemon has recorded runs."""
+        fd = self._running()
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
     def _running(self) -> int:
-        """A descriptor of the one that runs for this namespace; -1: none does.  That of a former one is ended."""
+        """A descriptor of the one that runs for this namespace; -1: none does.
+
+        That of a former namespace, and one of which nobody knows whether it is ready, are ended.
+        """
         try:
             with open(self._record, "rb") as f:
                 known = msgspec.json.decode(f.read(), type=_Program)
@@ -122,7 +194,7 @@ class Outward:
         except (OSError, msgspec.MsgspecError):
             return -1
         same = pidfd.start_time(known.pid) == known.started
-        if same and known.keeper == self._keeper:
+        if same and known.ready and known.namespaces == self._namespaces:
             return fd
         if same:
             _kill(fd)
@@ -138,8 +210,8 @@ class Outward:
                 problems.append(f"{name} is not installed")
                 continue
             try:
-                begin(program, self._network, f"{self._network}.pid")
-                self._remember(name)
+                _check_device()
+                begin(program, self._network, self._remember)
             except (KetchError, OSError, subprocess.SubprocessError) as e:
                 problems.append(e.message if isinstance(e, KetchError) else f"{name}: {e}")
                 continue
@@ -150,14 +222,15 @@ class Outward:
         self.why_not = "; ".join(problems)
         return -1
 
-    def _remember(self, name: str) -> None:
-        with open(f"{self._network}.pid", encoding="ascii") as f:
-            pid = digits.whole(f.read().strip(), 1 << 22) or 0
+    def _remember(self, name: str, pid: int, ready: bool) -> None:
         started = pidfd.start_time(pid)
         if not started:
             raise Unavailable(f"{name}: it ended at once")
-        with open(self._record, "wb") as f:
-            f.write(msgspec.json.encode(_Program(name, pid, started, self._keeper)))
+        with open(f"{self._record}.new", "wb") as f:
+            f.write(msgspec.json.encode(_Program(name, pid, started, self._namespaces, ready)))
+        os.rename(f"{self._record}.new", self._record)
+        if ready and self.begun is not None:
+            self.begun(pid)
 
     async def _start_again(self, fd: int) -> None:
         """Wait for its end, and start one again, after a pause that grows while none can be started."""

@@ -109,6 +109,22 @@ def possible(mount_list: list[OciMount], namespaces: set[str]) -> list[OciMount]
     return found
 
 
+def mapped() -> bool:
+    """Whether containers are in a user namespace, whatever they ask for: the engine's own."""
+    return LIMITED
+
+
+def possible_oom_score_adj(wanted: int) -> int:
+    """The value that a container can have: who is no root may raise their own, and lower it not (CAP_SYS_RESOURCE).
+
+    A user's systemd gives its services some 100, so that they are ended before the machine's.
+    """
+    if not LIMITED:
+        return wanted
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        return max(wanted, int(file.read()))
+
+
 def _has_group(gid: int) -> bool:
     """Whether a group has an id in this user namespace."""
     with open("/proc/self/gid_map", encoding="ascii") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ketch.errors import MountMismatch, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
+from ketch.errors import KetchError, MountMismatch, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def reason(error: OSError) -> str:
 
 def to_message(error: BaseException) -> Failed:
     """The ``failed`` event of the child's protocol for any exception."""
-    if isinstance(error, RuntimeFailure):
+    if isinstance(error, KetchError):  # it was raised on purpose, and says what happened
         message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+        if not isinstance(error, RuntimeFailure):
+            return {"ev": "failed", "step": error.kind, "errno": 0, "kind": "setup", "message": message}
         kind = next((name for name, cls in _KINDS.items() if cls is type(error)), "setup")
         return {"ev": "failed", "step": error.step, "errno": error.errno, "kind": kind, "message": message}
     number = error.errno or 0 if isinstance(error, OSError) else 0

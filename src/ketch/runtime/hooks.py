@@ -11,6 +11,8 @@ from errno import EINVAL
 from ketch.contexts import ExitStack
 from ketch.errors import RuntimeFailure
 from ketch.linux import signals
+from ketch.notation import documents
+from ketch.runtime import spec
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from ketch.runtime.oci_types import OciHook
+    from ketch.runtime.oci_types import OciConfig, OciHook, OciHookState
 
     Execve = Callable[[str, list[str], dict[str, str]], NoReturn]
 
@@ -59,6 +61,22 @@ def run(hooks: list[OciHook], state: bytes, kind: str, becoming: Becoming | None
             raise failure("hooks", what, e) from e
         if code != 0:
             raise RuntimeFailure(f"{what}: {_fate(code)}" + (f": {output}" if output else ""), step="hooks")
+
+
+def run_of_host(document: OciConfig, state: OciHookState) -> bytes:
+    """Run the hooks that come before the container's own, in the moment ``creating`` of its life.
+
+    Returns the state for those of its own (RuntimeFailure).
+    """
+    # prestart is older than "creating", and what was written for it looks for "created", as crun says.
+    run(_of(document, "prestart"), documents.dumps({**state, "status": "created"}).encode(), "prestart")
+    data = documents.dumps({**state, "status": "creating"}).encode()
+    run(_of(document, "createRuntime"), data, "createRuntime")
+    return data
+
+
+def _of(document: OciConfig, kind: str) -> list[OciHook]:
+    return spec.member(document, "hooks", kind) or []
 
 
 def _nothing(_number: int) -> None:

@@ -100,7 +100,7 @@ def enter_pid(mode: str) -> None:
         if mode == "new":
             ns.unshare(ns.CLONE_NEWPID)
         elif mode != "host":
-            _join_path(mode, ns.CLONE_NEWPID)
+            _join_path(mode)
     except OSError as e:
         raise failure("namespaces", f"enter pid namespace `{mode}`", e) from e
 
@@ -181,8 +181,12 @@ def join(fd: int, flag: int) -> None:
     """Enter a namespace by its file's descriptor; a container's mount namespace at the container's root."""
     if flag == ns.CLONE_NEWNS:
         ns.join_mount_namespace(fd)
-    else:
+        return
+    try:
         ns.setns(fd, flag)
+    except PermissionError:  # as the machine's own one answers to a user, who may be in it already
+        if not _is_ours(fd, flag):
+            raise
 
 
 def unshare_cgroup(plan: Plan) -> None:
@@ -201,12 +205,20 @@ def _open(kind: str, path: str) -> int:
         raise failure("namespaces", f"open {kind} namespace `{path}`", e) from e
 
 
-def _join_path(path: str, flag: int) -> None:
+def _join_path(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        ns.setns(fd, flag)
+        join(fd, ns.CLONE_NEWPID)
     finally:
         os.close(fd)
+
+
+def _is_ours(fd: int, flag: int) -> bool:
+    """Whether the next child is in a namespace without more ado."""
+    file = next(FILES[kind] for kind, known in FLAGS.items() if known == flag)
+    if flag == ns.CLONE_NEWPID:
+        file = "pid_for_children"
+    return os.path.samestat(os.fstat(fd), os.stat(f"/proc/self/ns/{file}"))
 
 
 def _hint(error: OSError) -> str | None:

@@ -221,7 +221,7 @@ class StartContainer(TypedDict):
 
     ``namespaces``: the kinds that are new, but mount and cgroup: the launcher may have them ready.  ``userns``: the
     bundle has a user namespace, new or joined; an entry of ``rootfs`` with the option ``idmap`` is seen through it.
-    ``timing``: the answer to the start shall have ``passages``.
+    ``timing``: the answer to the start shall have ``passages``.  ``ahead``: nobody waits for it.
     ``runtime``: another one than the built-in; `foreign.remains` has recorded it.  ``place``: a directory, the same for
     all containers, on which its driver mounts what the runtime finds there.
     """
@@ -238,6 +238,7 @@ class StartContainer(TypedDict):
     cgroup: NotRequired[str]
     namespaces: NotRequired[list[str]]
     timing: NotRequired[bool]
+    ahead: NotRequired[bool]
     userns: NotRequired[bool]
     runtime: NotRequired[ForeignRuntime]
     place: NotRequired[str]
@@ -300,6 +301,15 @@ class ExecRecord(TypedDict):
     at: int
 
 
+class ProcessEnding(TypedDict):
+    """The last frame of a client that asked for it, for whoever reads it: times in ns since 1970."""
+
+    ExitCode: int
+    OOMKilled: bool
+    StartedAt: int
+    FinishedAt: int
+
+
 class ExecExitEvent(ExecRecord):
     """An exec'd process has ended, and its output was read."""
 
@@ -321,15 +331,22 @@ class RequestFields(TypedDict):
 
 
 class StartRequest(RequestFields):
-    """Let PID 1 execute its program; the answer has ``started_at``."""
+    """Let PID 1 execute its program; the answer has ``started_at``.
+
+    ``args``: not the one that the bundle names, but this one, with these arguments (not with another runtime).
+    """
 
     op: Literal["start"]
+    args: NotRequired[list[str]]
 
 
 class StreamsRequest(RequestFields):
     """The streams of a client, whose socket is the last descriptor.
 
     ``early``: input that came before is in a file in memory, whose descriptor stands before the socket.
+    ``ending``: the last that it gets is a frame with the process's ending (`ProcessEnding`), and its connection is left
+    to ketchd, which ends it.
+    ``hangup``: an exec'd process is hung up when this client is gone, which has no keys to detach by.
     """
 
     stdin: bool
@@ -337,6 +354,8 @@ class StreamsRequest(RequestFields):
     stderr: bool
     detach_keys: NotRequired[str]
     early: NotRequired[bool]
+    ending: NotRequired[bool]
+    hangup: NotRequired[bool]
 
 
 class LogPosition(TypedDict):

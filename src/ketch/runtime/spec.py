@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime import documents
+from ketch.notation import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ ANNOTATIONS = "dev.ketch."  # how the names of all begin that change what the ru
 ANNOTATION_ID = "dev.ketch.id"  # the engine's own containers: no user given then means "look 0 up"
 ANNOTATION_USER = "dev.ketch.user"
 ANNOTATION_GROUP_ADD = "dev.ketch.group-add"
+ANNOTATION_ADOPTS = "dev.ketch.adopts"  # an exec'd process that becomes the parent of its descendants' orphans
 ANNOTATION_OWN_CWD = "dev.ketch.own-cwd"  # a working directory that is missing is the user's, as with BuildKit
 ANNOTATION_KEEP_GROUPS = "run.oci.keep_original_groups"  # crun's, which podman sets for --group-add keep-groups
 
@@ -135,6 +136,11 @@ def member(document: Mapping[str, Any], *path: str) -> Any:
 def keeps_groups(annotations: dict[str, str]) -> bool:
     """Whether the process shall have the supplementary groups of the runtime's caller, and no others."""
     return annotations.get(ANNOTATION_KEEP_GROUPS) == "1"
+
+
+def adopts(annotations: dict[str, str]) -> bool:
+    """Whether orphans among the process's descendants shall become its children."""
+    return annotations.get(ANNOTATION_ADOPTS) == "1"
 
 
 def named_user(annotations: dict[str, str]) -> tuple[str | None, str]:

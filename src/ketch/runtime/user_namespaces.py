@@ -235,6 +235,8 @@ def _text(mappings: list[OciIdMapping]) -> str:
 
 def _hint(error: OSError) -> str | None:
     if error.errno == 1:
+        if ns.LIMITED:
+            return "these ids are not among the engine's own: only root's engine has some for containers' namespaces"
         return "CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID are needed"
     if error.errno == 22:
         return "two ranges must not overlap"

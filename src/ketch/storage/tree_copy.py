@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 
 from ketch import trees
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.byte_copy import ByteCopier
 
 TYPE_CHECKING = False
@@ -133,7 +133,7 @@ class Copier:
 
 def copy_metadata(source_fd: int, target_fd: int, status: os.stat_result) -> None:
     """Owner, xattrs, mode and times of an open file; the order matters (chown takes capabilities and set-id bits)."""
-    os.fchown(target_fd, status.st_uid, status.st_gid)
+    ownership.give(target_fd, status.st_uid, status.st_gid)
     for key in _listed(source_fd):
         _set(target_fd, key, os.getxattr(source_fd, key))
     os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
@@ -142,7 +142,7 @@ def copy_metadata(source_fd: int, target_fd: int, status: os.stat_result) -> Non
 
 def _copy_metadata_by_name(source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
     """The same of an entry that cannot be opened (to open a device or a FIFO does something)."""
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=target_fd, follow_symlinks=False)
+    ownership.give(name, status.st_uid, status.st_gid, target_fd)
     with suppress(FileNotFoundError):  # a root that is being made may have no /proc
         for key, value in xattrs(f"/proc/self/fd/{source_fd}/{name}").items():
             _set(f"/proc/self/fd/{target_fd}/{name}", key, value)

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 import docker
 import pytest
 
-from tests.support.rawapi import Api, Unix
+from tests.support.rawapi import Api, Unix, connected
+from tests.support.waiting import patient
 
 
 @pytest.fixture(autouse=True)
@@ -276,3 +277,14 @@ def test_a_wrong_extra_host(docker_py):
     with pytest.raises(docker.errors.APIError) as caught:
         docker_py.api.create_container("busybox", host_config={"ExtraHosts": ["zz"]})
     assert caught.value.status_code == 400
+
+
+def test_a_client_of_http_1_0(engine):
+    """It gets streams, too: until the connection ends, and not in chunks."""
+    with connected(engine.socket) as sock:
+        sock.settimeout(patient(10))
+        sock.sendall(b"GET /events?since=1&until=2 HTTP/1.0\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: sock.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.split(b" ", 2)[1] == b"200"
+    assert b"chunked" not in head
+    assert body == b""

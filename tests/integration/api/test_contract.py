@@ -174,6 +174,7 @@ def test_docker_py(tapped):
     with contextlib.closing(
         docker.DockerClient(base_url=f"unix://{tapped.path}", version="auto", timeout=30)
     ) as client:
+        client.api.import_image_from_data(busybox_tar(), repository="bare")
         network = client.networks.create("py", driver="bridge", labels={"a": "b"})
         container = client.containers.run("busybox", ["sleep", "1000"], detach=True, name="py", network="py")
         container.reload()
@@ -182,10 +183,13 @@ def test_docker_py(tapped):
         client.networks.list(greedy=True)
         client.containers.list(all=True)
         client.images.list()
+        bare = client.images.get("bare")
+        assert bare.attrs["Config"]["Cmd"] is None
         client.volumes.list()
         client.df()
         client.info()
         container.remove(force=True)
+        client.images.remove("bare")
         network.remove()
 
 

@@ -85,6 +85,9 @@ def test_execs_that_cannot_begin(api):
         shown = api.must("GET", f"/exec/{id_}/json")
         if (found[0], shown["ExitCode"]) != (status, code) or reason not in found[1]["message"]:
             wrong.append((config, found, shown["ExitCode"]))
+        resized = api("POST", f"/exec/{id_}/resize", h=1, w=1)
+        if resized[0] != 400 or resized[1]["message"] != "exec process is not started":
+            wrong.append((config, "resize", resized))
     assert wrong == []
     over = _exec(api, {"Cmd": ["true"], "Tty": True})
     api.must("POST", f"/exec/{over}/start", {"Tty": True})

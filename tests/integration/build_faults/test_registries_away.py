@@ -38,6 +38,7 @@ def test_in_from(engine, context, client):
 
 def test_in_the_middle_of_from(engine, context):
     """A layer that the registry has lost is an error; what came of the image is used when all of it is here."""
+    before = Api(engine.socket).must("GET", "/images/json", all=1)
     with NastyRegistry(ranges=False) as registry:
         registry.add("base", "1", busybox({"x": os.urandom(300_000)}, compression="none"))
         (context / "Dockerfile").write_text(f"FROM {registry.host}/base:1\nRUN echo built >/y\n")
@@ -45,16 +46,11 @@ def test_in_the_middle_of_from(engine, context):
         registry.faults.append(Fault(path=f"/blobs/{lost}", status=404))
         failed = engine.ketch("build", str(context), check=False, timeout=60)
         assert failed.code == 1 and f"{registry.host}/base: blob unknown" in failed.err, failed.err
-        assert Api(engine.socket).must("GET", "/images/json", all=1) == [_busybox(engine)]
+        assert Api(engine.socket).must("GET", "/images/json", all=1) == before
         registry.clear_faults()
         engine.ketch("build", "-t", "away/built", str(context))
         assert engine.ketch("run", "--rm", "away/built", "sh", "-c", "wc -c </x; cat /y").out == "300000\nbuilt\n"
         engine.ketch("rmi", "away/built")
-
-
-def _busybox(engine):
-    [found] = [one for one in Api(engine.socket).must("GET", "/images/json") if one["RepoTags"] == ["busybox:latest"]]
-    return found
 
 
 def test_in_a_push(engine, context):

@@ -75,9 +75,9 @@ def test_a_failed_step(debug):
         terminal.expect(PROMPT)
         terminal.send(TO_MONITOR)
         terminal.expect(MONITOR)
-        terminal.send("exec cat /made\r")
-        terminal.expect("buildkitsandbox")
-        terminal.expect(MONITOR)
+        terminal.send("exec /bin/sh\r")  # which waits: output on its way when a process ends is lost in the monitor
+        say(terminal, "cat /made", "buildkitsandbox")
+        say(terminal, "exit", MONITOR)
         terminal.send("exit\r")
         assert terminal.wait() == 1
         assert "did not complete successfully: exit code: 3" in terminal.text

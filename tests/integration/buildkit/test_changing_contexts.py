@@ -7,10 +7,11 @@ import io
 import os
 import random
 import stat
-import subprocess
 import tarfile
 
 import pytest
+
+from tests.support.rawapi import Api
 
 pytestmark = [pytest.mark.usefixtures("no_images_left"), pytest.mark.timeout(120)]
 
@@ -36,11 +37,11 @@ def content(top):
 
 
 def of_image(engine, name):
-    """The same of a directory of an image, as ``docker cp`` gives it."""
-    container = engine.docker("create", name, "x").out.strip()
-    command = [engine.docker.program, "cp", f"{container}:/all/.", "-"]
-    raw = subprocess.run(command, env=engine.environment(), capture_output=True, check=True, timeout=60).stdout
-    engine.docker("rm", container)
+    """The same of a directory of an image."""
+    api = Api(engine.socket)
+    container = api.must("POST", "/containers/create", {"Image": name, "Cmd": ["x"]})["Id"]
+    raw = api.must("GET", f"/containers/{container}/archive?path=/all/.")
+    api.must("DELETE", f"/containers/{container}")
     found = {}
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
         for member in archive.getmembers():

@@ -60,12 +60,14 @@ def test_run_starts_a_daemon_and_says_so():
 def test_a_word_too_many_stops_nothing():
     done = in_private("""
         ketch daemon start
-        ketch daemon stop --help || echo refused $?
+        ketch daemon stop now || echo refused $?
+        ketch daemon stop --help
         ketch daemon status
     """)
     assert done.returncode == 0, done.stderr
     assert "refused 1" in done.stdout
-    assert "`ketch daemon stop` takes no words, but was given `--help`" in done.stderr
+    assert "`ketch daemon stop` takes no arguments" in done.stderr
+    assert "Usage:  ketch daemon stop" in done.stdout
     assert "answers at" in done.stdout
 
 
@@ -88,6 +90,24 @@ def test_start_status_stop():
     assert "0 of 0 containers run, 0 images" in done.stdout
     assert lines[-3].startswith("ketchd is not running at unix:///")
     assert lines[-1] == "status 3"
+
+
+def test_its_log_is_kept_small():
+    """Also while it runs: what fills it here is less than a start puts aside."""
+    done = in_private("""
+        head -c 10485700 /dev/zero | tr '\\0' x > /var/log/ketchd.log
+        ketch daemon start
+        until test -e /var/log/ketchd.log.1; do sleep 0.02; done
+        ketch daemon stop
+        wc -c < /var/log/ketchd.log
+        head -c 10485700 /var/log/ketchd.log.1 | tr -d x | wc -c
+        grep -a "API listen" /var/log/ketchd.log /var/log/ketchd.log.1 | tail -c 60
+    """)
+    assert done.returncode == 0, done.stderr
+    _, _, small, filled, *_ = done.stdout.splitlines()
+    assert int(small) < 10_000
+    assert filled == "0"
+    assert "API listen" in done.stdout
 
 
 def test_stop_means_the_daemon_of_that_address():
@@ -128,3 +148,16 @@ time.sleep(60)' &
     """)
     assert done.stdout.splitlines() == ["refused", "alive"]
     assert "is not ketchd" in done.stderr
+
+
+def test_no_space_for_the_log():
+    """What a former daemon said there is not told as what this one said."""
+    done = in_private("""
+        mount -t tmpfs -o size=8k tmpfs /var/log
+        echo 'ketchd: of yesterday' > /var/log/ketchd.log
+        truncate -s 4096 /var/log/ketchd.log
+        head -c 4096 /dev/zero > /var/log/rest
+        ketch daemon start --no-such-flag
+    """)
+    assert done.returncode == 1
+    assert "it ended at once: it printed nothing\n  is there space left for its log?" in done.stderr

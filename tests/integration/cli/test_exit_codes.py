@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Commands, the exit code, and what the two streams have.  Spaces part arguments, and `~` is one.
+# Commands, the exit code, and what the two streams have.  Spaces part arguments, `~` is one, and '' is empty.
 TABLE = (
     ("run --rm busybox nope", 127, "", "executable file not found in $PATH"),
     ("run --rm busybox /nope", 127, "", "no such file or directory"),
@@ -43,9 +43,36 @@ TABLE = (
     ("inspect up nope", 1, None, "nope"),
     ("push nope", 1, None, "An image does not exist locally with the tag: nope"),
     ("volume rm nope", 1, "", "get nope: no such volume"),
+    ("volume rm -f nope", 0, "nope\n", ""),
+    ("network rm nope", 1, "", "network nope not found"),
+    ("network rm -f nope", 0, "", ""),
+    ("run --device /dev/null:relative busybox", 125, "", "relative is not an absolute path"),
     ("network rm bridge", 1, "", "bridge is a pre-defined network and cannot be removed"),
     ("ps -f nope=1", 1, "", "invalid filter 'nope'"),
     ("events -f nope=1 --until 1", 0, "", ""),
+    *((f"{command} ''", 1, "", "value is empty") for command in ("start", "stop", "kill", "restart", "pause", "wait")),
+    *((f"{command} ''", 1, "", "value is empty") for command in ("logs", "top", "port", "diff", "attach")),
+    ("exec '' true", 1, "", "value is empty"),
+    ("rename '' x", 1, "", "empty"),
+    ("network connect '' up", 1, "", "value is empty"),
+    *((f"{kind} inspect ''", 1, None, None) for kind in ("container", "image", "volume", "network")),
+    *((f"{command} ''", 1, None, None) for command in ("inspect", "rm", "rm -f", "rmi", "history", "volume rm")),
+    *((f"{command} ''", 1, "", "invalid reference format") for command in ("pull", "push")),
+    ("commit up a:b:c", 1, "", "invalid reference format"),
+    ("update up", 1, "", "flag"),
+    ("update --restart always up", 0, "up\n", ""),
+    ("update --restart '' up", 0, "up\n", ""),
+    ("inspect -f {{.HostConfig.RestartPolicy.Name}} up", 0, "always\n", ""),
+    ("start up/", 0, "up/\n", ""),
+    *((f"update --{flag} x up", 125, "", "invalid") for flag in ("memory", "cpus", "memory-swap")),
+    *((f"run --{flag} '' busybox", 125, "", None) for flag in ("memory", "cpus", "shm-size", "network", "gpus")),
+    ("run", 1, "", "at least 1 argument"),
+    ("volume", 0, None, None),
+    ("volume nope", 1, "", "volume nope"),
+    *((f"{command} --format {{{{", 64, "", "unclosed action") for command in ("version", "info", "events")),
+    *((f"{command} --format {{{{", 1, "", "unclosed action") for command in ("ps", "images", "volume ls")),
+    ("exec --env-file /nope up true", 1, "", "/nope"),
+    ("run --env-file /nope busybox true", 125, "", "/nope"),
 )
 
 
@@ -55,7 +82,7 @@ def test_exit_codes_and_streams(client):
     api.client("run", "--name", "ended", "busybox", "sh", "-c", "exit 3", check=False)
     wrong = []
     for command, code, out, err in TABLE:
-        done = client(*(word.replace("~", " ") for word in command.split()), check=False)
+        done = client(*(word.replace("~", " ").replace("''", "") for word in command.split()), check=False)
         streams = ((out, done.out), (err, done.err))
         if done.code != code or not all(
             wanted is None or (wanted in text if wanted else not text) for wanted, text in streams

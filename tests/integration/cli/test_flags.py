@@ -29,6 +29,12 @@ SAME = """
 -p 90-92:100 -p [::1]:80:80
 --ulimit nofile=10 --ulimit nproc=1:2 --ulimit core=-1
 --device /dev/null --device /dev/zero:/dev/x --device /dev/full:r --device /dev/random:/dev/y:rw
+--device vendor.com/class=name --device /dev/null --device a.b/c_d=e:f
+--gpus all
+--gpus 2
+--gpus device=0,driver=nvidia
+--gpus '"device=0,1","capabilities=utility,compute"'
+--gpus 'count=all,"options=a=b,c=d"' --device vendor.com/class=name
 --device-cgroup-rule 'c 1:3 rwm' --device-read-bps /dev/null:1mb
 --init
 --init=false
@@ -93,6 +99,9 @@ REFUSED = {  # exit code: flags; those of the first kind are not even sent
     --ulimit nofile
     --device /dev/null:/a:q
     --device ''
+    --gpus none
+    --gpus count=1,count=2
+    --gpus x=1
     --mount type=tmpfs
     --memory-swappiness 101
     --cpus x
@@ -230,7 +239,6 @@ def test_pull_and_platform_say_what_is_wrong(engine):
         (("127.0.0.1:1/nope",), "Unable to find image '127.0.0.1:1/nope:latest' locally"),
         (("--pull", "always", "127.0.0.1:1/nope"), "connection refused"),
         (("--pull", "never", "--platform", "linux/arm64", "busybox"), "match the specified platform (linux/arm64)"),
-        (("--gpus", "all", "busybox"), "no GPU support"),
         (("--rm", "--restart", "always", "busybox"), "cannot specify both --restart and --rm"),
     ):
         failed = engine.ketch("run", *flags, check=False)

@@ -9,9 +9,13 @@ import time
 import pytest
 
 from ketch import printable
+from tests.support.engines import KETCH
+from tests.support.terminal import Terminal
 
 # A title, the clipboard (OSC 52), a colour; C1's CSI and OSC; the other way round; lines of its own.
 EVIL = "a\x1b]0;t\x07b\x1b]52;c;eA==\x07c\x1b[31md\x9b31me\x9d0;t\x9cf\u202eg\u2066h\u200fi\x7fj\bk\tl\u2028mé漢"
+# A progress picture's own, and colours that EVIL has not.
+OURS = re.compile(r"\x1b\[(?:\d*[A-Z]|\?\d+[hl]|(?:0|1|1;31|1;33|32)m)|\r")
 STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -40,7 +44,7 @@ def evil(engine):
     )
     made.start()
     deadline = time.monotonic() + 10
-    while not made.top(ps_args="-eo pid,comm")["Processes"][0][1].startswith("n"):
+    while not any(row[1].startswith("n") for row in made.top(ps_args="-eo pid,comm")["Processes"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     api.close()
@@ -52,8 +56,8 @@ def evil(engine):
 def test_top_shows_what_ps_shows(evil):
     """As dockerd's ps: a question mark for each byte of a control character."""
     with_comm = json.loads(_get(evil, "/containers/evil/top?ps_args=-eo%20pid,comm"))
-    assert with_comm["Processes"][0][1] == "n?[1m???é?"
-    text = json.loads(_get(evil, "/containers/evil/top"))["Processes"][0][-1]
+    assert "n?[1m???é?" in [row[1] for row in with_comm["Processes"]]  # by pid, and its child's may be smaller
+    text = " ".join(row[-1] for row in json.loads(_get(evil, "/containers/evil/top"))["Processes"])
     assert "a?]0;t?b?]52;c;eA==?c?[31md??31me??0;t??f" in text
     assert "i?j?k?l?mé漢 x y" in text
     if evil.kind == "ketch":  # ps lets these pass
@@ -121,7 +125,7 @@ def test_the_command_line_on_a_terminal(evil):
             with evil.ketch.terminal(*args) as terminal:
                 terminal.wait()
                 text = terminal.text.replace("\r\n", "\n")
-            drawn = re.sub(r"\x1b\[(?:\d*[A-Z]|\?\d+[hl])|\r", "", text)  # a progress picture's own
+            drawn = re.sub(OURS, "", text)
             assert drawn, args
             assert not STEERS.search(drawn), (args, ascii(STEERS.search(drawn)), ascii(text))
     finally:
@@ -158,3 +162,33 @@ def test_a_name_of_a_file_makes_no_line_of_its_own(evil):
             assert sorted(terminal.text.replace("\r\n", "\n").splitlines()) == ["A /tmp/a?D ?etc", "C /tmp"]
     finally:
         evil.ketch("rm", "lines")
+
+
+def test_colours(engine):
+    """Errors, titles of help texts, and the states in the table of `ps`; on a terminal, and if they are wanted."""
+    engine.ketch("run", "-d", "--name", "up", "busybox", "sleep", "1000")
+    engine.ketch("run", "--name", "failed", "busybox", "false", check=False)
+    plain = engine.ketch("ps", "-a").out
+    assert "\x1b" not in plain + engine.ketch("ps", "--help").out + engine.ketch("rm", "nobody", check=False).err
+    for settings, coloured in (["TERM=xterm"], True), (["NO_COLOR=1"], False), (["TERM=dumb"], False):
+
+        def shown(*words: str, settings=settings) -> str:
+            with Terminal(["env", "-u", "NO_COLOR", *settings, KETCH, *words], engine.environment()) as terminal:
+                terminal.wait()
+                return terminal.text.replace("\r\n", "\n")
+
+        table, help_text, failure = shown("ps", "-a"), shown("ps", "--help"), shown("rm", "nobody")
+        found = [
+            re.sub(r".*\x1b\[(3\d)m(Up|Exited \(1\)) .*\x1b\[0m .*", r"\1 \2", line) for line in table.splitlines()
+        ]
+        assert (sorted(found[1:]) == ["31 Exited (1)", "32 Up"]) is coloured, table
+        assert help_text.startswith("\x1b[1mUsage:\x1b[0m  ketch ps" if coloured else "Usage:  ketch ps")
+        name = "\x1b[1;31mketch:\x1b[0m" if coloured else "ketch:"
+        assert failure == f"{name} No such container: nobody\n"
+        assert ("\x1b" in table + help_text + failure) is coloured
+        assert "\x1b" not in shown("ps", "-aq") + shown("ps", "-a", "--format", "{{.Status}}")
+    with engine.ketch.terminal("ps", "--watch") as terminal:
+        terminal.expect(r"\x1b\[32mUp [^\x1b]*\x1b\[0m .* up")
+        terminal.send("\x03")
+        assert terminal.wait() == 0
+    engine.ketch("rm", "-f", "up", "failed")

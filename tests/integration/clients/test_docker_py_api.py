@@ -360,6 +360,18 @@ def test_logs_since_and_until(client):
     assert (box.logs(stdout=False), box.logs(stderr=False)) == (b"two\n", b"one\n")
 
 
+def test_logs_since_the_start(client):
+    """Nothing that the program says is older than its start, however soon it says it."""
+    box = client.containers.create("busybox", ["echo", "at once"])
+    for number in range(12):
+        box.start()
+        box.wait()
+        box.reload()
+        start = datetime.datetime.fromisoformat(box.attrs["State"]["StartedAt"][:26].rstrip("Z") + "+00:00")
+        stamp = box.logs(timestamps=True, tail=1).split()[0].decode()
+        assert datetime.datetime.fromisoformat(stamp[:26].rstrip("Z") + "+00:00") >= start, number
+
+
 def test_logs_are_lines(client):
     box = client.containers.run("busybox", ["sh", "-c", "echo a; echo b; printf c"], detach=True)
     box.wait()

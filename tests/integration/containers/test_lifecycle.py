@@ -223,16 +223,22 @@ def test_auto_remove_removes_anonymous_volumes(client):
         assert client("volume", "ls", "-q").out == before
 
 
-@pytest.mark.parametrize("end", ["stop", "kill", "rm"])
-def test_wait_in_the_pause_before_a_restart(engine, end):
+def test_wait_in_the_pause_before_a_restart(engine):
     """It counts as running then, and who waits for its end is answered when the next start is given up."""
     api = Api(engine.socket)
+    with ThreadPoolExecutor(3) as pool:  # the pauses take most of the time
+        for done in [pool.submit(_end_in_the_pause, api, end) for end in ("stop", "kill", "rm")]:
+            done.result()
+
+
+def _end_in_the_pause(api, end):
+    """One container that is ended so in a pause; it has the same name."""
     body = {"Image": "busybox", "Cmd": ["sh", "-c", "exit 3"], "HostConfig": {"RestartPolicy": {"Name": "always"}}}
-    api.must("POST", "/containers/create", body, name="again")
-    api.must("POST", "/containers/again/start")
+    api.must("POST", "/containers/create", body, name=end)
+    api.must("POST", f"/containers/{end}/start")
 
     def pausing() -> bool:  # for 6.4 s, most of which are to come
-        found = api.must("GET", "/containers/again/json")
+        found = api.must("GET", f"/containers/{end}/json")
         ended = datetime.datetime.fromisoformat(found["State"]["FinishedAt"][:26].rstrip("Z") + "+00:00")
         lasts = datetime.datetime.now(datetime.UTC) - ended
         return found["RestartCount"] >= 7 and found["State"]["Status"] == "restarting" and lasts.seconds < 2
@@ -240,20 +246,20 @@ def test_wait_in_the_pause_before_a_restart(engine, end):
     until(pausing, "it is not started again")
     conditions = ("not-running", "next-exit", "removed")
     with ThreadPoolExecutor(3) as pool:
-        waits = {c: pool.submit(api, "POST", "/containers/again/wait", condition=c) for c in conditions}
+        waits = {c: pool.submit(api, "POST", f"/containers/{end}/wait", condition=c) for c in conditions}
         done, _ = concurrent.futures.wait(waits.values(), timeout=0.5)
         assert not [wait.result() for wait in done]
         if end == "rm":
-            api.must("DELETE", "/containers/again", force=1)
+            api.must("DELETE", f"/containers/{end}", force=1)
         else:
-            api.must("POST", f"/containers/again/{end}")
-            state = api.must("GET", "/containers/again/json")["State"]
+            api.must("POST", f"/containers/{end}/{end}")
+            state = api.must("GET", f"/containers/{end}/json")["State"]
             assert (state["Status"], state["ExitCode"]) == ("exited", 3)
         for condition in ("not-running", "next-exit"):
             assert waits[condition].result(5) == (200, {"StatusCode": 3})
         if end != "rm":
             assert not waits["removed"].done()
-            api.must("DELETE", "/containers/again")
+            api.must("DELETE", f"/containers/{end}")
         assert waits["removed"].result(5) == (200, {"StatusCode": 3})
 
 

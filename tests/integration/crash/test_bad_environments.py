@@ -44,8 +44,8 @@ def small(own_engine):
 def test_full_disk(small):
     api = Api(small.socket)
     api.must("POST", "/containers/create", body("made"), name="made")
-    small.docker("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
-    small.docker("run", "-d", "--name", "brief", "busybox", "sleep", "1000")
+    small.client("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
+    small.client("run", "-d", "--name", "brief", "busybox", "sleep", "1000")
     status, archive = api("GET", "/images/busybox/get")
     assert status == 200
     full = fill(small.data_root)
@@ -63,22 +63,22 @@ def test_full_disk(small):
     assert api("GET", "/containers/late/json")[0] == api("GET", "/volumes/late")[0] == 404
     api.must("POST", "/containers/brief/kill")  # an end is known although nobody can write it down
     assert api.must("POST", "/containers/brief/wait")["StatusCode"] == 137
-    assert small.docker("exec", "talker", "echo", "runs").out == "runs\n"
+    assert small.client("exec", "talker", "echo", "runs").out == "runs\n"
     os.unlink(full)
-    lines = len(small.docker("logs", "talker").out.splitlines())
-    until(lambda: len(small.docker("logs", "talker").out.splitlines()) > lines, "it does not log again")
+    lines = len(small.client("logs", "talker").out.splitlines())
+    until(lambda: len(small.client("logs", "talker").out.splitlines()) > lines, "it does not log again")
     api.must("POST", "/containers/made/start")
     for path, what in (("/containers/create?name=late", body("late")), ("/volumes/create", {"Name": "late"})):
         api.must("POST", path, what)
     small.stop(signal.SIGKILL)
     small.start()
-    states = small.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
+    states = small.client("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
     assert sorted(states) == ["brief exited", "late created", "made running", "talker running"]
     api.must("DELETE", "/volumes/late")
 
 
 def test_read_only_data_root(small):
-    small.docker("run", "--name", "one", "busybox", "true")
+    small.client("run", "--name", "one", "busybox", "true")
     small.stop()
     subprocess.run(["mount", "-o", "remount,ro", small.data_root], check=True)
     said = refused(small)
@@ -86,7 +86,7 @@ def test_read_only_data_root(small):
     assert small.data_root in said
     subprocess.run(["mount", "-o", "remount,rw", small.data_root], check=True)
     small.start()
-    assert small.docker("ps", "-a", "--format", "{{.Names}}").out == "one\n"
+    assert small.client("ps", "-a", "--format", "{{.Names}}").out == "one\n"
 
 
 ERRORS = {
@@ -142,7 +142,7 @@ def _everything(root: str) -> set[str]:
 def test_no_descriptors_left(own_engine):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
+    own_engine.client("run", "-d", "--name", "one", "busybox", "sleep", "1000")
     api, pid = Api(own_engine.socket), own_engine.process.pid
     api.must("POST", "/containers/create", body("two"), name="two")
     limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -162,7 +162,7 @@ def test_no_descriptors_left(own_engine):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
     until(lambda: api("GET", "/_ping", timeout=5)[0] == 200, "it does not recover")
     api.must("POST", "/containers/two/start")
-    assert own_engine.docker("ps", "-q").out.count("\n") == 2
+    assert own_engine.client("ps", "-q").out.count("\n") == 2
 
 
 def _cpu_s(pid: int) -> float:
@@ -179,11 +179,11 @@ def filled(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     api = Api(own_engine.socket)
-    own_engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "sh", "-c", "echo kept >/v/file")
-    own_engine.docker("network", "create", "quay")
+    own_engine.client("run", "--rm", "-v", "hold:/v", "busybox", "sh", "-c", "echo kept >/v/file")
+    own_engine.client("network", "create", "quay")
     for n in range(11):
         api.must("POST", "/containers/create", body(""), name=f"c{n}")
-    own_engine.docker("run", "-d", "--name", "up", "-v", "hold:/v", "busybox", "sleep", "1000")
+    own_engine.client("run", "-d", "--name", "up", "-v", "hold:/v", "busybox", "sleep", "1000")
     return own_engine
 
 
@@ -204,13 +204,13 @@ def looks_after_repair(engine, least: int) -> None:
     assert "damaged-1" in said
     assert os.path.exists(database(engine) + ".damaged-1")
     engine.start()
-    names = engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()
+    names = engine.client("ps", "-a", "--format", "{{.Names}}").out.split()
     assert len(names) >= least
     lost = os.path.join(engine.data_root, "lost")
     assert len(names) + (len(os.listdir(lost)) if os.path.isdir(lost) else 0) >= 11
-    assert engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
+    assert engine.client("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
     if "up" in names:
-        assert engine.docker("exec", "up", "echo", "runs").out == "runs\n"
+        assert engine.client("exec", "up", "echo", "runs").out == "runs\n"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def looks_after_repair(engine, least: int) -> None:
 def test_damaged_database(filled, damage, least):
     path = database(filled)
     if damage == "cut":
-        filled.docker("rm", "-f", "up")  # or it runs on without anybody who knows it
+        filled.client("rm", "-f", "up")  # or it runs on without anybody who knows it
     if damage == "log":  # commits that were not checkpointed: its rows are in the log alone
         filled.stop(signal.SIGKILL)
         overwrite(path + "-wal", 0, b"garbage!" * 4)
@@ -250,7 +250,7 @@ def test_damaged_database(filled, damage, least):
 @pytest.mark.parametrize("damage", ["empty", "gone"])
 def test_lost_database(filled, damage):
     """An empty file is a new database to SQLite, and would have everything swept away."""
-    filled.docker("rm", "-f", "up")
+    filled.client("rm", "-f", "up")
     filled.stop()
     kept = set(os.listdir(f"{filled.data_root}/containers"))
     if damage == "empty":
@@ -260,12 +260,12 @@ def test_lost_database(filled, damage):
     assert "missing or empty" in refused(filled)
     repaired(filled)
     filled.start()
-    assert filled.docker("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
+    assert filled.client("run", "--rm", "-v", "hold:/v", "busybox", "cat", "/v/file").out == "kept\n"
     assert kept == set(os.listdir(f"{filled.data_root}/lost"))
 
 
 def test_one_row_that_cannot_be_read(filled):
-    up = json.loads(filled.docker("inspect", "up").out)[0]
+    up = json.loads(filled.client("inspect", "up").out)[0]
     filled.stop(signal.SIGKILL)
     with contextlib.closing(sqlite3.connect(database(filled))) as db:
         with db:
@@ -275,15 +275,15 @@ def test_one_row_that_cannot_be_read(filled):
     filled.start()
     assert "up" in filled.log()
     assert "cannot be read" in filled.log()
-    assert len(filled.docker("ps", "-aq").out.split()) == 11
-    result = filled.docker("create", "--name", "up", "busybox", check=False)
+    assert len(filled.client("ps", "-aq").out.split()) == 11
+    result = filled.client("create", "--name", "up", "busybox", check=False)
     assert "already in use" in result.err
-    assert "--repair" in filled.docker("inspect", "up", check=False).err
+    assert "--repair" in filled.client("inspect", "up", check=False).err
     assert "container up" in json.dumps(Api(filled.socket).must("GET", "/info")["Warnings"])
-    assert filled.docker("run", "--rm", "busybox", "echo", "works").out == "works\n"  # its image was made anew
+    assert filled.client("run", "--rm", "busybox", "echo", "works").out == "works\n"  # its image was made anew
     os.kill(up["State"]["Pid"], 0)
     assert os.path.isdir(f"{filled.data_root}/containers/{up['Id']}/upper")
-    filled.docker("volume", "prune", "-f")
+    filled.client("volume", "prune", "-f")
     assert read(f"{filled.data_root}/volumes/hold/_data/file") == b"kept\n"
     filled.stop()
     with contextlib.closing(sqlite3.connect(database(filled))) as db:

@@ -37,25 +37,25 @@ def give_back(path: str) -> None:
 
 def furnish(engine, api: Api) -> None:
     """Things that can be removed, and two containers that run."""
-    engine.docker("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
-    engine.docker("run", "-d", "--name", "sleeper", "--stop-signal", "KILL", "busybox", "sleep", "1000")
-    engine.docker("run", "--name", "fat", "busybox", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=2")
+    engine.client("run", "-d", "--name", "talker", "busybox", "sh", "-c", LOOP)
+    engine.client("run", "-d", "--name", "sleeper", "--stop-signal", "KILL", "busybox", "sleep", "1000")
+    engine.client("run", "--name", "fat", "busybox", "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=2")
     for name in ("done", "old"):
-        engine.docker("run", "--name", name, "busybox", "echo", "said")
-    engine.docker("run", "--rm", "-v", "hold:/v", "busybox", "touch", "/v/file")
-    engine.docker("volume", "create", "spare")
-    engine.docker("network", "create", "quay")
-    engine.docker("commit", "done", "ship:1")
-    engine.docker("tag", "busybox", "boat:1")
+        engine.client("run", "--name", name, "busybox", "echo", "said")
+    engine.client("run", "--rm", "-v", "hold:/v", "busybox", "touch", "/v/file")
+    engine.client("volume", "create", "spare")
+    engine.client("network", "create", "quay")
+    engine.client("commit", "done", "ship:1")
+    engine.client("tag", "busybox", "boat:1")
 
 
 def looks(engine) -> None:
     """What only looks works."""
-    assert "sleeper" in engine.docker("ps", "-a").out
-    assert json.loads(engine.docker("inspect", "talker").out)[0]["State"]["Running"]
-    assert "n 0" in engine.docker("logs", "talker").out
-    assert engine.docker("exec", "talker", "echo", "runs").out == "runs\n"
-    assert "boat" in engine.docker("images").out
+    assert "sleeper" in engine.client("ps", "-a").out
+    assert json.loads(engine.client("inspect", "talker").out)[0]["State"]["Running"]
+    assert "n 0" in engine.client("logs", "talker").out
+    assert engine.client("exec", "talker", "echo", "runs").out == "runs\n"
+    assert "boat" in engine.client("images").out
 
 
 def refused(api: Api) -> None:
@@ -86,18 +86,18 @@ def frees(engine, api: Api) -> None:
     api.must("DELETE", "/containers/sleeper")
     api.must("POST", "/volumes/prune", filters='{"all":["true"]}')
     api.must("DELETE", "/containers/fat")
-    until(lambda: not engine.docker("ps", "-aqf", "name=fat").out, "it is not removed")
+    until(lambda: not engine.client("ps", "-aqf", "name=fat").out, "it is not removed")
     api.must("POST", "/containers/prune")
-    assert sorted(engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()) == ["talker"]
-    assert engine.docker("volume", "ls", "-q").out == ""
+    assert sorted(engine.client("ps", "-a", "--format", "{{.Names}}").out.split()) == ["talker"]
+    assert engine.client("volume", "ls", "-q").out == ""
 
 
 def works(engine, api: Api) -> None:
     """With room again, and no restart."""
-    assert engine.docker("run", "--rm", "-v", "fresh:/v", "busybox", "echo", "works").out == "works\n"
-    lines = len(engine.docker("logs", "talker").out.splitlines())
-    until(lambda: len(engine.docker("logs", "talker").out.splitlines()) > lines, "it does not log again")
-    engine.docker("network", "create", "late")
+    assert engine.client("run", "--rm", "-v", "fresh:/v", "busybox", "echo", "works").out == "works\n"
+    lines = len(engine.client("logs", "talker").out.splitlines())
+    until(lambda: len(engine.client("logs", "talker").out.splitlines()) > lines, "it does not log again")
+    engine.client("network", "create", "late")
 
 
 EXHAUSTED = {
@@ -122,17 +122,17 @@ def test_freeing(own_engine, what):
 def test_networks_of_a_running_container(own_engine):
     """They come and go, and its hosts file is not given up for one that cannot be written."""
     with small(own_engine, EXHAUSTED["space"][0], own_engine.data_root):
-        docker = own_engine.docker
-        docker("network", "create", "quay")
-        docker("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "1000")
+        client = own_engine.client
+        client("network", "create", "quay")
+        client("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "1000")
         taken = fill(own_engine.data_root)
-        docker("network", "disconnect", "quay", "one")
-        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
-        docker("network", "connect", "quay", "one", check=False)
-        shown = docker("inspect", "-f", "{{len .NetworkSettings.Networks}}", "one").out.strip()
-        assert docker("exec", "one", "ls", "/sys/class/net").out.split().count("lo") == 1
-        assert shown == str(len(docker("exec", "one", "ls", "/sys/class/net").out.split()) - 1)
-        assert "localhost" in docker("exec", "one", "cat", "/etc/hosts").out
+        client("network", "disconnect", "quay", "one")
+        assert "localhost" in client("exec", "one", "cat", "/etc/hosts").out
+        client("network", "connect", "quay", "one", check=False)
+        shown = client("inspect", "-f", "{{len .NetworkSettings.Networks}}", "one").out.strip()
+        assert client("exec", "one", "ls", "/sys/class/net").out.split().count("lo") == 1
+        assert shown == str(len(client("exec", "one", "ls", "/sys/class/net").out.split()) - 1)
+        assert "localhost" in client("exec", "one", "cat", "/etc/hosts").out
         give_back(taken)
 
 

@@ -46,11 +46,11 @@ def copied(engine, target: str) -> None:
 def test_the_log_of_a_killed_daemon(own_engine, how):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("create", "--name", "early", "busybox")
+    own_engine.client("create", "--name", "early", "busybox")
     copied(own_engine.data_root, early := own_engine.root + "/early")
-    own_engine.docker("run", "--name", "late", "busybox", "sh", "-c", "echo kept >/file")
-    own_engine.docker("run", "-d", "--name", "up", "busybox", "sleep", "1000")
-    own_engine.docker("update", "--restart", "no", "up")  # what is last in the log has been acknowledged
+    own_engine.client("run", "--name", "late", "busybox", "sh", "-c", "echo kept >/file")
+    own_engine.client("run", "-d", "--name", "up", "busybox", "sleep", "1000")
+    own_engine.client("update", "--restart", "no", "up")  # what is last in the log has been acknowledged
     own_engine.stop(signal.SIGKILL)
     copied(own_engine.data_root, kept := own_engine.root + "/kept")
     log = database(own_engine) + "-wal"
@@ -75,7 +75,7 @@ def test_the_log_of_a_killed_daemon(own_engine, how):
     assert tree(own_engine.data_root) == before
     copied(kept, own_engine.data_root)
     own_engine.start()
-    states = own_engine.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
+    states = own_engine.client("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
     assert sorted(states) == ["early created", "late exited", "up running"]
     assert not os.path.exists(own_engine.data_root + "/lost")
 
@@ -85,7 +85,7 @@ def test_the_log_of_a_killed_daemon(own_engine, how):
 def test_tables_that_were_emptied(own_engine, table, number):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "--name", "one", "-v", "hold:/v", "busybox", "touch", "/v/file")
+    own_engine.client("run", "--name", "one", "-v", "hold:/v", "busybox", "touch", "/v/file")
     own_engine.stop(number)
     with contextlib.closing(sqlite3.connect(database(own_engine))) as db, db:
         db.execute("DELETE FROM image_names")
@@ -98,9 +98,9 @@ def test_tables_that_were_emptied(own_engine, table, number):
     assert f"has no {table}" in refused(own_engine)
     repaired(own_engine)
     own_engine.start()
-    assert own_engine.docker("ps", "-a", "--format", "{{.Names}}").out == "one\n"
-    assert own_engine.docker("volume", "ls", "-q").out == "hold\n"
-    own_engine.docker("start", "-a", "one")
+    assert own_engine.client("ps", "-a", "--format", "{{.Names}}").out == "one\n"
+    assert own_engine.client("volume", "ls", "-q").out == "hold\n"
+    own_engine.client("start", "-a", "one")
 
 
 def test_objects_without_a_row_are_kept_and_recovered(own_engine):
@@ -109,18 +109,18 @@ def test_objects_without_a_row_are_kept_and_recovered(own_engine):
     own_engine.stop()
     copied(own_engine.data_root, old := own_engine.root + "/old")
     own_engine.start()
-    own_engine.docker("import", "-", "ship", stdin=busybox_tar())
-    image = own_engine.docker("inspect", "-f", "{{.Id}}", "ship").out.strip()
+    own_engine.client("import", "-", "ship", stdin=busybox_tar())
+    image = own_engine.client("inspect", "-f", "{{.Id}}", "ship").out.strip()
     options = ("--name", "crew", "-e", "A=b", "-w", "/tmp", "-v", "hold:/v", "--cap-add", "SYS_TIME")
-    own_engine.docker("run", *options, "ship", "sh", "-c", "id >/tmp/id; touch /v/file")
-    crew = own_engine.docker("inspect", "-f", "{{.Id}}", "crew").out.strip()
-    own_engine.docker("create", "--name", "never", "ship", "true")
-    own_engine.docker("run", "--name", "up", "-d", "ship", "sleep", "1000")
-    up = own_engine.docker("inspect", "-f", "{{.Id}} {{.State.Pid}}", "up").out.split()
+    own_engine.client("run", *options, "ship", "sh", "-c", "id >/tmp/id; touch /v/file")
+    crew = own_engine.client("inspect", "-f", "{{.Id}}", "crew").out.strip()
+    own_engine.client("create", "--name", "never", "ship", "true")
+    own_engine.client("run", "--name", "up", "-d", "ship", "sleep", "1000")
+    up = own_engine.client("inspect", "-f", "{{.Id}} {{.State.Pid}}", "up").out.split()
     own_engine.stop()
     copied(old, own_engine.data_root)  # a backup of the database, and nothing else
     own_engine.start()
-    assert own_engine.docker("ps", "-aq").out == ""
+    assert own_engine.client("ps", "-aq").out == ""
     os.kill(int(up[1]), 0)  # what runs is not killed on suspicion
     assert os.path.isdir(f"{own_engine.data_root}/containers/{up[0]}/upper")
     lost = own_engine.data_root + "/lost"
@@ -133,17 +133,17 @@ def test_objects_without_a_row_are_kept_and_recovered(own_engine):
     said = repaired(own_engine)
     assert "crew is made anew from its bundle" in said
     own_engine.start()
-    states = own_engine.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
+    states = own_engine.client("ps", "-a", "--format", "{{.Names}} {{.State}}").out.splitlines()
     assert sorted(states) == ["crew exited", "up running"]
-    assert own_engine.docker("exec", "up", "echo", "runs").out == "runs\n"
-    assert own_engine.docker("inspect", "-f", "{{.Image}}", "crew").out.strip() == image
-    assert own_engine.docker("inspect", "-f", "{{.Config.WorkingDir}} {{.HostConfig.CapAdd}}", "crew").out == (
+    assert own_engine.client("exec", "up", "echo", "runs").out == "runs\n"
+    assert own_engine.client("inspect", "-f", "{{.Image}}", "crew").out.strip() == image
+    assert own_engine.client("inspect", "-f", "{{.Config.WorkingDir}} {{.HostConfig.CapAdd}}", "crew").out == (
         "/tmp [CAP_SYS_TIME]\n"
     )
-    own_engine.docker("cp", "crew:/tmp/id", own_engine.root + "/id")
+    own_engine.client("cp", "crew:/tmp/id", own_engine.root + "/id")
     assert read(own_engine.root + "/id").startswith(b"uid=0")
-    own_engine.docker("start", "-a", "crew")
-    own_engine.docker("volume", "inspect", "hold")
+    own_engine.client("start", "-a", "crew")
+    own_engine.client("volume", "inspect", "hold")
 
 
 def test_lost_things_are_pruned_when_asked(own_engine):
@@ -155,7 +155,7 @@ def test_lost_things_are_pruned_when_asked(own_engine):
     os.makedirs(f"{own_engine.data_root}/layers/lost+found")
     own_engine.start()
     assert "belongs to nothing that is known" in own_engine.log()
-    assert "--prune-lost" in own_engine.docker("info", "-f", "{{.Warnings}}").out
+    assert "--prune-lost" in own_engine.client("info", "-f", "{{.Warnings}}").out
     own_engine.stop()
     assert os.path.exists(f"{own_engine.data_root}/layers/lost+found")
     done = subprocess.run(
@@ -172,19 +172,19 @@ def test_a_repair_that_is_killed(own_engine, point):
     own_engine.add_busybox()
     names = ["c0", "c1"]
     for name in names:
-        own_engine.docker("create", "--name", name, "busybox", "true")
+        own_engine.client("create", "--name", name, "busybox", "true")
     own_engine.stop(signal.SIGKILL)
     environment = {**os.environ, "KETCH_FAULT": point}
     done = subprocess.run([*own_engine.command(), "--repair"], env=environment, timeout=30, check=False)
     assert done.returncode == -signal.SIGKILL
     if point in REPAIRS[3:]:  # decided: the next start carries it out
         own_engine.start()
-        assert sorted(own_engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()) == names
+        assert sorted(own_engine.client("ps", "-a", "--format", "{{.Names}}").out.split()) == names
         own_engine.stop(signal.SIGKILL)
     repaired(own_engine)
     own_engine.start()
-    assert sorted(own_engine.docker("ps", "-a", "--format", "{{.Names}}").out.split()) == names
-    own_engine.docker("start", "-a", "c1")
+    assert sorted(own_engine.client("ps", "-a", "--format", "{{.Names}}").out.split()) == names
+    own_engine.client("start", "-a", "c1")
 
 
 def test_two_daemons_race_for_one_data_root(own_engine):

@@ -63,9 +63,9 @@ def test_fields_of_a_newer_version_are_kept(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     api = Api(own_engine.socket)
-    docker = own_engine.docker
-    docker("network", "create", "net")
-    docker("volume", "create", "data")
+    client = own_engine.client
+    client("network", "create", "net")
+    client("volume", "create", "data")
     host = {"Binds": ["data:/data"], "NetworkMode": "net"}
     api.must(
         "POST", "/containers/create", {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": host}, name="one"
@@ -75,12 +75,12 @@ def test_fields_of_a_newer_version_are_kept(own_engine):
     assert {record["schema"] for record in before.values()} == {1}
     edit(own_engine, with_more)
     own_engine.start()
-    docker("start", "one")
-    docker("rename", "one", "two")
-    docker("update", "--memory", "32m", "--memory-swap", "64m", "two")
-    docker("tag", "busybox", "other")
-    docker("restart", "-t", "0", "two")
-    docker("stop", "-t", "0", "two")
+    client("start", "one")
+    client("rename", "one", "two")
+    client("update", "--memory", "32m", "--memory-swap", "64m", "two")
+    client("tag", "busybox", "other")
+    client("restart", "-t", "0", "two")
+    client("stop", "-t", "0", "two")
     own_engine.stop()
     after = rows(own_engine)
     container = after["containers", "two"]
@@ -101,7 +101,7 @@ def test_fields_of_a_newer_version_are_kept(own_engine):
 def test_records_of_before_they_had_versions(own_engine):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("create", "--name", "one", "-v", "data:/data", "busybox", "true")
+    own_engine.client("create", "--name", "one", "-v", "data:/data", "busybox", "true")
     own_engine.stop()
 
     def older(_table: str, record: dict) -> dict:
@@ -112,8 +112,8 @@ def test_records_of_before_they_had_versions(own_engine):
 
     edit(own_engine, older)
     own_engine.start()
-    own_engine.docker("start", "-a", "one")
-    own_engine.docker("rename", "one", "two")
+    own_engine.client("start", "-a", "one")
+    own_engine.client("rename", "one", "two")
     own_engine.stop()
     assert rows(own_engine)["containers", "two"]["schema"] == 1
 
@@ -122,7 +122,7 @@ def test_records_of_before_they_had_versions(own_engine):
 def test_records_of_a_newer_form_are_refused(own_engine, table):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("create", "--name", "one", "-v", "data:/data", "busybox", "true")
+    own_engine.client("create", "--name", "one", "-v", "data:/data", "busybox", "true")
     own_engine.stop()
     edit(own_engine, lambda of, record: {**record, "schema": 2} if of == table else record)
     said = refused(own_engine)
@@ -136,4 +136,4 @@ def test_records_of_a_newer_form_are_refused(own_engine, table):
     assert {record["schema"] for (of, _), record in rows(own_engine).items() if of == table} == {2}
     edit(own_engine, lambda _table, record: {**record, "schema": 1})
     own_engine.start()
-    own_engine.docker("start", "-a", "one")
+    own_engine.client("start", "-a", "one")

@@ -76,9 +76,9 @@ def alone(file_engine):
 @pytest.fixture(params=["connected", "taken over"])
 def one(request, alone):
     """A container ``one`` with a stopped monitor, beside ``other``, whose monitor is well."""
-    alone.docker("run", "-d", "-t", "--name", "one", "busybox", "sh", "-c", "echo up; exec sleep 12345")
-    alone.docker("run", "-d", "--name", "other", "busybox", "sleep", "12345")
-    until(lambda: "up" in alone.docker("logs", "one").out, "it does not print")
+    alone.client("run", "-d", "-t", "--name", "one", "busybox", "sh", "-c", "echo up; exec sleep 12345")
+    alone.client("run", "-d", "--name", "other", "busybox", "sleep", "12345")
+    until(lambda: "up" in alone.client("logs", "one").out, "it does not print")
     stopped = Stopped(alone, "one")
     alone.stopped.append(stopped)
     if request.param == "taken over":
@@ -94,10 +94,10 @@ def answer(engine, method: str, path: str, body=None, **query) -> tuple[int, obj
 
 
 def test_others_do_not_wait(alone, one):
-    assert alone.docker("ps", "--format", "{{.Names}} {{.State}}").out.split() == ["other", "running", "one", "running"]
-    assert alone.docker("exec", "other", "echo", "well").out == "well\n"
+    assert alone.client("ps", "--format", "{{.Names}} {{.State}}").out.split() == ["other", "running", "one", "running"]
+    assert alone.client("exec", "other", "echo", "well").out == "well\n"
     assert alone.inspect("one")["State"]["Pid"] == one.pid
-    alone.docker("rm", "-f", "-t", "0", "other", check=False)
+    alone.client("rm", "-f", "-t", "0", "other", check=False)
     assert running(one.pid)
 
 
@@ -138,11 +138,11 @@ def test_all_works_when_it_goes_on(alone, one):
         logs.expect("up")
         answer(alone, "POST", f"/exec/{made['Id']}/start", {"Detach": True})
         one.go_on()
-        until(lambda: alone.docker("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
+        until(lambda: alone.client("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
         # An exec that was answered with an error is not carried out later.
-        assert alone.docker("exec", "one", "ls", "/late", check=False).code != 0
-        assert alone.docker("inspect", "-f", "{{.State.Pid}}", "one").out == f"{one.pid}\n"
-        alone.docker("stop", "-t", "0", "one")
+        assert alone.client("exec", "one", "ls", "/late", check=False).code != 0
+        assert alone.client("inspect", "-f", "{{.State.Pid}}", "one").out == f"{one.pid}\n"
+        alone.client("stop", "-t", "0", "one")
         wait.expect("137\n")
         assert logs.wait() == 0
     until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
@@ -157,7 +157,7 @@ def test_it_is_ended(alone, one, verb):
         assert answer(alone, "POST", f"/containers/one/{verb}", **query)[0] == 204
     if verb == "restart":
         assert not running(one.pid)
-        assert alone.docker("exec", "one", "echo", "well").out == "well\n"
+        assert alone.client("exec", "one", "echo", "well").out == "well\n"
         return
     until(lambda: one.left() == [], lambda: f"it lives: {one.left()}")
     if verb == "rm":
@@ -165,20 +165,20 @@ def test_it_is_ended(alone, one, verb):
         return
     state = alone.inspect("one")["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 137)
-    assert "up" in alone.docker("logs", "one").out
-    alone.docker("start", "one")
-    assert alone.docker("exec", "one", "echo", "well").out == "well\n"
+    assert "up" in alone.client("logs", "one").out
+    alone.client("start", "one")
+    assert alone.client("exec", "one", "echo", "well").out == "well\n"
 
 
 def test_stop_lets_it_end_by_itself(alone):
     """The signal goes past the monitor, and the end that it records is the program's own."""
     script = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"
-    alone.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", script)
-    until(lambda: "up" in alone.docker("logs", "one").out, "it does not print")
+    alone.client("run", "-d", "--name", "one", "busybox", "sh", "-c", script)
+    until(lambda: "up" in alone.client("logs", "one").out, "it does not print")
     alone.stopped.append(Stopped(alone, "one"))
     assert answer(alone, "POST", "/containers/one/stop", t=8)[0] == 204
     assert alone.inspect("one")["State"]["ExitCode"] == 7
-    assert alone.docker("logs", "one").out == "up\nbye\n"
+    assert alone.client("logs", "one").out == "up\nbye\n"
 
 
 TRAP = "trap 'exit %d' TERM; echo up; while :; do sleep 0.1; done"
@@ -197,8 +197,8 @@ def shared(request, alone):
         return stopped
 
     for name, code, more in (("home", 7, ()), ("guest", 8, ("--pid", "container:home"))):
-        alone.docker("run", "-d", "--name", name, *more, "busybox", "sh", "-c", TRAP % code)
-        until(lambda name=name: "up" in alone.docker("logs", name).out, "it does not print")
+        alone.client("run", "-d", "--name", name, *more, "busybox", "sh", "-c", TRAP % code)
+        until(lambda name=name: "up" in alone.client("logs", name).out, "it does not print")
     return stop
 
 
@@ -258,7 +258,7 @@ def test_it_is_killed_while_it_is_stopped(alone, one):
 
 def test_many_restarts(alone):
     """A stopped monitor accepts no more than some connections: that ketchd does not wait for one."""
-    alone.docker("run", "-d", "--name", "one", "busybox", "sleep", "12345")
+    alone.client("run", "-d", "--name", "one", "busybox", "sleep", "12345")
     one = Stopped(alone, "one")
     alone.stopped.append(one)
     alone.stop(signal.SIGKILL)
@@ -270,7 +270,7 @@ def test_many_restarts(alone):
     alone.start()
     assert alone.inspect("one")["State"]["Running"]
     one.go_on()
-    until(lambda: alone.docker("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
+    until(lambda: alone.client("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
 
 
 def fill(path: str) -> None:
@@ -287,7 +287,7 @@ def fill(path: str) -> None:
 
 @pytest.mark.parametrize("wiped", ["socket", "run directory", "exec root"])
 def test_its_names_are_gone(alone, wiped):
-    alone.docker("run", "-d", "--name", "one", "busybox", "sleep", "12345")
+    alone.client("run", "-d", "--name", "one", "busybox", "sleep", "12345")
     one = Stopped(alone, "one")
     alone.stopped.append(one)
     alone.stop(signal.SIGKILL)
@@ -299,7 +299,7 @@ def test_its_names_are_gone(alone, wiped):
     alone.start()
     assert alone.inspect("one")["State"]["Running"]
     one.go_on()
-    until(lambda: alone.docker("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
+    until(lambda: alone.client("exec", "one", "echo", "well", check=False).out == "well\n", "it does not answer")
     alone.stop(signal.SIGKILL)
     one.stop()
     shutil.rmtree(alone.exec_root)
@@ -310,7 +310,7 @@ def test_its_names_are_gone(alone, wiped):
 
 def test_it_is_ended_long_after_its_names_were_lost(alone):
     """Tries to reach it come seldom by then; whoever ends it does not wait for the next one."""
-    alone.docker("run", "-d", "--name", "one", "busybox", "sleep", "12345")
+    alone.client("run", "-d", "--name", "one", "busybox", "sleep", "12345")
     one = Stopped(alone, "one")
     alone.stopped.append(one)
     alone.stop(signal.SIGKILL)
@@ -325,27 +325,27 @@ def test_it_is_ended_long_after_its_names_were_lost(alone):
 def test_networks_change_before_it_is_taken_over(alone):
     """Its monitor has the sockets of its names: they are answered for its new networks when they can be had."""
     for name in ("quay", "pier", "dock"):
-        alone.docker("network", "create", name)
-    alone.docker("run", "-d", "--name", "other", "--network", "dock", "busybox", "sleep", "12345")
-    alone.docker("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "12345")
-    alone.docker("network", "connect", "pier", "one")
+        alone.client("network", "create", name)
+    alone.client("run", "-d", "--name", "other", "--network", "dock", "busybox", "sleep", "12345")
+    alone.client("run", "-d", "--name", "one", "--network", "quay", "busybox", "sleep", "12345")
+    alone.client("network", "connect", "pier", "one")
     one = Stopped(alone, "one")
     alone.stopped.append(one)
     alone.stop(signal.SIGKILL)
     alone.start()
-    alone.docker("network", "connect", "dock", "one")
-    alone.docker("network", "disconnect", "pier", "one")
+    alone.client("network", "connect", "dock", "one")
+    alone.client("network", "disconnect", "pier", "one")
     assert set(alone.inspect("one")["NetworkSettings"]["Networks"]) == {"quay", "dock"}
     one.go_on()
-    until(lambda: alone.docker("exec", "one", "ping", "-c1", "other", check=False).code == 0, "names are not answered")
+    until(lambda: alone.client("exec", "one", "ping", "-c1", "other", check=False).code == 0, "names are not answered")
 
 
 def test_no_descriptors_for_what_is_taken_over(alone):
     """Containers that cannot be taken over for want of descriptors are when there are some again; none is lost."""
     names = [f"c{n}" for n in range(8)]
-    alone.docker("network", "create", "quay")
+    alone.client("network", "create", "quay")
     for name in names:
-        alone.docker("run", "-d", "--name", name, "--network", "quay", "busybox", "sleep", "12345")
+        alone.client("run", "-d", "--name", name, "--network", "quay", "busybox", "sleep", "12345")
     pids = {name: alone.inspect(name)["State"]["Pid"] for name in names}
     alone.stopped += [Stopped(alone, name) for name in names]
     alone.stop(signal.SIGKILL)
@@ -359,10 +359,10 @@ def test_no_descriptors_for_what_is_taken_over(alone):
     until(lambda: b"Too many open files" in read(alone.log_path), "all descriptors were there", 40)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
     for name in names:
-        until(lambda name=name: alone.docker("exec", name, "true", check=False).code == 0, f"{name} is not taken over")
+        until(lambda name=name: alone.client("exec", name, "true", check=False).code == 0, f"{name} is not taken over")
         assert alone.inspect(name)["State"]["Pid"] == pids[name]
     for name in names:  # each asks its own resolver
-        until(lambda name=name: alone.docker("exec", name, "nslookup", "c0", check=False).code == 0, "no names", 40)
+        until(lambda name=name: alone.client("exec", name, "nslookup", "c0", check=False).code == 0, "no names", 40)
 
 
 def test_a_stopped_launcher(alone):
@@ -370,7 +370,7 @@ def test_a_stopped_launcher(alone):
     children = read(f"/proc/{alone.process.pid}/task/{alone.process.pid}/children").split()
     (launcher,) = [int(c) for c in children if read(f"/proc/{int(c)}/cmdline").startswith(b"ketch-launcher")]
     os.kill(launcher, signal.SIGSTOP)
-    alone.docker("create", "--name", "one", "busybox", "sleep", "12345")
+    alone.client("create", "--name", "one", "busybox", "sleep", "12345")
     status, text = answer(alone, "POST", "/containers/one/start")
     assert status == 503
     assert "launcher" in text["message"]

@@ -97,7 +97,7 @@ def rage(socket_path: str, seed: int, until: float, wrong: list[str], statuses: 
 def test_storm(own_engine):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("network", "create", "stormy")
+    own_engine.client("network", "create", "stormy")
     wrong: list[str] = []
     statuses: dict[int, int] = {}
     until = time.monotonic() + SECONDS
@@ -113,6 +113,6 @@ def test_storm(own_engine):
     assert not wrong, f"{len(wrong)} of {statuses}:\n" + "\n".join(dict.fromkeys(wrong))
     assert {200, 201, 204, 304, 404, 409} <= set(statuses), statuses
     own_engine.remove_all()
-    assert own_engine.docker("ps", "-aq").out == ""
-    own_engine.docker("volume", "rm", "storm")
+    assert own_engine.client("ps", "-aq").out == ""
+    own_engine.client("volume", "rm", "storm")
     # (and the fixture: no process, mount, link, cgroup or table is left)

@@ -45,47 +45,47 @@ def test_logs_have_no_gap(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); usleep 1000; done; exit 5"
-    own_engine.docker("run", "-d", "--name", "counter", "busybox", "sh", "-c", script)
+    own_engine.client("run", "-d", "--name", "counter", "busybox", "sh", "-c", script)
     with own_engine.docker.piped("logs", "-f", "counter") as logs:
         logs.expect("line 300\n")
         own_engine.stop(signal.SIGKILL)
     own_engine.start()
-    assert own_engine.docker("wait", "counter").out == "5\n"
-    assert own_engine.docker("logs", "counter").out.split("\n")[:-1] == [f"line {i}" for i in range(3000)]
+    assert own_engine.client("wait", "counter").out == "5\n"
+    assert own_engine.client("logs", "counter").out.split("\n")[:-1] == [f"line {i}" for i in range(3000)]
 
 
 def test_restart_by_request_keeps_containers(own_engine):
     """SIGTERM ends the daemon, not its containers; networks and published ports go on."""
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", *SERVE)
-    port = int(own_engine.docker("port", "web", "80").out.strip().rpartition(":")[2])
+    own_engine.client("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", *SERVE)
+    port = int(own_engine.client("port", "web", "80").out.strip().rpartition(":")[2])
     assert fetch(port) == "moored\n"
     assert own_engine.stop() == 0
     assert fetch(port) == "moored\n"
     own_engine.start()
     assert fetch(port) == "moored\n"
-    assert own_engine.docker("exec", "web", "cat", "/www/index.html").out == "moored\n"
-    own_engine.docker("restart", "-t", "0", "web")  # a port that was chosen by chance is chosen again
-    port = int(own_engine.docker("port", "web", "80").out.strip().rpartition(":")[2])
+    assert own_engine.client("exec", "web", "cat", "/www/index.html").out == "moored\n"
+    own_engine.client("restart", "-t", "0", "web")  # a port that was chosen by chance is chosen again
+    port = int(own_engine.client("port", "web", "80").out.strip().rpartition(":")[2])
     assert fetch(port) == "moored\n"
-    own_engine.docker("rm", "-f", "web")
-    assert own_engine.docker("ps", "-aq").out == ""
+    own_engine.client("rm", "-f", "web")
+    assert own_engine.client("ps", "-aq").out == ""
 
 
 def test_exit_while_the_daemon_is_away(own_engine):
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "-d", "-i", "--name", "one", "busybox", "sh", "-c", "read x; exit 9")
-    own_engine.docker("run", "-d", "--name", "two", "busybox", "sleep", "1000")
-    own_engine.docker("exec", "-d", "two", "sh", "-c", "sleep 1000")
-    pid = int(own_engine.docker("inspect", "-f", "{{.State.Pid}}", "one").out)
+    own_engine.client("run", "-d", "-i", "--name", "one", "busybox", "sh", "-c", "read x; exit 9")
+    own_engine.client("run", "-d", "--name", "two", "busybox", "sleep", "1000")
+    own_engine.client("exec", "-d", "two", "sh", "-c", "sleep 1000")
+    pid = int(own_engine.client("inspect", "-f", "{{.State.Pid}}", "one").out)
     own_engine.stop(signal.SIGKILL)
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
     select.select([pidfd], [], [], 10)
     os.close(pidfd)
     own_engine.start()
-    assert own_engine.docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one").out == "exited 137\n"
-    assert own_engine.docker("exec", "two", "echo", "answers").out == "answers\n"
-    assert len(own_engine.docker("top", "two").out.splitlines()) == 3
+    assert own_engine.client("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one").out == "exited 137\n"
+    assert own_engine.client("exec", "two", "echo", "answers").out == "answers\n"
+    assert len(own_engine.client("top", "two").out.splitlines()) == 3

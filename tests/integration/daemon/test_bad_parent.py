@@ -49,18 +49,18 @@ def test_containers_of_such_a_daemon(bad: Engine) -> None:
     script = f"{SIGNALS}; touch /tmp/made; {MODES}; cat /etc/hosts /etc/resolv.conf > /dev/null; exec sleep 1000"
     check = ("--health-cmd", f"{SIGNALS} > /tmp/check; umask >> /tmp/check", "--health-interval", "1s")
     places = ("-v", "data:/v", "-v", f"{bad.root}/new:/new", "-w", "/work")
-    bad.docker("run", "-d", "--name", "one", "-u", "4242:4343", *check, *places, "busybox", "sh", "-c", script)
+    bad.client("run", "-d", "--name", "one", "-u", "4242:4343", *check, *places, "busybox", "sh", "-c", script)
     deadline = time.monotonic() + 20
-    while bad.docker("inspect", "-f", "{{.State.Health.Status}}", "one").out.strip() == "starting":
+    while bad.client("inspect", "-f", "{{.State.Health.Status}}", "one").out.strip() == "starting":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    logs = bad.docker("logs", "one").out
+    logs = bad.client("logs", "one").out
     modes = dict(reversed(line.split()) for line in logs.splitlines() if " /" in line)
     expected = {"/": "755", "/etc": "755", "/v": "755", "/new": "755", "/dev": "755", "/dev/shm": "1777"}
     files = {"/etc/hosts": "644", "/etc/hostname": "644", "/etc/resolv.conf": "644", "/dev/null": "666"}
     assert modes == {**expected, **files, "/tmp/made": "644"}
-    execed = bad.docker("exec", "one", "sh", "-c", f"{SIGNALS}; umask; touch /tmp/more; stat -c %a /tmp/more /work").out
-    checked = bad.docker("exec", "one", "cat", "/tmp/check").out
+    execed = bad.client("exec", "one", "sh", "-c", f"{SIGNALS}; umask; touch /tmp/more; stat -c %a /tmp/more /work").out
+    checked = bad.client("exec", "one", "cat", "/tmp/check").out
     assert execed.split()[-3:] == ["0022", "644", "755"]
     for text in (logs, execed, checked):
         assert "0022" in text.splitlines()
@@ -68,9 +68,9 @@ def test_containers_of_such_a_daemon(bad: Engine) -> None:
 
 
 def test_such_a_daemon_leaves_nothing_open_to_others(bad: Engine) -> None:
-    bad.docker("run", "--name", "one", "-v", "data:/v", "busybox", "true")
-    bad.docker("create", "--name", "two", "busybox", "true")
-    bad.docker("commit", "one", "three")
+    bad.client("run", "--name", "one", "-v", "data:/v", "busybox", "true")
+    bad.client("create", "--name", "two", "busybox", "true")
+    bad.client("commit", "one", "three")
     found = []
     for top in (bad.data_root, bad.exec_root):
         for directory, names, files in os.walk(top):

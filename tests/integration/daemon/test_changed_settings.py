@@ -59,11 +59,11 @@ def daemon():
 
 
 def run(daemon: Engine, name: str, *flags: str) -> None:
-    daemon.docker("run", "-d", "--name", name, *flags, "busybox", "httpd", "-f", "-h", "/etc")
+    daemon.client("run", "-d", "--name", name, *flags, "busybox", "httpd", "-f", "-h", "/etc")
 
 
 def show(daemon: Engine, name: str, what: str) -> str:
-    return daemon.docker("inspect", "-f", "{{" + what + "}}", name).out.strip()
+    return daemon.client("inspect", "-f", "{{" + what + "}}", name).out.strip()
 
 
 def address(daemon: Engine, name: str) -> str:
@@ -71,13 +71,13 @@ def address(daemon: Engine, name: str) -> str:
 
 
 def mtu(daemon: Engine, name: str) -> str:
-    return daemon.docker("exec", name, "cat", "/sys/class/net/eth0/mtu").out.strip()
+    return daemon.client("exec", name, "cat", "/sys/class/net/eth0/mtu").out.strip()
 
 
 def answers(daemon: Engine, name: str, port: str) -> bool:
     """Whether the published port leads to the container, and the container to its gateway."""
     gateway = show(daemon, name, ".NetworkSettings.Networks.bridge.Gateway")
-    reached = daemon.docker("exec", name, "ping", "-c1", "-W2", gateway, check=False).code == 0
+    reached = daemon.client("exec", name, "ping", "-c1", "-W2", gateway, check=False).code == 0
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/passwd", timeout=patient(5)) as page:
             return reached and b"root" in page.read()
@@ -86,11 +86,11 @@ def answers(daemon: Engine, name: str, port: str) -> bool:
 
 
 def port(daemon: Engine, name: str) -> str:
-    return daemon.docker("port", name).out.splitlines()[0].rpartition(":")[2]
+    return daemon.client("port", name).out.splitlines()[0].rpartition(":")[2]
 
 
 def reaches(daemon: Engine, name: str, where: str) -> bool:
-    return daemon.docker("exec", name, "ping", "-c1", "-W1", where, check=False).code == 0
+    return daemon.client("exec", name, "ping", "-c1", "-W1", where, check=False).code == 0
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_masquerade(running):
     running.again()
     assert addresses_of(running, "masqueraded4") == {subnet}
     assert addresses_of(running, "unmasqueraded4") == {address(running, "new")}
-    running.docker("rm", "-f", "new")
+    running.client("rm", "-f", "new")
     assert addresses_of(running, "unmasqueraded4") == set()
 
 
@@ -163,13 +163,13 @@ def test_bridge(running, other):
     assert (address(running, "old"), show(running, "old", ".State.Pid")) == (old, pid)
     assert answers(running, "old", published)
     assert f"table inet ketch-{running.name}" not in nft("list tables").splitlines()
-    assert "eth0" in running.docker("exec", "old", "ls", "/sys/class/net").out
+    assert "eth0" in running.client("exec", "old", "ls", "/sys/class/net").out
     if other == "none":
-        assert running.docker("network", "ls", "--format", "{{.Name}}").out.split() == ["host", "none"]
+        assert running.client("network", "ls", "--format", "{{.Name}}").out.split() == ["host", "none"]
     else:
         run(running, "new", "-p", "127.0.0.1:0:80")
         assert answers(running, "new", port(running, "new"))
-        shown = json.loads(running.docker("network", "inspect", "bridge").out)
+        shown = json.loads(running.client("network", "inspect", "bridge").out)
         assert [c["Name"] for one in shown for c in one["Containers"].values()] == ["new"]
     running.again(f"--bridge={name}")
     assert answers(running, "old", published)
@@ -179,7 +179,7 @@ def test_bridge(running, other):
     run(running, "newest")
     assert reaches(running, "newest", old)
     running.again(f"--bridge={name}")
-    running.docker("rm", "-f", "old", "newest")
+    running.client("rm", "-f", "old", "newest")
     assert running.name not in os.listdir("/sys/class/net")
 
 
@@ -198,9 +198,9 @@ def test_bip(running):
     log = running.again("--bip=10.96.0.1/25")  # overlaps what is in use
     assert "has to wait until they are gone" in log
     assert answers(running, "new", port(running, "new"))
-    running.docker("rm", "-f", "old", "new")
+    running.client("rm", "-f", "old", "new")
     running.again("--bip=10.97.0.1/24")
-    configured = json.loads(running.docker("network", "inspect", "bridge").out)[0]["IPAM"]["Config"]
+    configured = json.loads(running.client("network", "inspect", "bridge").out)[0]["IPAM"]["Config"]
     assert [one["Subnet"] for one in configured] == ["10.97.0.0/24"]
 
 
@@ -217,7 +217,7 @@ def test_ipv6_goes_and_comes(daemon):
     run(daemon, "new")
     assert show(daemon, "new", ".NetworkSettings.Networks.bridge.GlobalIPv6Address") == ""
     assert (
-        daemon.docker(
+        daemon.client(
             "exec",
             "old",
             "ping",
@@ -231,36 +231,36 @@ def test_ipv6_goes_and_comes(daemon):
     daemon.again("--ipv6", "--fixed-cidr-v6=fd96::/64")
     run(daemon, "newer")
     assert show(daemon, "newer", ".NetworkSettings.Networks.bridge.GlobalIPv6Address").startswith("fd96::")
-    assert daemon.docker("exec", "newer", "ping", "-6", "-c1", "-W2", where).code == 0
+    assert daemon.client("exec", "newer", "ping", "-6", "-c1", "-W2", where).code == 0
 
 
 def test_cgroup_parent(running):
-    running.docker("pause", "old")
+    running.client("pause", "old")
     log = running.again(f"--cgroup-parent=/{running.name}-other")
     assert f'--cgroup-parent was "/{running.name}" and is "/{running.name}-other"' in log
     assert show(running, "old", ".State.Status") == "paused"
-    running.docker("unpause", "old")
+    running.client("unpause", "old")
     assert answers(running, "old", port(running, "old"))
-    stats = json.loads(running.docker("stats", "--no-stream", "--format", "{{json .}}", "old").out)
+    stats = json.loads(running.client("stats", "--no-stream", "--format", "{{json .}}", "old").out)
     assert stats["PIDs"] == "1"
     run(running, "new")
     pid = show(running, "new", ".State.Pid")
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as f:
         assert f"/{running.name}-other/" in f.read()
-    running.docker("update", "--memory", "64m", "--memory-swap", "64m", "old")
-    running.docker("restart", "-t", "0", "old")
+    running.client("update", "--memory", "64m", "--memory-swap", "64m", "old")
+    running.client("restart", "-t", "0", "old")
     with open(f"/proc/{show(running, 'old', '.State.Pid')}/cgroup", encoding="ascii") as f:
         assert f"/{running.name}-other/" in f.read()
-    running.docker("rm", "-f", "old", "new")
+    running.client("rm", "-f", "old", "new")
     running.again()
     assert not any(f"{running.name}-other" in names for _, names, _ in os.walk("/sys/fs/cgroup"))
 
 
 def test_servers_and_the_rest(running):
-    docker = running.docker
-    docker("network", "create", "back")
-    docker("run", "-d", "--name", "named", "--network", "back", *SLEEP)
-    before = docker("exec", "old", "cat", "/etc/resolv.conf").out
+    client = running.client
+    client("network", "create", "back")
+    client("run", "-d", "--name", "named", "--network", "back", *SLEEP)
+    before = client("exec", "old", "cat", "/etc/resolv.conf").out
     log = running.again(
         "--dns=127.0.0.2",
         "--dns-search=example.test",
@@ -271,16 +271,16 @@ def test_servers_and_the_rest(running):
     )
     for flag in ("dns", "dns-search", "log-driver", "default-address-pools", "ip"):
         assert f"--{flag} was " in log
-    assert docker("exec", "old", "cat", "/etc/resolv.conf").out == before
+    assert client("exec", "old", "cat", "/etc/resolv.conf").out == before
     run(running, "new", "-p", "80")
-    assert "127.0.0.2" in docker("exec", "new", "cat", "/etc/resolv.conf").out
-    assert docker("port", "new").out.startswith("80/tcp -> 127.0.0.1:")
+    assert "127.0.0.2" in client("exec", "new", "cat", "/etc/resolv.conf").out
+    assert client("port", "new").out.startswith("80/tcp -> 127.0.0.1:")
     assert show(running, "old", ".HostConfig.LogConfig.Type") != "none"
     assert show(running, "new", ".HostConfig.LogConfig.Type") == "none"
-    docker("exec", "named", "ping", "-c1", "-W2", "named")
-    docker("network", "create", "front")
-    assert '"10.95.0.0/24"' in docker("network", "inspect", "front").out
-    docker("rm", "-f", "named")
+    client("exec", "named", "ping", "-c1", "-W2", "named")
+    client("network", "create", "front")
+    assert '"10.95.0.0/24"' in client("network", "inspect", "front").out
+    client("rm", "-f", "named")
 
 
 def test_another_exec_root_is_refused_while_containers_run(running):

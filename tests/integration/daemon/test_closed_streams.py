@@ -34,14 +34,14 @@ def test_a_daemon_without_streams(own_engine: Engine) -> None:
     for fd in range(3):
         assert os.readlink(f"/proc/{own_engine.process.pid}/fd/{fd}") == "/dev/null"
     look = ("sh", "-c", "echo out; echo error >&2; readlink /proc/self/fd/0")
-    done = own_engine.docker("run", "--rm", "busybox", *look)
+    done = own_engine.client("run", "--rm", "busybox", *look)
     assert (done.out.split(), done.err) == (["out", "/dev/null"], "error\n")
-    assert own_engine.docker("run", "--rm", "-i", "busybox", "cat", stdin=b"in").out == "in"
-    own_engine.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", "echo log; exec sleep 1000")
-    assert own_engine.docker("exec", "one", "echo", "hello").out == "hello\n"
+    assert own_engine.client("run", "--rm", "-i", "busybox", "cat", stdin=b"in").out == "in"
+    own_engine.client("run", "-d", "--name", "one", "busybox", "sh", "-c", "echo log; exec sleep 1000")
+    assert own_engine.client("exec", "one", "echo", "hello").out == "hello\n"
     own_engine.stop()
     own_engine.start()
-    assert own_engine.docker("logs", "one").out == "log\n"
+    assert own_engine.client("logs", "one").out == "log\n"
 
 
 def test_commands_without_streams(engine: Engine) -> None:

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from ketch import programs
-from ketch.cli import main as cli
+from ketch.cli import catalog
 from ketch.runtime.oci_cli import main as runtime_cli
 from tests.support.engines import BIN
 from tests.support.source.project import ROOT
@@ -26,7 +26,6 @@ PACKAGES = (
     "yarl",
     "isal",
     "zstandard",
-    "nftables",
     "bcrypt",
     "obstore",
     "jwt",
@@ -68,9 +67,8 @@ ARGUMENTS = {
     ("login",): ["-u", "a", "-p", "b", "127.0.0.1:1"],
 }
 COMMANDS = [
-    *((name,) for name in cli.COMMANDS if name != "daemon"),
-    *((group, name) for group, names in cli.GROUPS.items() for name in names),
-    *(("daemon", verb) for verb in ("run", "repair", "start", "stop", "status")),
+    *((name,) for name in catalog.COMMANDS),
+    *((group, name) for group, names in catalog.GROUPS.items() for name in names),
 ]
 
 

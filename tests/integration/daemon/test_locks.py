@@ -40,8 +40,8 @@ def test_an_ordinary_user_holds_nobody_up(own_engine):
         try:
             assert squatter.stdout.readline() == b"bound\n"
             own_engine.start()
-            own_engine.docker("network", "create", "back")
-            own_engine.docker("network", "rm", "back")
+            own_engine.client("network", "create", "back")
+            own_engine.client("network", "rm", "back")
         finally:
             squatter.kill()
 

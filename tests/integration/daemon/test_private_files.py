@@ -40,11 +40,11 @@ def test_the_state_is_of_root_alone(own_engine, made):
         os.chmod(own_engine.data_root, 0o755)
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "-d", "-e", "PASSWORD=secret", "--name", "secret", "busybox", "sleep", "1000")
+    own_engine.client("run", "-d", "-e", "PASSWORD=secret", "--name", "secret", "busybox", "sleep", "1000")
     assert mode(own_engine.socket) == 0o660
     assert mode(own_engine.data_root) == 0o710
     assert visible(own_engine.data_root) == []
-    container = own_engine.docker("ps", "-q", "--no-trunc").out.strip()
+    container = own_engine.client("ps", "-q", "--no-trunc").out.strip()
     assert mode(f"{own_engine.exec_root}/run/{container}") == 0o700
     assert mode(f"{own_engine.data_root}/containers/{container}/bundle") == 0o700
     seen = [
@@ -180,7 +180,7 @@ def test_errors_that_quote_others_do_not_steer_a_terminal(engine):
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("../\x1b]0;title\x07\x9b31m"))
     for command in (("import", "-", "bad"), ("load",)):
-        result = engine.docker(*command, stdin=buffer.getvalue(), check=False)
+        result = engine.client(*command, stdin=buffer.getvalue(), check=False)
         assert result.code == 1
         assert not {"\x1b", "\x07", "\x9b"} & set(result.err), ascii(result.err)
         assert "?]0;title" in result.err

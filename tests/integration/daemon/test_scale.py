@@ -25,7 +25,7 @@ def crowd(own_engine):
     """MANY running containers: a third without a network, the others on two networks; every fifth has a volume."""
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("network", "create", "back")
+    own_engine.client("network", "create", "back")
 
     def run(numbers: range) -> None:
         with contextlib.closing(own_engine.py()) as client:
@@ -51,8 +51,8 @@ def crowd(own_engine):
 
 def states(engine) -> dict[str, tuple]:
     """What must not change by itself: process, start, restarts and address of each container."""
-    ids = engine.docker("ps", "-q", "--no-trunc").out.split()
-    seen = json.loads(engine.docker("inspect", *ids).out) if ids else []
+    ids = engine.client("ps", "-q", "--no-trunc").out.split()
+    seen = json.loads(engine.client("inspect", *ids).out) if ids else []
     return {
         c["Name"]: (
             c["State"]["Pid"],
@@ -106,7 +106,7 @@ def test_ends_that_nobody_saw(crowd):
         time.sleep(0.1)
     assert {n: s for n, s in after.items() if n not in killed} == {n: s for n, s in before.items() if n not in killed}
     assert set(after) == {n for n in before if n not in killed or int(n[2:]) % 2}
-    assert crowd.docker("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY // 4
+    assert crowd.client("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY // 4
     assert all(after[n][2] == 1 for n in killed if n in after)
 
 
@@ -125,7 +125,7 @@ def test_a_power_cut(crowd):
     while set(after := states(crowd)) != wanted or not all(pid for pid, *_ in after.values()):  # 0: about to restart
         assert time.monotonic() < deadline, sorted(after)
         time.sleep(0.1)
-    assert crowd.docker("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY - len(wanted)
+    assert crowd.client("ps", "-aq", "--filter", "exited=137").out.count("\n") == MANY - len(wanted)
     for name, (pid, *_) in after.items():
         with open(f"/proc/{pid}/net/dev", encoding="ascii") as f:
             assert ("eth0" in f.read()) == (int(name[2:]) % 3 != 0), name
@@ -135,9 +135,9 @@ def test_policies_do_not_wait_for_a_monitor_that_is_stopped(own_engine):
     """What is to be started starts while a container is still to be taken over, and both keep their networks."""
     own_engine.start()
     own_engine.add_busybox()
-    own_engine.docker("run", "-d", "--name", "slow", "busybox", "sleep", "1000")
-    own_engine.docker("run", "-d", "--name", "back", "--restart", "always", "busybox", "sleep", "1000")
-    slow, back = (own_engine.docker("inspect", "-f", "{{.Id}} {{.State.Pid}}", n).out.split() for n in ("slow", "back"))
+    own_engine.client("run", "-d", "--name", "slow", "busybox", "sleep", "1000")
+    own_engine.client("run", "-d", "--name", "back", "--restart", "always", "busybox", "sleep", "1000")
+    slow, back = (own_engine.client("inspect", "-f", "{{.Id}} {{.State.Pid}}", n).out.split() for n in ("slow", "back"))
     own_engine.stop(9)
     runs = os.path.join(own_engine.exec_root, "run")
     os.kill(int(back[1]), 9)
@@ -149,13 +149,13 @@ def test_policies_do_not_wait_for_a_monitor_that_is_stopped(own_engine):
         until(lambda: events(own_engine, back[0]).count("start") == 2, "its policy starts it")
     finally:
         os.kill(monitor, signal.SIGCONT)
-    until(lambda: own_engine.docker("exec", "slow", "true", check=False).code == 0, "it is not taken over")
+    until(lambda: own_engine.client("exec", "slow", "true", check=False).code == 0, "it is not taken over")
     for name in ("slow", "back"):
         until(lambda name=name: "inet " in interface(own_engine, name), f"{name} has no network")
 
 
 def interface(engine, name: str) -> str:
-    return engine.docker("exec", name, "ip", "addr", "show", "eth0", check=False).out
+    return engine.client("exec", name, "ip", "addr", "show", "eth0", check=False).out
 
 
 def events(engine, container_id: str) -> list[str]:

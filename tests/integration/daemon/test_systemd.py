@@ -6,10 +6,12 @@ systemd is PID 1 of namespaces made for the test and has a part of the cgroup hi
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 SYSTEMD = "/lib/systemd/systemd"
-UNIT = Path(__file__).parents[3] / "contrib/systemd/ketchd.service"
+UNIT = Path(__file__).parents[3] / "contrib/systemd/system/ketch.service"
 
 # Standard input says when to go on: until then our own process is in the cgroups, which must be free of others' then.
 BOOT = """
@@ -62,7 +64,8 @@ def hierarchies() -> dict[str, tuple[str, str]]:
 class Machine:
     """systemd and what it runs, with one ketchd."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, socket: bool) -> None:
+        self.socket = socket
         self.engine = Engine("ketch", suffix="s")
         self.cgroup = f"{self.engine.name}-machine"
         self.directory = directory
@@ -74,11 +77,18 @@ class Machine:
         units.mkdir()
         text = UNIT.read_text(encoding="utf-8")
         # Nothing else of a machine is here to wait for.
-        text = re.sub(r"^(After|Wants|Documentation)=.*\n", "", text, flags=re.M)
+        text = re.sub(r"^(After|Wants|Documentation|Requires)=.*\n", "", text, flags=re.M)
         text = text.replace("[Service]", "DefaultDependencies=no\n\n[Service]")
-        text = re.sub(r"^ExecStart=.*$", f"ExecStart={' '.join(self.engine.command())}", text, flags=re.M)
-        (units / "ketchd.service").write_text(text)
-        (units / "ketch-test.target").write_text("[Unit]\nDefaultDependencies=no\nWants=ketchd.service\n")
+        command, wanted = self.engine.command(), "ketch.service"
+        if self.socket:
+            command[command.index("-H") + 1], wanted = "fd://", "ketch.socket"
+            socket = UNIT.with_name("ketch.socket").read_text(encoding="utf-8")
+            socket = socket.replace("[Socket]", "DefaultDependencies=no\n\n[Socket]")
+            socket = socket.replace("/run/ketch.sock", self.engine.socket).replace("=ketch\n", "=daemon\n")
+            (units / "ketch.socket").write_text(socket)
+        text = re.sub(r"^ExecStart=.*$", f"ExecStart={' '.join(command)}", text, flags=re.M)
+        (units / "ketch.service").write_text(text)
+        (units / "ketch-test.target").write_text(f"[Unit]\nDefaultDependencies=no\nWants={wanted}\n")
         mounts = hierarchies()
         lines = [f"{kind} {place} {options}\n" for place, (kind, options) in mounts.items()]
         (self.directory / "mounts").write_text("".join(lines))
@@ -124,13 +134,14 @@ def _name(kind: str, options: str) -> str:
 
 
 @pytest.fixture
-def machine(tmp_path):
+def machine(request, tmp_path):
+    """One whose daemon is started with it, or (a parameter) by who connects."""
     if not os.path.exists(SYSTEMD):
         pytest.skip("there is no systemd")
     version = int(subprocess.run([SYSTEMD, "--version"], capture_output=True, text=True, check=True).stdout.split()[1])
     if version >= 256 and common.layout().version == 1:
         pytest.skip(f"systemd {version} has no cgroup v1 any more")
-    one = Machine(tmp_path)
+    one = Machine(tmp_path, socket=getattr(request, "param", "") == "socket")
     before = Census.take(one.engine.name)
     try:
         one.boot()
@@ -144,19 +155,19 @@ def test_operations_of_the_manager(machine):
     engine = machine.engine
     engine.add_busybox()
     script = "i=0; while :; do echo n $i; i=$((i+1)); usleep 100000; done"
-    engine.docker("run", "-d", "--name", "one", "busybox", "sh", "-c", script)
-    before = json.loads(engine.docker("inspect", "one").out)[0]["State"]
+    engine.client("run", "-d", "--name", "one", "busybox", "sh", "-c", script)
+    before = json.loads(engine.client("inspect", "one").out)[0]["State"]
 
     def main_pid() -> str:
-        return machine.enter("systemctl", "show", "ketchd", "-p", "MainPID", "--value").stdout.strip()
+        return machine.enter("systemctl", "show", "ketch.service", "-p", "MainPID", "--value").stdout.strip()
 
     def goes_on() -> None:
         until(engine.answers, lambda: f"it does not answer:\n{engine.log()}", 60)
-        assert json.loads(engine.docker("inspect", "one").out)[0]["State"] == before
-        assert engine.docker("exec", "one", "echo", "well").out == "well\n"
+        assert json.loads(engine.client("inspect", "one").out)[0]["State"] == before
+        assert engine.client("exec", "one", "echo", "well").out == "well\n"
 
     # The service's cgroup has ketchd and nothing that would outlive it.
-    tasks = machine.enter("systemctl", "show", "ketchd", "-p", "ControlGroup", "--value").stdout.strip()
+    tasks = machine.enter("systemctl", "show", "ketch.service", "-p", "ControlGroup", "--value").stdout.strip()
     place = next(place for place, what in hierarchies().items() if what[1] in ("name=systemd", "rw"))
     assert machine.enter("cat", f"{place}{tasks}/cgroup.procs").stdout.split() == [main_pid()]
     for action in (
@@ -166,15 +177,36 @@ def test_operations_of_the_manager(machine):
         ("daemon-reload",),
     ):
         old = main_pid()
-        machine.enter("systemctl", *action, "ketchd" if action != ("daemon-reload",) else "--no-pager")
+        machine.enter("systemctl", *action, "ketch" if action != ("daemon-reload",) else "--no-pager")
         if action == ("stop",):
-            machine.enter("systemctl", "start", "ketchd")
+            machine.enter("systemctl", "start", "ketch")
         elif action[0] != "daemon-reload":
             until(lambda old=old: main_pid() not in (old, "0"), "it is not started again", 60)
         goes_on()
-    logs = engine.docker("logs", "one").out.splitlines()
+    logs = engine.client("logs", "one").out.splitlines()
     assert logs == [f"n {i}" for i in range(len(logs))]
-    engine.docker("rm", "-f", "one")
+    engine.client("rm", "-f", "one")
     # It ends in order, and leaves no cgroup but its own unit's.
-    machine.enter("systemctl", "stop", "ketchd")
+    machine.enter("systemctl", "stop", "ketch")
     assert [path for path in cgroups(engine.name) if os.path.basename(path) == engine.name] == []
+
+
+@pytest.mark.parametrize("machine", ["socket"], indirect=True)
+def test_socket_activation(machine):
+    """Who connects starts ketchd and waits for it, also while it is ended; the socket is systemd's, and its group's."""
+    engine = machine.engine  # `boot` has asked for an answer, and nothing else has started it
+    info = os.stat(engine.socket)
+    assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (0o660, 0, grp.getgrnam("daemon").gr_gid)
+    pid = machine.enter("systemctl", "show", "ketch.service", "-p", "MainPID", "--value").stdout.strip()
+    (launcher,) = machine.enter("cat", f"/proc/{pid}/task/{pid}/children").stdout.split()
+    passed = machine.enter("readlink", f"/proc/{pid}/fd/3").stdout.strip()
+    assert passed.startswith("socket:")
+    assert passed not in machine.enter("sh", "-c", f"readlink /proc/{launcher}/fd/*").stdout.split()
+    machine.enter("systemctl", "stop", "ketch.service")
+    assert os.stat(engine.socket).st_ino == info.st_ino
+    engine.client("version")
+    machine.enter("systemctl", "kill", "--signal", "KILL", "ketch.service")
+    engine.client("version")
+    assert os.stat(engine.socket).st_ino == info.st_ino
+    machine.enter("systemctl", "stop", "ketch.service", "ketch.socket")
+    assert not engine.answers()

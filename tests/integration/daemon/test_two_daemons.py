@@ -48,43 +48,43 @@ def pair():
     """Two of them; the second has a bridge of its own, and the default cgroup parent is both's."""
     first, second = Plain("ketch", suffix="x"), Plain("ketch", suffix="y")
     second.flags = ("--bridge", second.name)
-    before = Census.take(first.name)
-    try:
+    before, others = Census.take(first.name), Census.take(second.name)
+    with contextlib.ExitStack() as undo:
+        undo.callback(second.delete)
+        undo.callback(first.delete)
         yield first, second
-    finally:
-        for one in (first, second):
-            if one.process is None:
+        for one, then in ((first, before), (second, others)):
+            if one.process is None and (one.has_containers() or Census.take(one.name).things - then.things):
                 one.start()
-            one.remove_all()
-        first.delete()
-        second.delete()
+            if one.process is not None:
+                one.remove_all()
     assert before.leaks() == []
 
 
 def everything(engine: Engine) -> list[str]:
     """What must be there afterwards as it was: containers with their pids and addresses, ports, networks."""
-    ids = engine.docker("ps", "-q", "--no-trunc").out.split()
+    ids = engine.client("ps", "-q", "--no-trunc").out.split()
     shape = "{{.Id}} {{.State.Status}} {{.State.Pid}} {{.State.StartedAt}} {{json .NetworkSettings.Ports}}"
-    shown = engine.docker("inspect", "-f", shape, *ids).out.splitlines() if ids else []
-    return sorted(shown) + sorted(engine.docker("network", "ls", "--no-trunc").out.splitlines())
+    shown = engine.client("inspect", "-f", shape, *ids).out.splitlines() if ids else []
+    return sorted(shown) + sorted(engine.client("network", "ls", "--no-trunc").out.splitlines())
 
 
 def populate(engine: Engine, octet: int) -> None:
-    docker = engine.docker
-    docker("network", "create", "--subnet", f"10.{octet}.0.0/24", "back")
-    docker("run", "-d", "--name", "db", "--network", "back", *SLEEP)
-    docker(
+    client = engine.client
+    client("network", "create", "--subnet", f"10.{octet}.0.0/24", "back")
+    client("run", "-d", "--name", "db", "--network", "back", *SLEEP)
+    client(
         *shlex.split("run -d --name web --network back -p 127.0.0.1:0:80 busybox httpd -f -h /etc"),
     )
-    docker("run", "-d", "--name", "plain", *SLEEP)
-    docker("create", "--name", "never", *SLEEP)
-    docker("run", "--name", "over", "busybox", "true")
+    client("run", "-d", "--name", "plain", *SLEEP)
+    client("create", "--name", "never", *SLEEP)
+    client("run", "--name", "over", "busybox", "true")
 
 
 def works(engine: Engine) -> None:
-    docker = engine.docker
-    docker("exec", "web", "ping", "-c1", "-W2", "db")
-    where = docker("port", "web").out.split(" -> ")[1].strip()
+    client = engine.client
+    client("exec", "web", "ping", "-c1", "-W2", "db")
+    where = client("port", "web").out.split(" -> ")[1].strip()
     answer = subprocess.run(
         ["busybox", "wget", "-qO-", f"http://{where}/passwd"],
         capture_output=True,
@@ -173,7 +173,7 @@ def test_a_strangers_cgroup_is_left_alone(pair):
     with strangers_cgroup("ketch") as (process, made):
         one.start()
         one.add_busybox()
-        one.docker("run", "-d", "--name", "here", *SLEEP)
+        one.client("run", "-d", "--name", "here", *SLEEP)
         one.stop(signal.SIGKILL)
         one.start()
         assert process.poll() is None
@@ -213,11 +213,11 @@ def test_orphans_of_a_removal_are_found_by_their_directory(pair, parent):
     one = pair[0]
     one.start()
     one.add_busybox()
-    one.docker("run", "-d", "--name", "stays", *SLEEP)
+    one.client("run", "-d", "--name", "stays", *SLEEP)
     flags = ("--cgroup-parent", f"{one.name}-mine") if parent else ()
     script = "setsid sleep 1000 & exec sleep 1000"
-    container_id = one.docker("run", "-d", "--pid", "host", *flags, "busybox", "sh", "-c", script).out.strip()
-    pid = int(one.docker("inspect", "-f", "{{.State.Pid}}", container_id).out)
+    container_id = one.client("run", "-d", "--pid", "host", *flags, "busybox", "sh", "-c", script).out.strip()
+    pid = int(one.client("inspect", "-f", "{{.State.Pid}}", container_id).out)
     with open(f"/proc/{pid}/stat", encoding="ascii") as f:
         monitor = int(f.read().rpartition(")")[2].split()[1])
     one.stop(signal.SIGKILL)
@@ -231,7 +231,7 @@ def test_orphans_of_a_removal_are_found_by_their_directory(pair, parent):
     assert cgroups_of(container_id) == []
     assert not any(map(lives, left))
     until(lambda: container_id not in os.listdir(f"{one.data_root}/containers"), "its directory is removed")
-    assert one.docker("inspect", "-f", "{{.State.Status}}", "stays").out == "running\n"
+    assert one.client("inspect", "-f", "{{.State.Status}}", "stays").out == "running\n"
     for place in hierarchies():
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(f"{place}/{one.name}-mine")
@@ -279,9 +279,9 @@ def test_running_containers_are_not_taken_by_another_daemon(pair):
     first.start()
     first.add_busybox()
     populate(first, 94)
-    first.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "shared")
+    first.client("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "shared")
     before = everything(first)
-    plain, rules = first.docker("inspect", "-f", "{{.Id}}", "plain").out.strip(), nft("list ruleset")
+    plain, rules = first.client("inspect", "-f", "{{.Id}}", "plain").out.strip(), nft("list ruleset")
     first.stop(signal.SIGKILL)
     second.flags = first.flags
     said = second.refused()
@@ -289,14 +289,14 @@ def test_running_containers_are_not_taken_by_another_daemon(pair):
     assert nft("list ruleset") == rules
     second.flags = ("--bridge", second.name)
     second.start()
-    done = second.docker("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "mine", check=False)
+    done = second.client("network", "create", "-o", "com.docker.network.bridge.name=kt-shared", "mine", check=False)
     assert "use bridge `kt-shared`: it belongs to another data root" in done.err
     second.stop()
     first.start()
     assert everything(first) == before
     works(first)
-    assert first.docker("network", "inspect", "-f", "{{len .Containers}}", "back").out == "2\n"
-    first.docker("rm", "-f", "plain", "db", "web")
+    assert first.client("network", "inspect", "-f", "{{len .Containers}}", "back").out == "2\n"
+    first.client("rm", "-f", "plain", "db", "web")
     assert cgroups_of(plain) == []
 
 
@@ -362,25 +362,25 @@ def test_a_copy_of_a_data_root_from_before_its_containers_started(pair, first_is
     first, second = pair
     first.start()
     first.add_busybox()
-    first.docker("create", "--name", "one", "busybox", "sleep", "12345")
+    first.client("create", "--name", "one", "busybox", "sleep", "12345")
     first.stop()
     shutil.copytree(first.data_root, second.data_root, symlinks=True, dirs_exist_ok=True)
     first.start()
-    first.docker("start", "one")
-    pid = first.docker("inspect", "-f", "{{.State.Pid}}", "one").out
+    first.client("start", "one")
+    pid = first.client("inspect", "-f", "{{.State.Pid}}", "one").out
     if first_is == "down":
         first.stop(signal.SIGKILL)
     said = second.refused()
     assert ("it is a copy of one that" if first_is == "up" else "their monitors are in") in said
     if first_is == "down":
         first.start()
-    assert first.docker("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "one").out == f"true {pid}"
-    assert first.docker("exec", "one", "echo", "well").out == "well\n"
-    first.docker("rm", "-f", "one")
+    assert first.client("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "one").out == f"true {pid}"
+    assert first.client("exec", "one", "echo", "well").out == "well\n"
+    first.client("rm", "-f", "one")
     first.stop()
     second.start()  # nobody uses the original: the copy is as good
-    second.docker("start", "one")
-    second.docker("rm", "-f", "one")
+    second.client("start", "one")
+    second.client("rm", "-f", "one")
     second.stop()
     shutil.rmtree(second.data_root)
 
@@ -392,11 +392,11 @@ def test_a_copied_or_moved_data_root_mounts_its_own_files(pair, how):
     first.start()
     first.add_busybox()
     words = ("--mount", "type=volume,source=data,target=/v", "--mount", "type=image,source=busybox,target=/i")
-    first.docker(
+    first.client(
         "create", "--name", "one", *words, "busybox", "sh", "-c", "cat /v/*; echo from $0 >>/v/log; ls /i", "x"
     )
-    first.docker("start", "-a", "one")
-    first.docker("create", "--name", "later", "busybox", "sh", "-c", "cat /v/*")
+    first.client("start", "-a", "one")
+    first.client("create", "--name", "later", "busybox", "sh", "-c", "cat /v/*")
     first.ketch("update", "--volume", "data:/v", "later")
     first.stop()
     log = f"{first.data_root}/volumes/data/_data/log"
@@ -408,20 +408,20 @@ def test_a_copied_or_moved_data_root_mounts_its_own_files(pair, how):
         shutil.copytree(first.data_root, second.data_root, symlinks=True)
     second.start()
     place = f"{second.data_root}/volumes/data/_data"
-    assert second.docker("volume", "inspect", "-f", "{{.Mountpoint}}", "data").out.strip() == place
+    assert second.client("volume", "inspect", "-f", "{{.Mountpoint}}", "data").out.strip() == place
     sources = "{{range .Mounts}}{{.Type}} {{.Source}}\n{{end}}"
-    assert f"volume {place}\n" in second.docker("inspect", "-f", sources, "one").out
-    assert second.docker("start", "-a", "one").out.splitlines()[:2] == ["from x", "bin"]
-    assert second.docker("start", "-a", "later").out == "from x\n" * 2
-    second.docker("rm", "one", "later")
-    second.docker("volume", "rm", "data")
+    assert f"volume {place}\n" in second.client("inspect", "-f", sources, "one").out
+    assert second.client("start", "-a", "one").out.splitlines()[:2] == ["from x", "bin"]
+    assert second.client("start", "-a", "later").out == "from x\n" * 2
+    second.client("rm", "one", "later")
+    second.client("volume", "rm", "data")
     assert not os.path.exists(place)
     assert os.path.exists(log) == (how == "copied")
     second.stop()
     shutil.rmtree(second.data_root)
     first.start()
     if how == "copied":
-        assert first.docker("start", "-a", "one").out.splitlines()[0] == "from x"
+        assert first.client("start", "-a", "one").out.splitlines()[0] == "from x"
 
 
 def test_a_subnet_belongs_to_one(pair):
@@ -434,9 +434,9 @@ def test_a_subnet_belongs_to_one(pair):
             f"ketchd: use subnet {taken}: bridge `ketch0` of another data root has 10.213.5.0/24"
         )
     second.start()
-    result = second.docker("network", "create", "--subnet", "10.213.5.128/25", "part", check=False)
+    result = second.client("network", "create", "--subnet", "10.213.5.128/25", "part", check=False)
     assert result.code == 1
     assert "bridge `ketch0` of another data root has 10.213.5.0/24 (choose another subnet" in result.err
-    assert second.docker("network", "ls", "-q", "--filter", "name=part").out == ""
+    assert second.client("network", "ls", "-q", "--filter", "name=part").out == ""
     first.stop()
     first.start()

@@ -90,7 +90,7 @@ def test_null_is_nothing_given(engine):
     headers = {"Host": "localhost", "Content-Type": "application/json"}
     status, text = ask(connected(engine.socket), "POST", "/volumes/create", headers, b" null\n")
     assert status == 201, text
-    engine.docker("volume", "rm", json.loads(text)["Name"])
+    engine.client("volume", "rm", json.loads(text)["Name"])
     for path, message in (("/containers/none/update", "No such container"), ("/exec/none/start", "No such exec")):
         status, text = ask(connected(engine.socket), "POST", path, headers, b"null")
         assert (status, message in text) == (404, True), text
@@ -115,7 +115,7 @@ def test_texts_with_a_nul_byte_are_refused(engine):
     body = json.dumps({"Image": "busybox", "Cmd": ["\\u0000"], "Labels": {"a\0": "b\0"}}).encode()
     status, text = ask(connected(engine.socket), "POST", "/containers/create", headers, body)
     assert status == 201, text
-    engine.docker("rm", json.loads(text)["Id"])
+    engine.client("rm", json.loads(text)["Id"])
 
 
 def test_archives_come_with_any_kind(engine):
@@ -164,7 +164,7 @@ def test_nothing_was_done_for_a_page(listening):
     engine, port, connect = listening
     headers = {"Host": f"127.0.0.1:{port}", "Origin": "http://evil.example", "Content-Type": "application/json"}
     assert ask(connect(), "POST", "/containers/create?name=page", headers, CREATE)[0] == 403
-    assert engine.docker("ps", "-aq").out == ""
+    assert engine.client("ps", "-aq").out == ""
 
 
 def test_clients_are_served(listening):
@@ -193,7 +193,7 @@ def test_clients_are_served(listening):
     # A unix socket is out of a browser's reach; proxies in front of it send what they like.
     page = {"Host": "%2Frun%2Fketch.sock", "Origin": "http://dashboard.example"}
     assert ask(connected(engine.socket), "GET", "/_ping", page)[0] == 200
-    assert engine.docker("-H", f"tcp://127.0.0.1:{port}", "run", "--rm", "busybox", "echo", "hello").out == "hello\n"
+    assert engine.client("-H", f"tcp://127.0.0.1:{port}", "run", "--rm", "busybox", "echo", "hello").out == "hello\n"
     assert engine.ketch("-H", f"tcp://127.0.0.1:{port}", "ps", "-q").code == 0
 
 

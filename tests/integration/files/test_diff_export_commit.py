@@ -248,7 +248,9 @@ def test_commit_pauses(client, image, pause):
 
 
 @pytest.mark.ketch_only
-def test_a_failed_commit_lets_the_container_go_on(client):
+def test_a_failed_commit_lets_the_container_go_on(client, request):
+    if request.config.getoption("--storage-driver") == "fuse-overlayfs":
+        pytest.skip("fuse-overlayfs lets nobody make such a file")
     name = started(client, "echo x >/.wh.x")
     result = client("commit", name, check=False)
     assert result.code == 1

@@ -169,7 +169,7 @@ def test_redirects_without_end(puller, registry):
 def test_redirects_to_nowhere(puller, registry, place):
     registry.faults.append(Fault("/manifests/", status=307, headers={"Location": place}, body=b""))
     puller("pull", f"{registry.host}/app:1")
-    assert len(registry.asked("/manifests/")) <= 10
+    assert len(registry.asked("/manifests/")) <= (10 if place == "//" else 1)  # `//` is the same place
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,7 @@ def test_tokens(puller, name):
 def test_headers(puller, registry, headers):
     registry.faults.append(Fault("/v2/", status=401, headers=headers))
     puller("pull", f"{registry.host}/app:1")
+    assert len(registry.asked("/v2/")) <= 3
 
 
 ERRORS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import threading
 
 import pytest
 
@@ -13,6 +14,7 @@ from ketch.images.schema import SCHEMAS
 from ketch.images.store import ImageStore
 from ketch.storage.database.db import Database
 from tests.support.run.isolation import network_of_the_machine
+from tests.support.waiting import patient
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,7 @@ def test_debian_is_a_whole_system(store):
     assert image.repo_tags == ["debian:bookworm"]
     assert image.config.config.cmd == ["bash"]
     assert 50_000_000 < image.size < 400_000_000
+    print(steps)
     assert "installing essential packages..." in steps
     assert set(glob.glob("/tmp/mmdebstrap.*")) <= before
 
@@ -68,17 +71,26 @@ def test_without_the_programs_it_says_what_to_install(store, monkeypatch, tmp_pa
 
 
 def test_a_bootstrap_that_cannot_be_kept_stops_its_program(store, monkeypatch):
-    """The disk is full, say: mmdebstrap ends, with its temporary tree."""
+    """The disk is full, say: mmdebstrap ends where it is, with its temporary tree."""
+    begun, steps = threading.Event(), []
 
     class Full(Exception):
         pass
 
     def fail(*_args):
+        assert begun.wait(patient(60)), steps
         raise Full
 
-    monkeypatch.setattr(store.layers, "begin", fail)
+    def progress(item):
+        steps.append(item["status"])
+        if steps[-1].startswith("downloading packages"):
+            begun.set()
+
+    monkeypatch.setattr(store, "lease", fail)
     before = set(glob.glob("/tmp/mmdebstrap.*"))
     with pytest.raises(Full):
-        bootstrap(store, "debian:bookworm", lambda _item: None)
+        bootstrap(store, "debian:bookworm", progress)
     assert empty(store)
+    assert "installing essential packages..." not in steps
+    assert steps[-1].startswith("removing tempdir")
     assert set(glob.glob("/tmp/mmdebstrap.*")) <= before

@@ -187,3 +187,14 @@ def test_bad_load_is_refused(client, data):
     before = client("images", "-aq").out
     assert client("load", stdin=data, check=False).code == 1
     assert client("images", "-aq").out == before
+
+
+def test_an_image_of_another_platform_is_not_removed(client):
+    client("tag", "busybox", "other")
+    refused = client("rmi", "--platform", "linux/s390x", "other", check=False)
+    assert refused.code == 1
+    assert "linux/s390x" in refused.err
+    client(
+        "rmi", "--platform", client("image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "other").out.strip(), "other"
+    )
+    assert client("images", "-q", "other").out == ""

@@ -28,11 +28,11 @@ def test_an_index_of_two_images(engine, host):
     again = ketch("manifest", "create", name, f"{host}/parts/arm:1", check=False)
     assert again.code == 1 and "is there already" in again.err
     ketch("manifest", "create", "--amend", name, f"{host}/parts/arm:1")
-    ketch("manifest", "annotate", "--os-version", "7", name, f"{host}/parts/arm:1")
+    ketch("manifest", "annotate", "--os-version", "7", "--os-features", "sse4", name, f"{host}/parts/arm:1")
     shown = json.loads(ketch("manifest", "inspect", name).out)
     assert [m["platform"] for m in shown["manifests"]] == [
         {"architecture": "amd64", "os": "linux"},
-        {"architecture": "arm64", "os": "linux", "variant": "v8", "os.version": "7"},
+        {"architecture": "arm64", "os": "linux", "variant": "v8", "os.version": "7", "os.features": ["sse4"]},
     ]
     digest = ketch("manifest", "push", "--purge", name).out.strip()
     assert made.digest(made.got(host, "whole/app", "1")) == digest

@@ -168,6 +168,22 @@ def test_what_a_load_tells(api):
     assert api("DELETE", f"/images/{before}")[0] == 200
 
 
+def test_layers_that_are_here_already(api):
+    """An archive need not have them: only that of an image on other layers is refused."""
+    assert "Loaded image: odd:1" in str(api("POST", "/images/load", docker_archive(CONFIG))[1])
+    config = {**CONFIG, "rootfs": {"diff_ids": DIFF_IDS}}
+    entry = {"Config": "c.json", "RepoTags": ["odd:base"], "Layers": ["nowhere", "l/layer.tar"]}
+    files = {"c.json": json.dumps(config).encode(), "manifest.json": json.dumps([entry]).encode()}
+    above = tar({**files, "l/layer.tar": LAYERS[1]})
+    whole = ("linux", "amd64", ["x"], DIFF_IDS)
+    assert loaded(api, above, "odd:base") == whole
+    _, saved = api("GET", "/images/odd:base/get")
+    for name in ("odd:base", "odd:1"):
+        assert api("DELETE", f"/images/{name}")[0] == 200
+    assert "nowhere" in loaded(api, above, "odd:base")
+    assert loaded(api, saved, "odd:base") == whole
+
+
 def test_the_oldest_format(api):
     archive = oldest_archive({"odd": {"1": NEW, "base": OLD}})
     assert api("POST", "/images/load", archive) == (200, None)  # nothing is told

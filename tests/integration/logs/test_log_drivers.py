@@ -154,7 +154,7 @@ def test_the_second_run_continues_the_log(engine):
     ],
 )
 def test_refused_in_dockers_words(engine, options, words):
-    result = engine.docker("create", *options, "busybox", check=False)
+    result = engine.client("create", *options, "busybox", check=False)
     assert result.code == 1
     assert words in result.err
 
@@ -185,7 +185,7 @@ def test_dockerd_and_ketch_read_each_others_files(engine):
         for one in (engine, other):
             run(one.docker, "--network", "none", "--log-driver", "json-file", "--log-opt", "tag=x", script=script)
             paths.append(log_file(one.docker))
-            shown.append(one.docker("logs", "-t", "talker"))
+            shown.append(one.client("logs", "-t", "talker"))
         contents = [open(path, "rb").read() for path in paths]  # noqa: SIM115
         messages = [[json.loads(line) for line in content.splitlines()] for content in contents]
         kept = [
@@ -196,7 +196,7 @@ def test_dockerd_and_ketch_read_each_others_files(engine):
             with open(path, "wb") as f:
                 f.write(content)
         for one, text in zip((engine, other), reversed(shown), strict=True):
-            read = one.docker("logs", "-t", "talker")
+            read = one.client("logs", "-t", "talker")
             assert read.err == text.err
             # dockerd writes a time into the middle of a long line, too.
             inside = re.compile(r"(?<=x)\d{4}-[-0-9T:.]+Z (?=x)")
@@ -376,6 +376,6 @@ def _wait_until(condition):
 
 def test_without_a_server_the_start_fails(settings):
     address = f"syslog-address=tcp://127.0.0.1:{free_port()}"
-    result = settings.docker("run", "--log-driver", "syslog", "--log-opt", address, "busybox", "true", check=False)
+    result = settings.client("run", "--log-driver", "syslog", "--log-opt", address, "busybox", "true", check=False)
     assert result.code == 125
     assert "failed to initialize logging driver: dial tcp" in result.err

@@ -98,7 +98,7 @@ def test_fluentd_gets_what_dockerd_sends(engine, beside, tmp_path, scheme, optio
         address = f"unix://{path}" if path else f"tcp://127.0.0.1:{server.port}"
         with contextlib.closing(server), server.collecting("the end") as messages, removed(one):
             ident = run(one, "fluentd", {"fluentd-address": address, **options})
-            shown = one is beside or one.docker("logs", "talker").out  # from the cache
+            shown = one is beside or one.client("logs", "talker").out  # from the cache
         assert shown is True or shown.endswith("\nthe end")
         sent.append(comparable(messages, ident))
     assert sent[1] == sent[0]
@@ -150,7 +150,7 @@ def test_messages_go_on_when_fluentd_comes_back(engine):
     assert first == [1, 2, 3]  # what came before the server was there has waited for it
     assert second[0] > first[-1]
     assert second == list(range(second[0], second[0] + 3))
-    assert engine.docker("logs", "-n", "1", "talker").out  # from the cache
+    assert engine.client("logs", "-n", "1", "talker").out  # from the cache
     api.must("DELETE", "/v1.51/containers/talker", force=1)
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+import aiohttp
 import pytest
 
 from tests.support.boxes.crash_box import read, running
@@ -65,18 +66,47 @@ def refused(engine, *prefix: str, **environment: str) -> str:
     return done.stderr
 
 
-def hide_libseccomp() -> str:
+def hide(library: str) -> str:
     """A shell command that makes that library empty in the current mount namespace."""
     listed = subprocess.run(
-        ["sh", "-c", "ldconfig -p | sed -n 's/.*libseccomp.so.2.*=> //p'"], capture_output=True, text=True, check=True
+        ["sh", "-c", f"ldconfig -p | sed -n 's|^[[:space:]]*{library} .*=> ||p'"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    assert listed.stdout, f"this machine has no {library}"
     return "; ".join(f"mount --bind /dev/null $(readlink -f {path})" for path in listed.stdout.split())
 
 
-def test_no_libseccomp(own_engine):
-    said = refused(own_engine, "unshare", "-m", "sh", "-c", f'{hide_libseccomp()}; exec "$@"', "sh")
-    assert "launcher" in said
-    assert "libseccomp" in said
+@pytest.mark.parametrize(
+    ("hidden", "packages"),
+    [
+        (["libseccomp.so.2"], "libseccomp2"),
+        (["libnftables.so.1"], "libnftables1; --bridge none does without networks"),
+        (
+            ["libseccomp.so.2", "libnftables.so.1", "libstdc++.so.6"],
+            "libseccomp2 libnftables1 libstdc++6; --bridge none",
+        ),
+    ],
+)
+def test_libraries_that_are_missing(own_engine, hidden, packages):
+    """All are named at once, with the packages that have them, and nothing has been made."""
+    said = refused(own_engine, "unshare", "-m", "sh", "-c", "; ".join([*map(hide, hidden), 'exec "$@"']), "sh")
+    first, second, *rest = said.splitlines()
+    assert rest == []
+    assert first.startswith("ketchd: start ketchd: it cannot load the librar")
+    assert all(library in first for library in hidden)
+    assert packages in second
+    assert not os.path.exists(f"{own_engine.data_root}/ketch.db")
+
+
+def test_broken_package(own_engine):
+    """One sentence, too, for a package of Python that cannot be imported."""
+    hidden = f'mount --bind /dev/null {aiohttp.__file__}; exec "$@"'
+    said = refused(own_engine, "unshare", "-m", "sh", "-c", hidden, "sh")
+    first, second = said.splitlines()
+    assert first.startswith("ketchd: start ketchd: cannot import name ")
+    assert "install Ketch anew" in second
 
 
 def test_launcher_that_cannot_be_replaced(own_engine):
@@ -88,7 +118,7 @@ def test_launcher_that_cannot_be_replaced(own_engine):
     own_engine.docker("run", "-d", "--name", "other", "busybox", "sleep", "12345")
     own_engine.docker("create", "--name", "one", "busybox", "true")
     enter = ["nsenter", "-m", "-t", str(own_engine.process.pid), "sh", "-c"]
-    subprocess.run([*enter, hide_libseccomp()], check=True)
+    subprocess.run([*enter, hide("libseccomp.so.2")], check=True)
     launcher = launcher_of(own_engine)
     os.kill(launcher, signal.SIGKILL)
     until(lambda: not running(launcher), "it does not die")
@@ -97,7 +127,7 @@ def test_launcher_that_cannot_be_replaced(own_engine):
         assert status == 500
         assert "libseccomp" in answer["message"]
     assert own_engine.docker("exec", "other", "echo", "well").out == "well\n"
-    subprocess.run([*enter, hide_libseccomp().replace("mount --bind /dev/null", "umount")], check=True)
+    subprocess.run([*enter, hide("libseccomp.so.2").replace("mount --bind /dev/null", "umount")], check=True)
     Api(own_engine.socket).must("POST", "/containers/one/start")
 
 

@@ -20,7 +20,9 @@ def test_address_pools(own_engine):
     engine = own_engine
     engine.extra = shlex.split(
         "--default-address-pool base=10.91.0.0/16,size=24 --default-address-pool base=fd91::/48,size=64 "
-        "--bip 10.92.0.1/24 --ipv6 --fixed-cidr-v6 fd92::/64 --host-gateway-ip 10.92.0.7 --ip 127.0.0.1 "
+        "--bip 10.92.0.1/24 --ipv6 --bip6 fd92::1/64 --fixed-cidr-v6 fd92::100/120 --ip 127.0.0.1 "
+        "--default-gateway 10.92.0.9 --default-gateway-v6 fd92::9 --host-gateway-ip 10.92.0.7 "
+        "--host-gateway-ip fd92::7 --default-network-opt bridge=com.docker.network.driver.mtu=1400 "
         "--dns-search example.test --dns-opt ndots:3"
     )
     engine.start()
@@ -28,13 +30,30 @@ def test_address_pools(own_engine):
     docker = engine.docker
     docker("network", "create", "--ipv6", "back")
     assert [c["Subnet"] for c in network(engine, "back")["IPAM"]["Config"]] == ["10.91.0.0/24", "fd91::/64"]
-    assert [c["Subnet"] for c in network(engine, "bridge")["IPAM"]["Config"]] == ["10.92.0.0/24", "fd92::/64"]
+    assert network(engine, "back")["Options"]["com.docker.network.driver.mtu"] == "1400"
+    docker("network", "create", "-o", "com.docker.network.driver.mtu=1300", "narrow")
+    assert network(engine, "narrow")["Options"] == {"com.docker.network.driver.mtu": "1300"}
+    four = {"Subnet": "10.92.0.0/24", "Gateway": "10.92.0.1", "AuxiliaryAddresses": {"DefaultGatewayIPv4": "10.92.0.9"}}
+    six = {"Subnet": "fd92::/64", "IPRange": "fd92::100/120", "Gateway": "fd92::1"}
+    six["AuxiliaryAddresses"] = {"DefaultGatewayIPv6": "fd92::9"}
+    assert network(engine, "bridge")["IPAM"]["Config"] == [four, six]
     docker("run", "-d", "--name", "one", "-p", "80", "--add-host", "me:host-gateway", *SLEEP)
     assert docker("port", "one").out.split(" -> ")[1].startswith("127.0.0.1:")
-    assert "10.92.0.7\tme" in docker("exec", "one", "cat", "/etc/hosts").out
+    assert "10.92.0.7\tme\nfd92::7\tme\n" in docker("exec", "one", "cat", "/etc/hosts").out
+    assert "default via 10.92.0.9 dev eth0" in docker("exec", "one", "ip", "route").out
+    assert "default via fd92::9 dev eth0" in docker("exec", "one", "ip", "-6", "route").out
+    assert engine.inspect("one")["NetworkSettings"]["Gateway"] == "10.92.0.9"
     resolv = docker("exec", "one", "cat", "/etc/resolv.conf").out
     assert "search example.test" in resolv and "options ndots:3" in resolv
-    assert "inet6 fd92::" in docker("exec", "one", "ip", "addr", "show", "eth0").out
+    assert "inet6 fd92::10" in docker("exec", "one", "ip", "addr", "show", "eth0").out
+
+
+def test_a_router_of_a_network_that_is_not_its_bridge(engine):
+    """Named as dockerd's own setting for the default network names it."""
+    docker = engine.docker
+    docker("network", "create", "--subnet", "10.98.0.0/24", "--aux-address", "DefaultGatewayIPv4=10.98.0.77", "far")
+    assert "default via 10.98.0.77 dev eth0" in docker("run", "--rm", "--network", "far", "busybox", "ip", "route").out
+    docker("network", "rm", "far")
 
 
 def test_networks_and_their_containers_survive(own_engine):

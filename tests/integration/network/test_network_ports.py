@@ -31,9 +31,9 @@ V6 = Pool(subnet="fd00:9::/64")
 
 
 @contextlib.contextmanager
-def dual(tmp_path: Path, **settings: Any) -> Iterator[tuple[NetworkManager, NetworkRecord]]:
+def dual(tmp_path: Path, *, direct: bool = False, **settings: Any) -> Iterator[tuple[NetworkManager, NetworkRecord]]:
     """A host with one network of both families beside the default one."""
-    with network(tmp_path) as one:
+    with network(tmp_path, direct=direct) as one:
         wanted = NetworkRecord(id="", name="dual", driver=r.BRIDGE, created=0, pools=(V4, V6), ipv6=True, **settings)
         yield one.manager, one.manager.create(wanted)
 
@@ -260,6 +260,28 @@ def test_routed_containers_are_reached_at_their_own_addresses(tmp_path: Path) ->
                 assert talk(there, "192.0.2.2", 90) == made.ip
             assert made.ports == {"80/tcp": [{"HostIp": "::", "HostPort": "8080"}]}
             closed.close()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@in_new_host
+def test_published_ports_are_reached_at_containers_own_addresses_where_that_is_wanted(
+    tmp_path: Path, direct: bool
+) -> None:
+    again, private = PortRequest("tcp", 80, "0.0.0.0", 8081, 8081), PortRequest("tcp", 82, "127.0.0.1", 8082, 8082)
+    with netns.outside_machine() as outside, dual(tmp_path, direct=direct) as (manager, record):
+        _default_route(outside)
+        with member(manager, record.id, "web", everywhere(8080), again, private) as (web, made):
+            with web.entered():
+                server, *others = (listen("0.0.0.0", port) for port in (80, 81, 82))
+            with outside.entered():
+                talk(server, "192.0.2.1", 8080)
+                talk(server, "192.0.2.1", 8081)
+                if direct:
+                    talk(server, made.ip, 80)
+                assert [refused(made.ip, port) for port in (80, 81, 82)] == [not direct, True, True]
+            for one in others:
+                one.close()
+        assert f"{made.ip} . tcp" not in netns.ruleset()  # with the container goes what led to it
 
 
 @in_new_host

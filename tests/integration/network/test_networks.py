@@ -359,3 +359,14 @@ def test_joining_again_what_was_left(engine):
         assert engine.docker("exec", "first", "ping", "-c", "1", "-W", "2", "other").out
         engine.docker("network", "disconnect", "again", "first")
         assert engine.docker("exec", "first", "ping", "-c", "1", "-W", "1", "other", check=False).code == 1
+
+
+def test_networks_of_a_configuration(client):
+    client("network", "create", "--config-only", "--subnet", "10.231.0.0/24", "--label", "a=b", "settings")
+    client("network", "create", "--config-from", "settings", "made")
+    made = json.loads(client("network", "inspect", "-v", "settings", "made").out)
+    assert [one["ConfigOnly"] for one in made] == [True, False]
+    assert [one["ConfigFrom"]["Network"] for one in made] == ["", "settings"]
+    assert [one["IPAM"]["Config"][0]["Subnet"] for one in made] == ["10.231.0.0/24"] * 2
+    assert made[1]["Labels"] == {"a": "b"}
+    client("network", "rm", "made", "settings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -104,12 +104,41 @@ def test_the_same_fields(engine, dockerd):
         one.docker("network", "rm", "full")
     ours, theirs = shown
     for key, value in theirs.items():
-        if key not in ("Containers", "IPAM"):
+        if key != "Containers":
             assert ours[key] == value, key
-    (config,) = ours["IPAM"]["Config"]
-    assert [{k: v for k, v in config.items() if k != "Gateway"}] == theirs["IPAM"]["Config"]
     (mine,), (other,) = ours["Containers"].values(), theirs["Containers"].values()
     assert {k: v for k, v in mine.items() if k != "MacAddress"} == {k: v for k, v in other.items() if k != "MacAddress"}
+
+
+SUBNETS = [
+    "--subnet 10.55.0.0/24",
+    "--subnet 10.55.0.0/24 --gateway 10.55.0.1",
+    "--subnet 10.55.0.0/24 --ip-range 10.55.0.128/25 --aux-address a=10.55.0.200",
+    "--internal --subnet 10.55.0.0/24",
+    "--ipv6 --subnet 10.55.0.0/24",
+    "--ipv6 --subnet fd55::/64",
+    "--ipv6 --subnet 10.55.0.0/24 --subnet fd55::/64 --gateway fd55::7",
+    "--config-only --subnet 10.55.0.0/24",
+    "--label a=b",
+]
+
+
+def test_the_gateways_that_are_shown(engine, dockerd):
+    """That of a subnet is shown if somebody chose it, or if nobody chose the subnet either."""
+    for line in SUBNETS:
+        shown = []
+        for one in (engine, dockerd):
+            one.docker("network", "create", *line.split(), "shown")
+            text = one.docker("network", "inspect", "-f", "{{json .IPAM.Config}}", "shown").out
+            shown.append([_asked_for(config) for config in json.loads(text)])
+            one.docker("network", "rm", "shown")
+        assert shown[0] == shown[1], line
+
+
+def _asked_for(config: dict[str, Any]) -> dict[str, Any]:
+    """A subnet with what nobody has asked for called so."""
+    asked = config["Subnet"].startswith(("10.55.", "fd55:"))
+    return config if asked else dict.fromkeys(config, "chosen")
 
 
 LIFE = [

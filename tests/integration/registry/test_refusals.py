@@ -141,6 +141,7 @@ def strange():
 
         def answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
+            self.send_header("Retry-After", "0")  # what fails is asked again, and at once
             realm = f'realm="http://{self.headers["Host"]}/token"'
             scope = ',error="insufficient_scope"' if "/scope/" in self.path else ""
             self.send_header("WWW-Authenticate", f'Bearer {realm},service="s"{scope}')

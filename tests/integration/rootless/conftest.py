@@ -30,3 +30,13 @@ def own_users_engine():
         one.start()
         one.add_busybox()
         yield one
+
+
+@pytest.fixture
+def unstarted_users_engine():
+    """The same, not started yet, and without an image: for a machine on which something is missing."""
+    need("newuidmap")
+    unprivileged.user()
+    with daemons.one_of_its_own("w") as one:
+        one.rootless()
+        yield one

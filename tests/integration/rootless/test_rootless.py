@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,17 @@ pytestmark = [
     pytest.mark.ketch_only,
     pytest.mark.skipif(os.geteuid() != 0, reason="the user is made by root"),
 ]
+
+
+# A service manager that passes a listening socket.
+ACTIVATION = """
+import os, socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+os.dup2(server.fileno(), 3)
+os.set_inheritable(3, True)  # also if it was that already
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def processes_of_the_user() -> list[str]:
@@ -245,7 +257,8 @@ def test_the_way_outside_ends(own_users_engine):
     engine.start()
     with open(f"{engine.exec_root}/network.json", encoding="utf-8") as f:
         third = json.load(f)
-    assert third["keeper"] == record(engine)["pid"] != second["keeper"]
+    assert third["namespaces"] == record(engine)["name"] != second["namespaces"]
+    until(lambda: not start_time(second["pid"]), "that of the former namespaces has ended")
 
 
 def test_top(users_engine):
@@ -272,3 +285,63 @@ def test_a_keeper_that_is_killed(own_users_engine):
     engine.start()
     assert record(engine)["pid"] != keeper
     assert engine.docker("run", "--rm", "busybox", "echo", "here").out == "here\n"
+
+
+def test_a_keeper_that_is_killed_with_containers(own_users_engine):
+    """Their monitors hold the namespaces as well: the next daemon finds all that is in them, and keeps them."""
+    engine = own_users_engine
+    serve = "mkdir /www; echo page > /www/index.html; httpd -f -h /www"
+    engine.docker("run", "-d", "--name", "web", "-p", "127.0.0.1:18086:80", "busybox", "sh", "-c", serve)
+    listens = ("exec", "web", "wget", "-qO-", "http://127.0.0.1/")
+    until(lambda: engine.docker(*listens, check=False).code == 0, "the server listens")
+    before = record(engine)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        os.kill(record(engine)["pid"], signal.SIGKILL)
+        engine.stop(number)
+        engine.start()
+        after = record(engine)
+        assert start_time(after["pid"]) == after["started"]
+        assert [after[key] for key in ("name", "mounts")] == [before[key] for key in ("name", "mounts")]
+        with urllib.request.urlopen("http://127.0.0.1:18086/", timeout=10) as answer:
+            assert answer.read() == b"page\n"
+    assert engine.docker("run", "--rm", "--network", "container:web", "busybox", "echo", "here").out == "here\n"
+    engine.docker("rm", "-f", "web")
+    engine.stop()
+    assert not os.path.exists(f"{engine.exec_root}/namespaces.json")
+    assert not start_time(after["pid"])
+
+
+def test_a_context_of_dockers(users_engine):
+    """The docker client reaches a user's engine by a context, as the documentation has it."""
+    users_engine.docker("context", "create", "mine", "--docker", f"host={users_engine.host}")
+    names = users_engine.docker("--context", "mine", "image", "ls", "--format", "{{.Repository}}").out.split()
+    assert "busybox" in names
+    users_engine.docker("context", "rm", "mine")
+
+
+def test_stats_without_a_cgroup(users_engine):
+    """What processes use is counted from themselves: CPU, memory, bytes, threads."""
+    script = "dd if=/dev/zero of=/written bs=1M count=8 conv=fsync; sleep 1000 & while true; do :; done"
+    users_engine.docker("run", "-d", "--name", "busy", "busybox", "sh", "-c", script)
+    written = ("exec", "busy", "pidof", "sleep")
+    until(lambda: users_engine.docker(*written, check=False).code == 0, "it has written")
+    seen = json.loads(users_engine.docker("stats", "--no-stream", "--format", "{{json .}}", "busy").out)
+    line = json.loads(users_engine.ketch("stats", "--no-stream", "--format", "json", "busy").out)
+    for shown in (seen, line):
+        assert float(shown["CPUPerc"].rstrip("%")) > 1, shown
+        assert not shown["MemUsage"].startswith("0B"), shown
+        assert shown["PIDs"] == "2", shown
+        assert 8 < float(shown["BlockIO"].split(" / ")[1].removesuffix("MB")) < 10, shown
+    users_engine.docker("rm", "-f", "busy")
+
+
+def test_a_passed_socket(unstarted_users_engine):
+    """It is the daemon's alone: a keeper that had it would keep the port, and clients waiting for nobody."""
+    engine = unstarted_users_engine
+    engine.prefix = [sys.executable, "-c", ACTIVATION]
+    engine.extra += ["-H", "fd://"]
+    engine.start()
+    place = f"/proc/{record(engine)['pid']}/fd"
+    assert not [fd for fd in os.listdir(place) if os.readlink(f"{place}/{fd}").startswith("socket:")]
+    assert "API listen on" in engine.log()
+    assert "fd://3" in engine.log()

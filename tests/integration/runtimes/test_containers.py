@@ -65,8 +65,8 @@ def test_input_and_terminal(engine, run, runtime):
         t.expect("/dev/pts/0")
         t.expect("42\r\n")
         t.resize(31, 97)
-        t.send("stty size\n")
-        t.expect("31 97")
+        t.send("until stty size | grep '^31 97$'; do sleep 0.05; done\n")  # the client sends it apart from its input
+        t.expect("\r\n31 97\r\n")
         t.send("exit 5\n")
         assert t.wait() == 5
 

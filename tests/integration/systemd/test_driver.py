@@ -14,6 +14,7 @@ import pytest
 from ketch.linux import caps
 from ketch.runtime.cgroups import common
 from tests.support.boxes import runtime_box
+from tests.support.boxes.systemd_box import SystemdBox
 from tests.support.engines import BIN, NOWHERE
 from tests.support.programs import need
 from tests.support.rawapi import Api
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.boxes.systemd_box import SystemdBox
-
 pytestmark = [pytest.mark.ketch_only, pytest.mark.timeout(60), *runtime_box.NEEDED]
+_UNTIL_SHUTDOWN = ("Conflicts=shutdown.target", "Before=shutdown.target")
 needs_limits = pytest.mark.skipif(common.layout().version != 2, reason="needs all controllers on cgroup v2")
 
 
@@ -43,6 +43,7 @@ class Service:
         own = ["--data-root", f"{self.directory}/data", "--exec-root", f"{self.directory}/exec", "--bridge", "none"]
         settings = ["--property=Type=notify", "--property=DefaultDependencies=no", "--collect", "--quiet"]
         settings += [f"--setenv={name}={value}" for name, value in NOWHERE.items()]
+        settings += [f"--property={one}" for one in _UNTIL_SHUTDOWN]
         settings += [f"--property=StandardOutput=append:{self.directory}/log"]
         settings += [f"--property=StandardError=append:{self.directory}/log"]
         ketchd = [os.path.join(BIN, "ketchd"), *own, "-H", f"unix://{self.api.path}", "--pidfile", "", *flags]
@@ -56,9 +57,10 @@ class Service:
     def stop(self) -> None:
         self.machine.systemctl("stop", "ketchd.service")
 
-    def run(self, name: str, *command: str, **host: Any) -> str:
+    def run(self, name: str, *command: str, stop_signal: str = "", **host: Any) -> str:
         """Start a container; returns its id."""
         body = {"Image": "busybox", "Cmd": command, "HostConfig": {"NetworkMode": "none", **host}}
+        body["StopSignal"] = stop_signal
         found = self.api.must("POST", "/containers/create", body, name=name)["Id"]
         self.api.must("POST", f"/containers/{name}/start")
         return found
@@ -211,3 +213,32 @@ def test_a_container_that_ran_out_of_memory_says_so(service: Service) -> None:
         until(lambda: service.state("fat")["Status"] == "exited", "it does not end", patient(10))
         assert (service.state("fat")["OOMKilled"], service.state("fat")["ExitCode"]) == (True, 137)
         service.api.must("DELETE", "/containers/fat")
+
+
+def test_at_a_shutdown_each_container_gets_its_own_signal_and_time(tmp_path: Path) -> None:
+    """A restart of the service beforehand is nothing to them.
+
+    Where a slice is stopped, too, its scopes wait for all services, which the box has none of but ketchd.
+    """
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "d").mkdir()
+    machine = SystemdBox(tmp_path / "machine", "shutdown")
+    try:
+        service = Service(machine, tmp_path / "d")
+        service.start()
+        service.api.must("POST", "/ketch/images/bootstrap", ref="busybox")
+        script = 'trap "" TERM; trap "sleep 1; echo asked >/data/end; exit 0" USR1; echo >/data/begin'
+        host = {"Binds": [f"{tmp_path}/d:/data"], "RestartPolicy": {"Name": "always"}}
+        one = service.run("one", "sh", "-c", f"{script}; while :; do sleep 0.1; done", stop_signal="USR1", **host)
+        for unit in (f"ketch-{one}.scope", "ketch-monitors-system.scope"):
+            assert "basic.target" in machine.property(unit, "Before").split()
+        until((tmp_path / "d/begin").exists, "it does not begin")
+        service.stop()
+        service.start()
+        assert service.state("one")["Running"]
+        machine.systemctl("start", "over.target")
+        until(lambda: machine.property("ketchd.service", "ActiveState") in ("inactive", ""), "ketchd is not stopped")
+        log = (tmp_path / "d/log").read_text()
+        assert ((tmp_path / "d/end").exists(), "stopping all containers (1)" in log) == (True, True), log
+    finally:
+        machine.close()

@@ -30,6 +30,8 @@ _UNITS = {
         "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nExecStart={dbus} --system"
         " --address=systemd: --nofork --nopidfile --systemd-activation --syslog-only\nExecReload=/bin/true\n"
     ),
+    # What any way to shut down begins with; those that there are start others of the host's units.
+    "over.target": "[Unit]\nDefaultDependencies=no\nRequires=shutdown.target\nAfter=shutdown.target\n",
     "box.target": "[Unit]\nDefaultDependencies=no\nRequires=dbus.service\nAfter=dbus.service\n",
 }
 # It waits until the process that has made the namespaces is out of the cgroup, whose controllers serve its children
@@ -61,12 +63,12 @@ _PLACES = {os.getcwd(), sys.prefix, sys.base_prefix}  # file systems of their ow
 class SystemdBox:
     """A booted box; `close` ends it with everything in it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "systemd") -> None:
         self.directory = directory
         root = common.layout().unified
         assert root, "needs a unified hierarchy"
         _enable_controllers(root)
-        self.cgroup = f"{root}/{SESSION}systemd"
+        self.cgroup = f"{root}/{SESSION}{name}"
         programs = {"systemd": need("systemd"), "unshare": need("unshare"), "dbus": need("dbus-daemon")}
         units = directory / "units"
         units.mkdir()

@@ -54,6 +54,7 @@ HABITS = frozenset(
     | {"GET /exec/{id}/json ExitCode"}  # null while it has none
     # Where dockerd writes Go's empty lists and maps as null, and clients know it.
     | {
+        "Config.Cmd",  # of images without
         "Config.Entrypoint",
         "Config.Env",  # of imported images
         "Config.Volumes",

@@ -476,8 +476,6 @@ def _network(body: dict[str, Any]) -> dict[str, Any]:
     for config in shown["IPAM"]["Config"] or ():
         if config["Subnet"].startswith(_CHOSEN) and not config["Subnet"].startswith("fd00:"):
             config.update(Subnet="chosen", Gateway="chosen")
-        else:
-            config.pop("Gateway", None)  # shown by Ketch also where it was not asked for
     return shown
 
 

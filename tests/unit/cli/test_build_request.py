@@ -12,10 +12,11 @@ import tarfile
 import pytest
 
 from ketch import dockerignore
-from ketch.cli.building import context_tar, flags, gifts, outputs, places, request, values
+from ketch.cli.building import flags, gifts, outputs, places, request, values
 from ketch.cli.building.delivery import Delivery
 from ketch.cli.building.request import BuildRequest
 from ketch.cli.errors import UsageError
+from ketch.client import context_tar
 from ketch.errors import InvalidArgument, KetchError, NotFound, Unimplemented
 
 

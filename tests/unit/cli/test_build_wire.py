@@ -46,6 +46,8 @@ class Daemon:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/_ping":
             return web.Response(headers={"Server": "Ketch"})
+        if request.path == "/ketch/descriptors":  # an older one
+            return web.json_response({"message": "page not found"}, status=404)
         wanted = json.loads(await request.content.readline())
         self.asked.append(wanted)
         try:

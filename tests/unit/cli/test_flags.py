@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli.errors import HelpRequested
 from ketch.cli.options import key_value, mount_flags, ports, quantities, run_flags
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FlagSet, HelpRequested
 from ketch.errors import InvalidArgument
 
 
@@ -174,3 +173,9 @@ def test_no_file_of_variables_breaks_its_reader(tmp_path_factory, lines, bom):
     except InvalidArgument:
         return
     assert all(name and not any(blank in name for blank in " \t\r\n") for name, _ in found)
+
+
+def test_help_without_flags_has_no_title_for_them():
+    assert FlagSet("x", "ketch x", "Do it").help() == "Usage:  ketch x\n\nDo it\n"
+    shown = FlagSet("x", "ketch x", "Do it").bool("all", "a", "also others").help()
+    assert shown.startswith("Usage:  ketch x\n\nDo it\n\nOptions:\n  -a, --all ")

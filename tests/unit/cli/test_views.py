@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ketch.cli import main
+from ketch.cli import catalog, main
 from ketch.cli.commands.containers import stats
 from ketch.cli.commands.system import df, events, info, version
 from ketch.cli.errors import UsageError
@@ -248,13 +248,13 @@ def test_invalid_flags_need_no_daemon(line: str, capsys: pytest.CaptureFixture[s
     assert "connect" not in err
 
 
-@pytest.mark.parametrize("name", sorted(set(main.COMMANDS) - {"daemon"}))
+@pytest.mark.parametrize("name", sorted(catalog.COMMANDS))
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage:  ketch {name}")
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in main.GROUPS.items() for n in sorted(names)])
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in catalog.GROUPS.items() for n in sorted(names)])
 def test_every_grouped_command_explains_itself(group: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([group, name, "--help"]) == 0
     assert capsys.readouterr().out.startswith("Usage:  ketch ")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ketch.client.http import Client
-from ketch.errors import InvalidArgument, PermissionDenied
+import ketch
+from ketch.aio.http import Http
+from ketch.aio.waiting import Blocking, finished
+from ketch.client.http import Client, request_head
+from ketch.errors import InvalidArgument, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +52,74 @@ def test_an_idle_connection_that_the_daemon_closed_is_not_used(tmp_path: Path, m
             server.join()
     assert len(connections) == 2
     assert all(connections)
+
+
+def _asynchronous(url: str) -> Callable[[str, str], bytes]:
+    http = Http(url, Blocking())
+    return lambda method, path: finished(http.request(method, path))
+
+
+def _close_after_the_second(listener: socket.socket, asked: list[bytes], *, goes_on: bool) -> None:
+    """Answer a request, read the next one of the connection, and close it; perhaps one more connection is answered."""
+    with listener.accept()[0] as first:
+        asked.append(first.recv(1 << 16))
+        first.sendall(ANSWER)
+        asked.append(first.recv(1 << 16))
+    if not goes_on:
+        return
+    with listener.accept()[0] as second:
+        asked.append(second.recv(1 << 16))
+        second.sendall(ANSWER)
+
+
+@pytest.mark.parametrize("client", [lambda url: Client(url).request, _asynchronous], ids=["plain", "asynchronous"])
+@pytest.mark.parametrize(("method", "repeated"), [("GET", True), ("POST", False)])
+def test_a_connection_that_is_closed_while_a_request_is_on_its_way(
+    tmp_path: Path, client: Callable[[str], Callable[[str, str], object]], method: str, repeated: bool
+) -> None:
+    """What changes nothing is asked again on a new connection; anything else may have been done already."""
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
+        listener.settimeout(20)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        asked: list[bytes] = []
+        server = threads.submit(_close_after_the_second, listener, asked, goes_on=repeated)
+        request = client(f"unix://{tmp_path}/s")
+        request(method, "/one")
+        with nullcontext() if repeated else pytest.raises(Unavailable, match="without an answer"):
+            request(method, "/two")
+        server.result(20)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody asks once more
+            listener.accept()
+    assert [one.split()[1] for one in asked] == [b"/one", b"/two", b"/two"][: 3 if repeated else 2]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",  # and it waits for more
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 xyz\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 16_000,  # more than is read, and less than the socket holds
+    ],
+)
+@pytest.mark.parametrize("ask", [lambda url: Client(url).request("GET", "/"), lambda url: ketch.connect(url).info()])
+def test_what_is_no_daemon(tmp_path: Path, said: bytes, ask: Callable[[str], object]) -> None:
+    """An address that leads to something else: a sentence, at once."""
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        answer = threads.submit(ask, f"unix://{tmp_path}/s")
+        connection, _ = listener.accept()
+        with connection, suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(said)
+            with pytest.raises(Unavailable, match="not HTTP"):
+                answer.result(20)
+        with pytest.raises(Unavailable, match="not HTTP"):
+            answer.result(20)
 
 
 def _headers_of(connection: socket.socket) -> bytes:
@@ -122,3 +195,61 @@ def test_a_body_that_cannot_be_read(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         with pytest.raises(InvalidArgument, match="the file is gone"):
             _uploaded(tmp_path / str(number), serve, body())
+
+
+def test_a_connection_that_is_reset_within_an_answer(tmp_path: Path) -> None:
+    """Data that the other end has not read makes its closing a reset."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        response = Client(f"unix://{tmp_path}/s").request("GET", "/one", stream=True)
+        server.join()
+        with pytest.raises(Unavailable, match="broke off: Connection reset"):
+            response.read()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/containers//json"),  # without a name it is the path of all containers
+        ("GET", "/containers///json"),
+        ("POST", "/containers//start"),
+        ("GET", "/images//json"),
+        ("DELETE", "/containers/"),
+        ("DELETE", "/containers//"),
+        ("GET", "/volumes/"),
+        ("POST", "/networks//connect"),
+        ("GET", "/ketch/volumes//archive"),
+        ("DELETE", "/ketch/builds/"),
+    ],
+)
+def test_an_empty_name(method: str, path: str) -> None:
+    with pytest.raises(InvalidArgument, match="value is empty"):
+        request_head(method, path, None, {})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("GET", "/containers//up/json", "/containers/up/json"),
+        ("GET", "/containers//json/json", "/containers/json/json"),
+        ("DELETE", "/containers//up", "/containers/up"),
+        ("GET", "/volumes//up", "/volumes/up"),
+        ("DELETE", "/containers/up/", "/containers/up"),
+        ("POST", "/containers/up//start", "/containers/up/start"),
+        ("GET", "/images/a/b//json", "/images/a/b/json"),
+        ("GET", "/networks/x/", "/networks/x"),
+        ("GET", "/", "/"),
+    ],
+)
+def test_a_name_that_begins_with_a_slash(method: str, path: str, sent: str) -> None:
+    assert request_head(method, path, None, {}).split()[1].decode() == sent

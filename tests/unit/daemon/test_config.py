@@ -34,8 +34,15 @@ def test_flags_and_file_are_joined(tmp_path):
 def test_the_same_setting_twice_is_refused(tmp_path):
     path = tmp_path / "daemon.json"
     path.write_text('{"data-root": "/srv/k"}')
-    with pytest.raises(InvalidArgument, match="set both"):
+    with pytest.raises(InvalidArgument, match="set both .*: data-root"):
         load.load(["--config-file", str(path), "--data-root", "/srv/other"])
+
+
+@pytest.mark.parametrize("text", ["", " \n", "{}", "\ufeff{}", '{"dns": null, "mtu": null, "iptables": null}'])
+def test_files_that_say_nothing(tmp_path, text):
+    path = tmp_path / "daemon.json"
+    path.write_text(text)
+    assert load.load(["--config-file", str(path)]) == load.load([])
 
 
 @pytest.mark.parametrize(

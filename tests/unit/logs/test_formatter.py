@@ -185,3 +185,27 @@ def test_an_open_log_outlives_its_container(tmp_path, kind):
 
 def test_a_log_that_is_not_there_is_empty(tmp_path):
     assert asyncio.run(collect(str(tmp_path / "none"), stdout=True, stderr=True)) == b""
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_follower_has_what_is_written_until_the_end(tmp_path, removed):
+    """Also of a log whose files are removed with their container before the follower has read on."""
+    path = tmp_path / "log"
+    path.write_bytes(encode([(1, b"before\n")]))
+
+    class Ending:
+        """A container that has written one more line when its monitor is asked to send, and has ended."""
+
+        async def attach(self, _fd, _client):
+            with path.open("ab") as file:
+                file.write(encode([(1, b"before\n"), (1, b"after\n")])[len(encode([(1, b"before\n")])) :])
+            if removed:
+                path.unlink()
+            return False
+
+    async def read():
+        options = LogOptions(stdout=True, stderr=True, follow=True)
+        formatter = Formatter(options, tty=True)
+        return b"".join([chunk async for chunk in read_logs(str(tmp_path), Ending(), formatter, options)])
+
+    assert asyncio.run(read()) == b"before\nafter\n"

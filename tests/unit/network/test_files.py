@@ -26,8 +26,10 @@ def test_without_an_address_the_name_is_left_out() -> None:
 
 
 def test_extra_hosts() -> None:
-    text = files.hosts("w", "", "", ["db:10.1.2.3", "v6:::1", "b=[fe80::1]", "up:host-gateway"], gateway="172.28.0.1")
-    assert text.endswith("10.1.2.3\tdb\n::1\tv6\nfe80::1\tb\n172.28.0.1\tup\n")
+    text = files.hosts(
+        "w", "", "", ["db:10.1.2.3", "v6:::1", "b=[fe80::1]", "up:host-gateway"], gateways=["172.28.0.1", "fd28::1"]
+    )
+    assert text.endswith("10.1.2.3\tdb\n::1\tv6\nfe80::1\tb\n172.28.0.1\tup\nfd28::1\tup\n")
 
 
 @pytest.mark.parametrize("entry", ["", "db", "db:", ":1.2.3.4", "db:nonsense", "db:1.2.3.4\n6.6.6.6 x", "a\tb:1.2.3.4"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.notation import json_nesting
+from ketch.notation import documents
 
-LIMIT = json_nesting.LIMIT
+LIMIT = documents.DEEPEST
 _VALUES = st.recursive(
     st.none() | st.text('[]{}"\\a'), lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"\\a'), inner)
 )
@@ -26,8 +26,8 @@ def depth(value: Any) -> int:
 @given(_VALUES)
 def test_the_depth_is_that_of_the_value(value: Any) -> None:
     around = LIMIT - depth(value)
-    assert not json_nesting.is_too_deep("[" * around + json.dumps(value) + "]" * around)
-    assert json_nesting.is_too_deep("[" * (around + 1) + json.dumps(value) + "]" * (around + 1))
+    assert not documents.is_too_deep("[" * around + json.dumps(value) + "]" * around)
+    assert documents.is_too_deep("[" * (around + 1) + json.dumps(value) + "]" * (around + 1))
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_the_depth_is_that_of_the_value(value: Any) -> None:
     ],
 )
 def test_brackets_in_texts_and_of_neighbours_do_not_count(text: str, too_deep: bool) -> None:
-    assert json_nesting.is_too_deep(text) is too_deep
+    assert documents.is_too_deep(text) is too_deep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import tomllib
 
 import pytest
 
@@ -15,6 +16,7 @@ TOP = ("docs", "tests", "scripts", "bench", "contrib", "src")
 DOCUMENTS = sorted(os.path.relpath(path, ROOT) for path in glob.glob(f"{ROOT}/docs/*.md") + glob.glob(f"{ROOT}/*.md"))
 CITING = ["docs/architecture.md", "docs/where.md", "docs/glossary.md", "docs/design.md", "docs/processes.md"]
 OF_THE_PRESENT = [document for document in DOCUMENTS if document != "CHANGELOG.md"]
+_BLOCK = re.DOTALL | re.MULTILINE
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 _PATH = re.compile(r"\.?\w[\w.-]*(/[\w.-]+)*/?")
@@ -56,6 +58,26 @@ def test_links_lead_somewhere(document):
     assert sorted(link for link in links if not os.path.exists(os.path.join(folder, link))) == []
 
 
+def anchors(document: str) -> set[str]:
+    """What a link may name in a document: its headings, as forges write them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text_of(document), flags=_BLOCK), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_to_headings_lead_there(document):
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text_of(document))
+    folder = os.path.dirname(document)
+    targets = [(os.path.normpath(os.path.join(folder, page)) if page else document, name) for page, name in links]
+    assert [f"{page}#{name}" for page, name in targets if name not in anchors(page)] == []
+
+
+def test_links_to_headings_are_found():
+    found = sum(len(re.findall(r"\]\([^)\s:]*#[^)\s]+\)", text_of(document))) for document in DOCUMENTS)
+    assert found > 15
+    assert "under-another-kernel" in anchors("CONTRIBUTING.md")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_lines_are_short(document):
     """All but the rows of tables, which cannot be wrapped."""
@@ -74,11 +96,33 @@ def test_the_map_shows_every_package():
     assert listed == (folders | modules) - {"./", "__init__.py"}
 
 
+def test_the_layers_are_those_of_the_linter():
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as f:
+        contracts = {contract["name"]: contract for contract in tomllib.load(f)["tool"]["importlinter"]["contracts"]}
+    outer = contracts["arrows point down"]["layers"]
+    inner = contracts["rooms of the engine"]["layers"]
+    at = outer.index("engine")
+    layers = [*outer[:at], f"engine {inner[0]}", *inner[1:], *outer[at + 1 :]]
+    picture = text_of("docs/architecture.md").partition("Arrows point down only:\n\n```\n")[2].partition("```")[0]
+    assert " ".join(picture.split()) == " ".join(layers)
+
+
 def test_modules_in_the_picture_of_a_run_exist():
     picture = text_of("docs/processes.md").partition("## From `docker run`")[2].partition("\n## ")[0]
     modules = set(re.findall(r"\[(\w+(?:/\w+)+)\]", picture))
     assert len(modules) > 10
     assert sorted(name for name in modules if not exists(name + ".py")) == []
+
+
+def test_endpoints_of_our_own_are_described():
+    paths = set()
+    for file in glob.glob(f"{PACKAGES}/api/routes/**/*.py", recursive=True):
+        with open(file, encoding="utf-8") as f:
+            paths |= {re.sub(r"\{\w+(:path)?\}", "", path) for path in re.findall(r'"/ketch(/[^"]*)"', f.read())}
+    page = text_of("docs/api.md").replace("\n", " ")
+    words = {word for path in paths for word in path.split("/") if word}
+    assert len(paths) > 15
+    assert sorted(word for word in words if not re.search(rf"\b{word}\b", page)) == []
 
 
 def test_the_glossary_has_each_term_once_and_in_order():

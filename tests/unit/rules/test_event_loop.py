@@ -56,6 +56,8 @@ _LAUNCHER = (
     "the launcher starts once, and again when it was killed: a copy of the interpreter in memory, some milliseconds"
 )
 _DONE = "it has ended"
+_OWN_THREAD = "it is what a thread waits with, which has no event loop"
+_IN_PIECES = "a generator, which a thread reads while its pieces are sent"
 EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.daemon.main:serve", "ketch.daemon.listen:addresses"): _BEFORE_CLIENTS,
     ("ketch.daemon.main:serve", "ketch.daemon.listen:data_lock"): _BEFORE_CLIENTS,
@@ -69,6 +71,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {  # (who calls, whom): why it may
     ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_host_devices"): _OF_DEV,
     ("ketch.engine.spec.bundle:devices", "ketch.engine.spec.bundle:_device_paths"): _OF_DEV,
     ("ketch.engine.monitors.launcher:Launcher._spawn", "ketch.runtime.process.zygote:spawn"): _LAUNCHER,
+    ("ketch.aio.images:Images.build", "ketch.aio.images:_context"): _IN_PIECES,
+    ("ketch.aio.waiting:Blocking.sleep", "time.sleep"): _OWN_THREAD,
     ("ketch.engine.monitors.link:MonitorConnection._call", "future.result"): _DONE,
     ("ketch.images.transfer.layers:_Unpacking._ended", "future.result"): _DONE,
     ("ketch.storage.snapshots.overlay:OverlaySnapshots.mounts", "ketch.storage.snapshots.volatile:make_mountable"): (

@@ -172,6 +172,11 @@ def test_failures_travel() -> None:
         assert type(from_message(to_message(error))) is type(error)
 
 
+def test_what_is_raised_on_purpose_says_itself_what_happened() -> None:
+    again = from_message(to_message(InvalidArgument("exec `x`: it is wrong", hint="mend it")))
+    assert (again.message, again.step) == ("exec `x`: it is wrong (mend it)", "invalid_argument")
+
+
 def test_a_bug_in_the_child_is_reported_with_its_place() -> None:
     try:
         {}["missing"]

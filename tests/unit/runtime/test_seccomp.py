@@ -99,6 +99,17 @@ def test_the_default_profile_in_force(number: int, args: tuple[int, ...], expect
     assert got == expected or (number == 452 and got in (errno.EFAULT, errno.ENOSYS))
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers are this machine's")
+def test_the_profile_for_nested_containers() -> None:
+    """Namespaces and mounts, which the kernel guards by itself, and nothing else that the default forbids."""
+    profile = seccomp_default.profile(defaults.DEFAULT_CAPS, nesting=True)
+    more = names(profile) - names(seccomp_default.profile(defaults.DEFAULT_CAPS))
+    assert {"unshare", "setns", "mount", "pivot_root", "clone3"} <= more
+    assert not more & {"bpf", "perf_event_open", "reboot", "syslog", "quotactl", "keyctl", "open_by_handle_at"}
+    assert in_child(profile, call(272, 0)) == 0  # unshare
+    assert in_child(profile, call(321, 0, 0, 0)) == errno.EPERM  # bpf
+
+
 def test_equal_profiles_share_a_program() -> None:
     profile = seccomp_default.profile(["CAP_CHOWN"])
     assert seccomp.compiled(profile) is None

@@ -13,7 +13,7 @@ import pytest
 from jeepney.low_level import HeaderFields, Parser
 
 from ketch.errors import RuntimeFailure
-from ketch.runtime.cgroups.systemd import bus, scopes
+from ketch.runtime.cgroups.systemd import bus, scopes, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,3 +182,43 @@ def test_no_bus_at_all(tmp_path, monkeypatch):
     with pytest.raises(RuntimeFailure, match="connect to systemd: .*no such file") as caught:
         scopes.stop("a.scope")
     assert "cgroupfs" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("said", "found"), [("stopping", True), ("degraded", False)])
+def test_whether_systemd_stops_everything(tmp_path, monkeypatch, said, found):
+    """It is asked on its own socket, and not before it has answered the authentication: it would not look."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "private"))
+    listener.listen()
+    listener.settimeout(10)
+    monkeypatch.setattr(bus, "_PRIVATE", str(tmp_path / "private"))
+    monkeypatch.setattr(state, "_BOOTED", str(tmp_path))
+    seen: list[object] = []
+
+    def work() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(10)
+            data = b""
+            while b"BEGIN\r\n" not in data:
+                data += connection.recv(65536)
+            connection.sendall(b"DATA\r\n" + _OK)
+            parser, calls = Parser(), []
+            while not calls:
+                calls = list(parser.feed(connection.recv(65536)))
+            seen.extend((data.endswith(b"BEGIN\r\n"), calls[0].header.fields[HeaderFields.member], calls[0].body))
+            connection.sendall(_reply(calls[0], "v", (("s", said),)))
+
+    server = threading.Thread(target=work)
+    server.start()
+    try:
+        assert state.stopping() is found
+    finally:
+        server.join(10)
+        listener.close()
+    assert seen == [True, "Get", ("org.freedesktop.systemd1.Manager", "SystemState")]
+
+
+def test_without_systemd_nothing_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "_BOOTED", str(tmp_path / "nothing"))
+    assert state.stopping() is False

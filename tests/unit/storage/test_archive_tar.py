@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
 import subprocess
 import tarfile
+from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
@@ -16,8 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgument
-from ketch.storage.archive import compression, tar
+from ketch.storage.archive import compression, extract, tar, write
 from ketch.storage.archive.extract import clean
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KINDS = {
     tarfile.AREGTYPE: tar.FILE,
@@ -54,7 +59,7 @@ def read(data: bytes, step: int = 1 << 20) -> list[tuple]:
     return found
 
 
-def write(members: list[tuple], fmt: int) -> bytes:
+def packed(members: list[tuple], fmt: int) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=fmt, errors="surrogateescape") as archive:
         for name, kind, mode, uid, link, mtime, content in members:
@@ -97,10 +102,10 @@ def test_archives_of_tarfile(some, fmt, step):
         )
         for name, kind, mode, uid, link, mtime, content in some
     ]
-    assert read(write(some, fmt), step) == expected
+    assert read(packed(some, fmt), step) == expected
 
 
-SAMPLE = write(
+SAMPLE = packed(
     [
         ("d", tarfile.DIRTYPE, 0o755, 0, "", 1, b""),
         ("d/" + "long" * 40, tarfile.REGTYPE, 0o644, 1 << 22, "", 2, b"content" * 200),
@@ -146,7 +151,7 @@ def test_noise_is_refused(noise):
 
 def header(**changes) -> bytes:
     """One header of a file, with fields replaced after the checksum would be right."""
-    block = bytearray(write([("f", tarfile.REGTYPE, 0o644, 0, "", 0, b"")], tarfile.USTAR_FORMAT)[:512])
+    block = bytearray(packed([("f", tarfile.REGTYPE, 0o644, 0, "", 0, b"")], tarfile.USTAR_FORMAT)[:512])
     offsets = {"mode": 100, "uid": 108, "size": 124, "mtime": 136, "type": 156, "major": 329}
     for field, value in changes.items():
         block[offsets[field] : offsets[field] + len(value)] = value
@@ -246,6 +251,92 @@ def test_sparse_files_of_gnu_tar(tmp_path, sparse):
     ((name, kind, *_, found),) = read(data, 777)
     assert (name, kind) == ("holes", tar.FILE)
     assert found == bytes(content)
+
+
+HOLES = {
+    "image": [(0, 10), (3 << 20, 70_000), (9 << 20, 4096)],  # it ends in a hole
+    "only a hole": [],
+    "end": [((16 << 20) - 5, 5)],
+    "many": [(number << 17, 3) for number in range(100)],
+    "whole": [(0, 16 << 20)],
+}
+
+
+def sparse_tree(root: Path) -> None:
+    """Files of 16 MiB with data at the places above, some with names that do not fit into a header."""
+    directory = root / ("n" * 90) / "\udcff\udcfe"
+    directory.mkdir(parents=True)
+    for name, extents in HOLES.items():
+        with open(directory / name, "wb") as f:
+            for offset, length in extents:
+                f.seek(offset)
+                f.write(b"x" * length)
+            f.truncate(16 << 20)
+    os.setxattr(directory / "image", "user.note", b"kept")
+    os.link(directory / "image", directory / "other")
+
+
+def picture(root: Path) -> dict[str, tuple]:
+    """Content, blocks, extended attributes, time and links of all files."""
+    found = {}
+    for path in root.rglob("*"):
+        status = path.stat()
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            noted = [os.getxattr(path, name) for name in os.listxattr(path)]
+            found[str(path.relative_to(root))] = (
+                digest,
+                status.st_blocks // 16,
+                noted,
+                status.st_mtime_ns,
+                status.st_nlink,
+            )
+    return found
+
+
+@pytest.mark.parametrize("most", [write._MOST_EXTENTS, 20])
+def test_holes_stay_holes(tmp_path: Path, monkeypatch, most: int):
+    monkeypatch.setattr(write, "_MOST_EXTENTS", most)
+    source, ours, theirs = (tmp_path / name for name in ("source", "ours", "theirs"))
+    sparse_tree(source)
+    for place in (ours, theirs):
+        place.mkdir()
+    data = io.BytesIO()
+    write.write_tree(str(source), data)
+    joined = len(HOLES["many"]) > most
+    filled = sum(length for extents in HOLES.values() for _, length in extents)
+    assert len(data.getvalue()) < filled + (14 << 20 if joined else 2 << 20)
+    extract.extract(io.BytesIO(data.getvalue()), str(ours), layer=False)
+    wanted = picture(source)
+    if joined:  # that one is as long as all its holes together
+        for found in (wanted, made := picture(ours)):
+            (name,) = (name for name in found if name.endswith("many"))
+            found[name] = (found[name][0], 0, *found[name][2:])
+        assert made == wanted
+        return
+    assert picture(ours) == wanted
+    subprocess.run(["tar", "--xattrs", "-C", str(theirs), "-x"], input=data.getvalue(), check=True)
+    assert picture(theirs) == wanted
+    with tarfile.open(fileobj=io.BytesIO(data.getvalue())) as archive:
+        for info in archive:
+            if info.isreg():
+                name = info.name.removeprefix("./")
+                assert hashlib.sha256(archive.extractfile(info).read()).hexdigest() == wanted[name][0]
+
+
+def test_a_sparse_file_that_shrinks_keeps_its_size(tmp_path: Path, monkeypatch):
+    path = tmp_path / "source/file"
+    path.parent.mkdir()
+    with open(path, "wb") as f:
+        f.seek(1 << 20)
+        f.write(b"x" * 100_000)
+        f.truncate(2 << 20)
+    extents = write._extents
+    monkeypatch.setattr(write, "_extents", lambda fd, size: (extents(fd, size), os.truncate(path, 1 << 20))[0])
+    data = io.BytesIO()
+    write.write_tree(str(path.parent), data)
+    ((_, found),) = [(m[0], m[8]) for m in read(data.getvalue()) if m[1] == tar.FILE]
+    assert found == bytes(2 << 20)
 
 
 def test_extended_attributes_may_be_any_bytes():

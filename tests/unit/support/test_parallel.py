@@ -33,6 +33,22 @@ def test_a_file_is_a_unit_or_cut_into_parts_that_hang_together(monkeypatch):
     assert [item.nodeid for item in items] == [*reversed(tests[:7]), tests[8], tests[7]]
 
 
+@pytest.mark.parametrize(("worker", "order"), [("gw0", "abcd"), ("gw1", "cdab")])
+def test_workers_import_the_tests_from_different_ones_on(monkeypatch, tmp_path, worker, order):
+    """What cannot be imported is left to the collection."""
+    ends = {"a": "", "b": "raise ValueError", "c": "import pytest; pytest.skip('x', allow_module_level=True)", "d": ""}
+    for name, end in ends.items():
+        (tmp_path / f"test_{worker}_{name}.py").write_text(f"import sys\nsys.imported.append({name!r})\n{end}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "imported", [], raising=False)
+    place = SimpleNamespace(dir=tmp_path)
+    input = {"workerid": worker, "workercount": 2}
+    parallel.import_tests(SimpleNamespace(args=["."], invocation_params=place, rootpath=tmp_path, workerinput=input))
+    assert "".join(sys.imported) == order
+    assert len(list(tmp_path.rglob("*.pyc"))) == 4
+
+
 def report(nodeid: str, when: str = "call", reason: str = "") -> SimpleNamespace:
     return SimpleNamespace(nodeid=nodeid, when=when, longrepr=("file", 1, reason))
 

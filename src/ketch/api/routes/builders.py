@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ketch.api import jsontext, peer_fds, query
+from ketch.api import jsontext, peer_fds, query, streams
 from ketch.api.errors import from_registry, prefixed
 from ketch.api.routes.images import progress
 from ketch.api.streams import while_connected
@@ -62,6 +63,18 @@ async def own(call: Call) -> web.StreamResponse:
             async for event in events:
                 await response.write(jsontext.line(wire.event(event)))
     return response
+
+
+async def descriptors(call: Call) -> web.StreamResponse:
+    """Receive descriptors by the connection itself, for a build that has the token in its header."""
+    if not call.request.headers.get("Upgrade"):
+        raise InvalidArgument("receive descriptors: it needs the connection itself", hint="send `Upgrade: tcp`")
+    sent = peer_fds.local(call.request).sent
+    token = sent.token()
+    head = f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{peer_fds.SENT}: {token}\r\n\r\n"
+    stream = streams.take_over(call.request, head)
+    sent.hold(token, socket.socket(fileno=stream.fd))
+    return streams.Gone()
 
 
 async def _first_line(call: Call) -> tuple[bytes, AsyncIterator[bytes]]:
@@ -146,6 +159,7 @@ ROUTES = (
     ("POST", "/build/cancel", cancel),
     ("POST", "/build/prune", prune),
     ("POST", "/ketch/build", own),
+    ("POST", "/ketch/descriptors", descriptors),
     ("GET", "/ketch/builds", list_),
     ("GET", "/ketch/builds/{ref}", inspect),
     ("GET", "/ketch/builds/{ref}/logs", logs),

@@ -11,18 +11,21 @@ from msgspec import Struct
 
 from ketch import failpoints
 from ketch.api import dry_run, jsontext, query, streams, versions
-from ketch.api.errors import prefixed
+from ketch.api.call import SESSION
+from ketch.api.errors import description, prefixed
 from ketch.api.wire import container_filters, filters, prunes, stats
 from ketch.api.wire import containers as wire
 from ketch.api.wire.container_requests import CreateBody, UpdateBody
 from ketch.engine.aio.streams import AttachOptions, LogOptions
 from ketch.engine.model import pending
-from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.errors import InvalidArgument, KetchError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from ketch.api.call import Call
+    from ketch.engine.model.records import Container
+    from ketch.engine.model.requests import NewContainer
 
 
 _PRUNE = frozenset(("label", "label!", "until"))
@@ -30,6 +33,13 @@ _PRUNE = frozenset(("label", "label!", "until"))
 
 async def create(call: Call) -> web.StreamResponse:
     """Make a container."""
+    wanted, of_version = await _wanted(call)
+    container, warnings = await _made(call, wanted)
+    return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
+
+
+async def _wanted(call: Call) -> tuple[NewContainer, list[str]]:
+    """The container that is asked for, with warnings."""
     body: CreateBody = await call.body(CreateBody)
     if not body.says_anything and b'"image"' not in (await call.request.read()).lower():
         raise InvalidArgument("config cannot be empty in order to create a container")
@@ -39,8 +49,33 @@ async def create(call: Call) -> web.StreamResponse:
         call.query.get("platform") or None,
         below_read_only=versions.below_is_read_only(call.version),
     )
-    container, warnings = await call.engine.containers.create(wanted)
-    return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
+    return wanted, of_version
+
+
+async def _made(call: Call, wanted: NewContainer, *, runs: bool = False) -> tuple[Container, list[str]]:
+    """A new container, of the session that the request names, if any; ``runs``: which is started at once."""
+    if session := call.request.headers.get(SESSION):
+        return await call.engine.sessions.create(session, wanted, runs=runs)
+    return await call.engine.containers.create(wanted)
+
+
+async def run(call: Call) -> web.StreamResponse:
+    """Make and start a container, which is this connection's and ends with it; ``background``: which is nobody's."""
+    wanted, of_version = await _wanted(call)
+    background = query.flag(call.query, "background")
+    if not background:
+        streams.check_serves_alone(call.request, tty=wanted.config.tty)
+    container, warnings = await _made(call, wanted, runs=True)
+    if background:
+        await call.engine.oneshots.start(container)
+        return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
+    try:
+        stream = streams.serve_alone(call.request, f"Ketch-Container: {container.id}")
+    except Unavailable:  # it has gone already
+        await call.engine.containers.remove(container.id, force=True, volumes=True)
+        raise
+    await call.engine.oneshots.run(container, stream, description)
+    return streams.Gone()
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -287,6 +322,7 @@ async def prune(call: Call) -> web.StreamResponse:
 
 ROUTES = (
     ("POST", "/containers/create", create),
+    ("POST", "/ketch/run", run),
     ("POST", "/containers/prune", prune),
     ("GET", "/containers/json", list_),
     ("GET", "/containers/{id}/json", inspect),

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from ketch.api import query, streams
+from ketch.api.errors import description
 from ketch.api.routes.containers import content_type
 from ketch.api.wire import execs as wire
 from ketch.errors import KetchError, Unavailable
@@ -23,6 +24,19 @@ async def create(call: Call) -> web.StreamResponse:
     config = body.config()
     await call.engine.execs.check_user(call.path["id"], config)
     return call.json({"Id": call.engine.execs.create(call.path["id"], config).id}, 201)
+
+
+async def run(call: Call) -> web.StreamResponse:
+    """Register and run it, with its streams on this connection, with which it ends."""
+    body: wire.NewExec = await call.body(wire.NewExec)
+    config = body.config()
+    streams.check_serves_alone(call.request, tty=config.tty)
+    await call.engine.execs.check_user(call.path["id"], config)
+    exec_ = call.engine.execs.create(call.path["id"], config)
+    await call.engine.execs.check_startable(exec_.id)
+    stream = streams.serve_alone(call.request, f"Ketch-Exec: {exec_.id}")
+    await call.engine.oneshots.exec(exec_, stream, description)
+    return streams.Gone()
 
 
 async def start(call: Call) -> web.StreamResponse:
@@ -55,6 +69,12 @@ async def resize(call: Call) -> web.StreamResponse:
     return call.empty(200)
 
 
+async def kill(call: Call) -> web.StreamResponse:
+    """Send it a signal; KILL to all that it has started, too."""
+    await call.engine.execs.kill(call.path["id"], call.query.get("signal") or "KILL")
+    return call.empty()
+
+
 async def inspect(call: Call) -> web.StreamResponse:
     """State and exit code."""
     return call.json(wire.inspect(call.engine.execs.get(call.path["id"])))
@@ -62,7 +82,9 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 ROUTES = (
     ("POST", "/containers/{id}/exec", create),
+    ("POST", "/ketch/containers/{id}/exec", run),
     ("POST", "/exec/{id}/start", start),
     ("POST", "/exec/{id}/resize", resize),
     ("GET", "/exec/{id}/json", inspect),
+    ("POST", "/ketch/exec/{id}/kill", kill),
 )

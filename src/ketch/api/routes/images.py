@@ -115,10 +115,13 @@ async def remove(call: Call) -> web.StreamResponse:
 
 
 async def load(call: Call) -> web.StreamResponse:
-    """Read an archive from the request's body."""
+    """Read an archive from the request's body.
+
+    As dockerd's the answer begins with the first line: clients that want no progress may go when it does.
+    """
     body = call.request.content.iter_chunked(_CHUNK)
     items = call.engine.images.load(body, query.flag(call.query, "quiet", default=True), platforms.several(call.query))
-    return await progress(call, items, await call.stream())
+    return await progress(call, items, only_lines=True)
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -165,12 +168,13 @@ async def bootstrap(call: Call) -> web.StreamResponse:
 
 
 async def progress(
-    call: Call, items: AsyncGenerator[ProgressItem, None], response: web.StreamResponse | None = None
+    call: Call, items: AsyncGenerator[ProgressItem, None], *, only_lines: bool = False
 ) -> web.StreamResponse:
     """Send progress as JSON lines; an error before the first line is a status, a later one a line.
 
-    With a ``response`` that has begun each is a line.
+    With ``only_lines`` each is a line.
     """
+    response: web.StreamResponse | None = None
     try:
         async with aclosing(items):
             async for item in items:
@@ -178,13 +182,14 @@ async def progress(
                     response = await call.stream()
                 await response.write(jsontext.encode(item) + b"\r\n")
     except Exception as e:
-        if response is None or isinstance(e, ConnectionError):
+        if isinstance(e, ConnectionError) or (response is None and not only_lines):
             raise
         if not isinstance(e, KetchError):
             log.exception("%s %s", call.request.method, call.request.path)
         message = message_of(e) if isinstance(e, KetchError) else f"internal error in ketchd: {type(e).__name__}: {e}"
         kind = e.kind if isinstance(e, KetchError) else INTERNAL
         line = {"errorDetail": body_of(message, kind), "error": message}
+        response = response or await call.stream()
         await response.write(jsontext.encode(line) + b"\r\n")
     return response or await call.stream()
 

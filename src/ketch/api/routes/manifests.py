@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.api.errors import from_registry
+from ketch.api.platforms import SentPlatform
 from ketch.remote.credentials import Credentials, from_header
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class _Create(msgspec.Struct, rename="pascal", kw_only=True):
 class _Annotate(msgspec.Struct, rename="pascal", kw_only=True):
     name: str
     manifest: str
-    platform: dict[str, str] = {}
+    platform: SentPlatform = msgspec.field(default_factory=SentPlatform)
 
 
 class _Push(msgspec.Struct, rename="pascal", kw_only=True):
@@ -58,7 +59,7 @@ async def create(call: Call) -> web.StreamResponse:
 async def annotate(call: Call) -> web.StreamResponse:
     """Set the platform of one of its images."""
     body: _Annotate = await call.body(_Annotate)
-    return call.json(await call.engine.manifests.annotate(body.name, body.manifest, body.platform))
+    return call.json(await call.engine.manifests.annotate(body.name, body.manifest, msgspec.to_builtins(body.platform)))
 
 
 async def push(call: Call) -> web.StreamResponse:

@@ -1,16 +1,19 @@
-"""``_ping``, ``version``, ``info``, ``events``, ``system/df``."""
+"""``_ping``, ``version``, ``info``, ``events``, ``system/df``, and Ketch's own ``session``."""
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ketch.api import jsontext, query, versions
+from ketch.api import jsontext, query, streams, versions
+from ketch.api.call import SESSION
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters
 from ketch.engine.model.api_version import API_VERSION
 from ketch.errors import InvalidArgument
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from ketch.api.call import Call
@@ -68,6 +71,20 @@ async def df(call: Call) -> web.StreamResponse:
     return call.json(versions.shown_df(answer, call.version))
 
 
+async def session(call: Call) -> web.StreamResponse:
+    """Begin a session, which lasts as long as the connection; the answer's header has its id."""
+    if not call.request.headers.get("Upgrade"):
+        raise InvalidArgument("begin a session: it needs the connection itself", hint="send `Upgrade: tcp`")
+    ident = call.engine.sessions.begin()
+    head = f"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n{SESSION}: {ident}\r\n\r\n"
+    with Undo() as undo:
+        undo.callback(call.engine.sessions.give_up, ident)
+        stream = streams.take_over(call.request, head)
+        undo.pop_all()
+    call.engine.sessions.hold(ident, socket.socket(fileno=stream.fd))
+    return streams.Gone()
+
+
 ROUTES = (
     ("GET", "/_ping", ping),
     ("HEAD", "/_ping", ping),
@@ -75,4 +92,5 @@ ROUTES = (
     ("GET", "/info", info),
     ("GET", "/events", events),
     ("GET", "/system/df", df),
+    ("POST", "/ketch/session", session),
 )

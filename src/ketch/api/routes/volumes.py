@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ketch import expressions
@@ -92,10 +93,12 @@ def _all(values: list[str]) -> bool:
 
 async def backup(call: Call) -> web.StreamResponse:
     """A volume's content as a tar stream."""
-    call.engine.volumes.get(call.path["name"])
-    response = await call.stream("application/x-tar")
-    async for chunk in call.engine.backups.backup(call.path["name"]):
-        await response.write(chunk)
+    async with aclosing(call.engine.backups.backup(call.path["name"])) as chunks:
+        first = await anext(chunks)  # what hinders a backup has a status of its own
+        response = await call.stream("application/x-tar")
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
     return response
 
 
@@ -106,6 +109,7 @@ async def restore(call: Call) -> web.StreamResponse:
     body = call.request.content.iter_chunked(_CHUNK)
     volume = await call.engine.backups.restore(name, body, force=query.flag(call.query, "force"))
     if not known:
+        await call.engine.volumes.flush()
         call.engine.events.publish("volume", "create", name, {"driver": volume.driver})
     return call.json(wire_volume(volume))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ketch.engine.model import pending
+from ketch.engine.model.namespaces import nesting
 from ketch.engine.model.records import EndpointSettings, HealthStatus, Status
 from ketch.network.ports import requests as ports
 from ketch.notation import ages, times
@@ -252,10 +253,14 @@ def _host_config(container: Container, secrets: list[ApiObject]) -> ApiObject:
     if host["OomKillDisable"] is None and common.layout().version == 1:
         host["OomKillDisable"] = False
     host["MemorySwappiness"] = None if host["MemorySwappiness"] == -1 else host["MemorySwappiness"]
-    if not host["Privileged"] and "systempaths=unconfined" not in (host["SecurityOpt"] or ()):
+    if not host["Privileged"] and not _is_unmasked(host["SecurityOpt"] or ()):
         for name, usual in (("MaskedPaths", defaults.MASKED_PATHS), ("ReadonlyPaths", defaults.READONLY_PATHS)):
             host[name] = list(usual) if host[name] is None else host[name]
     return host
+
+
+def _is_unmasked(options: Sequence[str]) -> bool:
+    return "systempaths=unconfined" in options or nesting.asked_for(options)
 
 
 def _given(mount: ApiObject) -> ApiObject:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NewExec(msgspec.Struct, rename="pascal", kw_only=True):
-    """The body of ``POST /containers/{id}/exec``; ``console_size`` is [rows, columns]."""
+    """The body of ``POST /containers/{id}/exec``; ``console_size`` is [rows, columns].  ``adopts`` is ours."""
 
     GO_NAME: ClassVar[str] = "ExecOptions"
 
@@ -31,6 +31,7 @@ class NewExec(msgspec.Struct, rename="pascal", kw_only=True):
     privileged: bool = False
     working_dir: str = ""
     console_size: list[int] | None = None
+    adopts: bool = False
 
     def config(self) -> ExecConfig:
         """The engine's request of this body."""
@@ -46,6 +47,7 @@ class NewExec(msgspec.Struct, rename="pascal", kw_only=True):
             attach_stderr=self.attach_stderr,
             detach_keys=self.detach_keys,
             console_size=self.console_size or [],
+            adopts=self.adopts,
         )
 
 

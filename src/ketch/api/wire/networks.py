@@ -229,10 +229,11 @@ def _shown(record: NetworkRecord) -> list[Pool]:
 
 
 def _pool(pool: Pool) -> ApiObject:
+    """A subnet as Docker shows it: what a person has chosen, or all of one that nobody has."""
     answer: ApiObject = {"Subnet": pool.subnet}
     if pool.ip_range:
         answer["IPRange"] = pool.ip_range
-    if pool.gateway:
+    if pool.gateway and (pool.gateway_given or not pool.given):
         answer["Gateway"] = pool.gateway
     if pool.aux:
         answer["AuxiliaryAddresses"] = pool.aux

@@ -58,7 +58,7 @@ async def recorded(history: BuildHistory, job: BuildJob, record: BuildRecord) ->
     finally:
         record.completed = time.time_ns()
         log = job.packed()
-        await asyncio.shield(asyncio.to_thread(history.write, record, log))
+        await history.ended(record, lambda: log)
 
 
 def note_provenance(history: BuildHistory, record: BuildRecord, provenances: Sequence[Provenance]) -> None:

@@ -54,7 +54,7 @@ def worker(engine: Engine) -> WorkerRecord:
     labels = {
         "executor": "containerd",
         "hostname": os.uname().nodename,
-        "moby.host-gateway-ip": engine.parts.host_gateway or _bridge_address(engine),
+        "moby.host-gateway-ip": next(iter(engine.parts.host_gateway()), _bridge_address(engine)),
         "network": "host",
         "snapshotter": "overlayfs",
     }

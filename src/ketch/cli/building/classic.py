@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from typing import TYPE_CHECKING
 
 from ketch import dockerignore
 from ketch.cli import credentials
-from ketch.cli.building import context_tar, request, values
+from ketch.cli.building import request, values
+from ketch.client import context_tar
 from ketch.client.errors import error_of
 from ketch.errors import KetchError, Unimplemented
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,7 +45,7 @@ def run(ctx: Context, build: BuildRequest, *, quiet: bool) -> str:
     """Build, and show its steps as they come; returns the image's id (KetchError)."""
     check(build)
     body, path = _body(build)
-    header = base64.urlsafe_b64encode(json.dumps(credentials.known()).encode()).decode("ascii")
+    header = base64.urlsafe_b64encode(documents.dumps(credentials.known()).encode()).decode("ascii")
     client = ctx.client()
     query = _query(build, path)
     if body is None:
@@ -73,15 +74,15 @@ def _query(build: BuildRequest, path: str) -> Request:
         "remote": build.place.remote or None,
         "target": opts["target"] or None,
         "platform": next(iter(request.platforms(opts)), None),
-        "buildargs": json.dumps(build.arguments),
-        "labels": json.dumps(values.pairs(opts["label"], "label")),
-        "cachefrom": json.dumps([attributes.get("ref") for _, attributes in build.cache_from]),
+        "buildargs": documents.dumps(build.arguments),
+        "labels": documents.dumps(values.pairs(opts["label"], "label")),
+        "cachefrom": documents.dumps([attributes.get("ref") for _, attributes in build.cache_from]),
         "nocache": opts["no-cache"] or None,
         "pull": opts["pull"] or None,
         "networkmode": opts["network"],
         "extrahosts": request.hosts(opts),
         "rm": True,
-        **{name: json.dumps(value) if isinstance(value, list) else value for name, value in build.limits.items()},
+        **{name: documents.dumps(value) if isinstance(value, list) else value for name, value in build.limits.items()},
     }
 
 

@@ -1,18 +1,18 @@
 """The handing over of directories, sockets and files to ketchd: as descriptors, or as archives in the request.
 
-On a local socket a request names descriptors of this process, which ketchd copies: nothing is sent.  Elsewhere, and
-where it may not, the directories follow as one tar, each below a number of its own.
+On a local socket a request names descriptors of this process, which ketchd copies, or which are sent to it where it may
+not.  Elsewhere the directories follow as one tar, each below a number of its own.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch import dockerignore
 from ketch.cli.building.outputs import Sink
 from ketch.errors import InvalidArgument, Unimplemented
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PATH = 0o10000000  # O_PATH
 _CONTEXT = "context"
+_FAR = "the daemon is not on this machine, behind a relay, or another user's"
 
 
 class Delivery:
@@ -30,6 +31,7 @@ class Delivery:
         self._build, self._stack, self._by_descriptor = build, stack, by_descriptor
         self._packed: list[tuple[str, dockerignore.IgnoreRules]] = []
         self.sinks: dict[int, Sink] = {}
+        self.descriptors: list[int] = []  # that the request names
         self.request: Request = {
             **build.fields(),
             "directories": self._directories(),
@@ -74,7 +76,7 @@ class Delivery:
             return self._opened(path, os.O_RDONLY | os.O_DIRECTORY)
         if self._build.place.archive is not None:
             raise Unimplemented(
-                "send an archive from standard input and further directories: the daemon is not on this machine",
+                f"send an archive from standard input and further directories: {_FAR}",
                 hint="unpack the archive, and give its directory",
             )
         self._packed.append((path, rules))
@@ -86,13 +88,19 @@ class Delivery:
         except OSError as e:
             raise InvalidArgument(f"open `{path}`: {e.strerror}") from e
         self._stack.callback(os.close, fd)
-        return handed(fd)
+        return self._handed(fd)
+
+    def _handed(self, fd: int) -> str:
+        """A descriptor of this process on the wire, with what it means."""
+        self.descriptors.append(fd)
+        status = os.fstat(fd)
+        return f"fd:{fd}:{status.st_dev}:{status.st_ino}"
 
     def _agent(self, name: str, path: str) -> str:
         if not self._by_descriptor:
             raise Unimplemented(
-                f"--ssh {name}: the daemon is not on this machine, so it cannot reach the agent",
-                hint="build on the machine where the agent runs",
+                f"--ssh {name}: {_FAR}, so it cannot reach the agent",
+                hint="build as the daemon's user on the machine where the agent runs, by the daemon's own socket",
             )
         return self._opened(path, _PATH)
 
@@ -102,7 +110,7 @@ class Delivery:
             return {"type": kind, "attrs": attributes}
         if not self._by_descriptor:
             raise Unimplemented(
-                f"cache in the directory `{path}`: the daemon is not on this machine",
+                f"cache in the directory `{path}`: {_FAR}",
                 hint="use a registry (type=registry,ref=…)",
             )
         if place == "dest":
@@ -115,7 +123,7 @@ class Delivery:
             row: Request = {"type": output.kind, "attrs": output.attributes, "to": ""}
             if output.comes_here:
                 sink = self.sinks[number] = Sink(output, self._stack)
-                row["to"] = handed(sink.fd) if self._by_descriptor else "stream"
+                row["to"] = self._handed(sink.fd) if self._by_descriptor else "stream"
             found.append(row)
         return found
 
@@ -125,15 +133,9 @@ class Delivery:
             yield from self._build.place.archive
         if not self._packed:
             return
-        from ketch.cli.building import context_tar  # here: on a unix socket there is no tar
+        from ketch.client import context_tar  # here: on a unix socket there is no tar
 
         for number, (path, rules) in enumerate(self._packed):
             yield context_tar.directory(str(number))  # there may be nothing in it
             yield from context_tar.pack(path, rules, f"{number}/")
         yield context_tar.END
-
-
-def handed(fd: int) -> str:
-    """A descriptor of this process on the wire, with what it means."""
-    status = os.fstat(fd)
-    return f"fd:{fd}:{status.st_dev}:{status.st_ino}"

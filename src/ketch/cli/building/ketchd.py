@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import array
 import binascii
-import json
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+import os
+import socket
+import struct
+from contextlib import ExitStack, closing, contextmanager
 
 from ketch.cli.building.delivery import Delivery
 from ketch.client.errors import error_of
-from ketch.errors import PermissionDenied, Unavailable
+from ketch.errors import NotFound, PermissionDenied, Unavailable
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     Result = dict[str, Any]
 
 PATH = "/ketch/build"
+_SENT = "Ketch-Descriptors"
 
 
 class BuildFailed(Exception):
@@ -39,26 +44,53 @@ class BuildFailed(Exception):
 
 def run(ctx: Context, build: BuildRequest, display: BuildDisplay) -> Result:
     """Build; returns the result, with ``explain`` if that was asked for (BuildFailed, KetchError)."""
-    by_descriptor = ctx.host.startswith("unix://")
     with ExitStack() as stack:
-        delivery = Delivery(build, stack, by_descriptor=by_descriptor)
-        try:
-            response = _sent(ctx, delivery)
-        except PermissionDenied:
-            if not by_descriptor or build.place.archive is not None:  # of that, some has been read
-                raise
-            delivery = Delivery(build, stack, by_descriptor=False)  # it may not look into this process
-            response = _sent(ctx, delivery)
+        delivery, response = _accepted(ctx, build, stack)
         stack.callback(response.close)
         return _followed(response, delivery, display)
 
 
-def _sent(ctx: Context, delivery: Delivery) -> Response:
-    return ctx.client().upload("POST", PATH, _body(delivery))
+def _accepted(ctx: Context, build: BuildRequest, stack: ExitStack) -> tuple[Delivery, Response]:
+    """The delivery in the first way that ketchd accepts, and its answer (KetchError)."""
+    if ctx.host.startswith("unix://"):
+        delivery = Delivery(build, stack, by_descriptor=True)
+        once = build.place.archive is not None  # when it has been refused, some of that has been read
+        if not (once and delivery.descriptors):
+            try:
+                return delivery, _sent(ctx, delivery, {})
+            except PermissionDenied:  # it may not look into this process
+                pass
+        try:
+            token = stack.enter_context(_descriptors_sent(ctx, delivery.descriptors))
+            return delivery, _sent(ctx, delivery, {_SENT: token})
+        except (PermissionDenied, NotFound):  # somebody stands between, or it is an older one
+            if once:
+                raise
+    delivery = Delivery(build, stack, by_descriptor=False)
+    return delivery, _sent(ctx, delivery, {})
+
+
+@contextmanager
+def _descriptors_sent(ctx: Context, fds: list[int]) -> Iterator[str]:
+    """A time in which ketchd has descriptors of ours: the token for them (PermissionDenied: it got none)."""
+    hijacked = ctx.client().hijack("POST", "/ketch/descriptors")
+    with closing(hijacked.sock) as sock:
+        _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != os.geteuid():
+            raise PermissionDenied("send descriptors to the daemon: its user may not read all that this one may")
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+        sock.sendmsg([" ".join(map(str, fds)).encode()], [rights])
+        if not sock.recv(1):
+            raise PermissionDenied("send descriptors to the daemon: they did not arrive")
+        yield hijacked.headers[_SENT.lower()]
+
+
+def _sent(ctx: Context, delivery: Delivery, headers: dict[str, str]) -> Response:
+    return ctx.client().upload("POST", PATH, _body(delivery), headers=headers)
 
 
 def _body(delivery: Delivery) -> Iterator[bytes]:
-    yield json.dumps(delivery.request, separators=(",", ":")).encode() + b"\n"
+    yield documents.dumps(delivery.request, spaces=False).encode() + b"\n"
     yield from delivery.body()
 
 

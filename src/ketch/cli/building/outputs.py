@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from ketch.cli.building import values
 from ketch.cli.errors import UsageError
@@ -13,6 +12,7 @@ from ketch.cli.files import partial_name
 from ketch.errors import InvalidArgument, KetchError
 from ketch.notation import booleans
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
@@ -146,7 +146,7 @@ class Sink:
             self._partial = ""
 
     def _unpack(self, reader: int) -> None:
-        from ketch.cli.copying import tar  # here: few builds have such an output, and each start would pay for it
+        from ketch.client import tar  # here: few builds have such an output, and each start would pay for it
 
         with open(reader, "rb", buffering=0) as f:
             try:

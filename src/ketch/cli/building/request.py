@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import os
-from typing import TYPE_CHECKING
 
 from ketch.cli import credentials, proxies
 from ketch.cli.building import gifts, outputs, places, values
@@ -12,6 +11,7 @@ from ketch.cli.errors import UsageError
 from ketch.cli.options import checks, quantities
 from ketch.cli.options.value_types import EXTRA_HOSTS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

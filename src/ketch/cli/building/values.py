@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from ketch.cli.errors import UsageError
 from ketch.notation import booleans
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.each import each
 from ketch.cli.gotemplate.strings import natural
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_network
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -26,7 +25,7 @@ _LISTING = Listing(_COLUMNS, _HEADERS, _RAW, quiet="ID")
 def cmd_ls(args: list[str], ctx: Context) -> int:
     """List networks."""
     spec = FlagSet("network ls", "ketch network ls [OPTIONS]", "List networks").list("filter", "f", "which ones")
-    spec.string("format", "", "how").bool("quiet", "q", "ids only").bool("no-trunc", "", "whole ids")
+    spec.string("format", "", FORMAT).bool("quiet", "q", "ids only").bool("no-trunc", "", "whole ids")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     networks = ctx.client().request("GET", "/networks", {"filters": filters(opts["filter"])}).json()
@@ -42,7 +41,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     spec = FlagSet(
         "network inspect", "ketch network inspect [OPTIONS] NETWORK [NETWORK...]", "Display networks in detail"
     )
-    spec.string("format", "f", "how")
+    spec.string("format", "f", FORMAT).bool("verbose", "v", "no effect: it tells more of a swarm's networks")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     return inspect(ctx, rest, ["network"], opts["format"])
@@ -56,7 +55,9 @@ def cmd_create(args: list[str], ctx: Context) -> int:
     spec.list("ip-range", "", "the part of the subnet for containers").list("aux-address", "", "NAME=ADDRESS in use")
     spec.string("ipam-driver", "", "where addresses come from", default="default").list("ipam-opt", "", "its options")
     spec.bool("internal", "", "no way outside").bool("attachable", "", "as with Docker").bool("ipv6", "", "with IPv6")
-    spec.bool("ipv4", "", "with IPv4", default=True).string("scope", "", "local")
+    spec.bool("ipv4", "", "with IPv4", default=True).string("scope", "", "where it is known: local")
+    spec.bool("config-only", "", "settings alone, which others are made from")
+    spec.string("config-from", "", "the network of settings that it is made from")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     body: ApiObject = {
@@ -65,6 +66,7 @@ def cmd_create(args: list[str], ctx: Context) -> int:
         "Internal": opts["internal"],
         "Attachable": opts["attachable"],
         "Scope": opts["scope"],
+        "ConfigOnly": opts["config-only"],
         "Options": _pairs(opts["opt"]),
         "Labels": _pairs(opts["label"]),
         "IPAM": {
@@ -73,6 +75,8 @@ def cmd_create(args: list[str], ctx: Context) -> int:
             "Config": pools(opts["subnet"], opts["gateway"], opts["ip-range"], _pairs(opts["aux-address"])),
         },
     }
+    if opts["config-from"]:
+        body["ConfigFrom"] = {"Network": opts["config-from"]}
     for flag, key in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
         if flag in opts.given:
             body[key] = opts[flag]
@@ -124,7 +128,7 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
 
-    def remove(name: str) -> None:
+    def remove(name: str) -> bool:
         from ketch.errors import NotFound
 
         try:
@@ -132,8 +136,10 @@ def cmd_rm(args: list[str], ctx: Context) -> int:
         except NotFound:
             if not opts["force"]:
                 raise
+            return False
+        return True
 
-    return each(ctx, rest, remove)
+    return each(ctx, rest, remove, lambda name, removed: name if removed else "")
 
 
 def cmd_connect(args: list[str], ctx: Context) -> int:

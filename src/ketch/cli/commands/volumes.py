@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ketch.cli.each import each
 from ketch.cli.files import chunks, write_out
 from ketch.cli.gotemplate.strings import natural
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_volume
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 
@@ -38,7 +38,7 @@ _LISTING = Listing(
 def cmd_ls(args: list[str], ctx: Context) -> int:
     """List volumes."""
     spec = FlagSet("volume ls", "ketch volume ls [OPTIONS]", "List volumes").list("filter", "f", "which ones")
-    spec.string("format", "", "how").bool("quiet", "q", "names only")
+    spec.string("format", "", FORMAT).bool("quiet", "q", "names only")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     volumes = ctx.client().request("GET", "/volumes", {"filters": filters(opts["filter"])}).json()["Volumes"] or []
@@ -74,7 +74,7 @@ def cmd_inspect(args: list[str], ctx: Context) -> int:
     spec = FlagSet(
         "volume inspect", "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]", "Display information on volumes"
     )
-    spec.string("format", "f", "how")
+    spec.string("format", "f", FORMAT)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
     return inspect(ctx, rest, ["volume"], opts["format"])

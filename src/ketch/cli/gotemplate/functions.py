@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.errors import TemplateError
 from ketch.cli.gotemplate.strings import quote
 from ketch.notation import booleans
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

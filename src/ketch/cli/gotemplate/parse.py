@@ -9,10 +9,10 @@ an operand ("string" | "number", value), ("path", [field]), ("variable", name, [
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ketch.cli.errors import TemplateSyntaxError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from ketch import printable
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -71,5 +70,5 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 def go_json(value: Any) -> str:
     """One line of JSON with Go's escapes: no HTML markup, no control characters."""
-    text = printable.json_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+    text = printable.json_text(documents.dumps(value, spaces=False, ascii=False))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -11,12 +11,11 @@ callables for what is a method in Go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.errors import TemplateError
 from ketch.cli.gotemplate.functions import FUNCTIONS, HEADER_FUNCTIONS, MISSING, Map, NilList, NilMap, call, show, truth
 from ketch.cli.gotemplate.parse import parse
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.errors import UsageError
 from ketch.notation.namespace_modes import container_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
     from ketch.notation.api_objects import ApiObject
@@ -50,8 +49,6 @@ _PULL = ("always", "missing", "never")
 
 def check(opts: Options) -> None:
     """Check for contradicting flags (UsageError)."""
-    if opts["gpus"]:
-        raise UsageError("--gpus: this version of Ketch has no GPU support", hint="pass device nodes with --device")
     _health(opts)
     if opts["rm"] and opts["restart"].partition(":")[0] not in ("", "no"):
         raise UsageError("conflicting options: cannot specify both --restart and --rm")

@@ -6,13 +6,12 @@ A small parser of our own: what ends the flags, and the words where something is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ketch.cli.errors import HelpRequested, UsageError
-from ketch.errors import InvalidArgument
+from ketch.cli.errors import ArgumentsError, UsageError
 from ketch.notation import booleans
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
     Values = dict[str, Any]  # by the flag's name: a switch, a text, a number or a list, as the flag's kind has it
@@ -20,10 +19,21 @@ if TYPE_CHECKING:
 # `list` and `int` are methods below, as the flags' kinds.
 Words = list[str]
 Count = int
+FORMAT = "json, or a Go template: {{.Field}}, `table {{.Field}}`"  # what every --format takes
 _DEFAULTS: Values = {"bool": False, "string": "", "int": None, "list": None}
 
 
-class _Flag:
+class HelpRequested(Exception):
+    """``--help`` was given; ``flags`` are the command's own, None when another program reads them."""
+
+    def __init__(self, text: str, flags: FlagSet | None = None) -> None:
+        super().__init__(text)
+        self.flags = flags
+
+
+class Flag:
+    """One flag; its value's ``kind`` is bool, string, optional, int or list."""
+
     def __init__(self, name: str, short: str, kind: str, default: Any, help_text: str) -> None:
         self.name, self.short, self.kind, self.default, self.help = name, short, kind, default, help_text
 
@@ -47,18 +57,26 @@ class FlagSet:
 
     def __init__(self, command: str, usage: str, summary: str, *, interspersed: bool = True) -> None:
         self.command = command
-        self._usage = usage
-        self._summary = summary
-        self._interspersed = interspersed
-        self._flags: dict[str, _Flag] = {}
-        self._short: dict[str, _Flag] = {}
+        self.usage = usage
+        self.summary = summary
+        self.interspersed = interspersed
+        self._flags: dict[str, Flag] = {}
+        self._short: dict[str, Flag] = {}
+
+    def __iter__(self) -> Iterator[Flag]:
+        """The flags by name."""
+        return iter(sorted(self._flags.values(), key=lambda flag: flag.name))
+
+    def find(self, word: str) -> Flag | None:
+        """The flag that ``--name`` names, or the last letter of ``-abc``."""
+        return self._flags.get(word[2:]) if word.startswith("--") else self._short.get(word[-1])
 
     def add(self, name: str, short: str, kind: str, help_text: str) -> FlagSet:
         """A flag of that kind (bool, string, int, list), with the kind's default."""
         return self._add(name, short, kind, _DEFAULTS[kind], help_text)
 
     def _add(self, name: str, short: str, kind: str, default: Any, help_text: str) -> FlagSet:
-        flag = _Flag(name, short, kind, default, help_text)
+        flag = Flag(name, short, kind, default, help_text)
         self._flags[name] = flag
         if short:
             self._short[short] = flag
@@ -96,14 +114,14 @@ class FlagSet:
                 rest += reversed(queue)
                 break
             if word == "--help":
-                raise HelpRequested(self.help())
+                raise HelpRequested(self.help(), self)
             if word.startswith("--"):
                 self._long(word, queue, values, given)
             elif word.startswith("-") and word != "-":
                 self._shorts(word, queue, values, given)
             else:
                 rest.append(word)
-                if not self._interspersed:
+                if not self.interspersed:
                     rest += reversed(queue)
                     break
         return Options(values, given), rest
@@ -129,7 +147,7 @@ class FlagSet:
             flag = self._short.get(letter)
             if flag is None:
                 if letter == "h":
-                    raise HelpRequested(self.help())
+                    raise HelpRequested(self.help(), self)
                 self._unknown(f"unknown shorthand flag: '{letter}' in {word}")
             if flag.kind == "bool" and not letters.startswith("="):
                 self._set(flag, "true", values, given)
@@ -143,7 +161,7 @@ class FlagSet:
             self._set(flag, value, values, given)
             return
 
-    def _set(self, flag: _Flag, value: str, values: Values, given: set[str]) -> None:
+    def _set(self, flag: Flag, value: str, values: Values, given: set[str]) -> None:
         given.add(flag.name)
         if flag.kind == "list":
             values[flag.name].append(value)
@@ -160,10 +178,10 @@ class FlagSet:
                 self._unknown(f'invalid argument "{value}" for "--{flag.name}": use true or false')
 
     def _unknown(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see: ketch {self.command} --help")
+        raise UsageError(message, hint=f"see: {f'ketch {self.command}'.rstrip()} --help")
 
     def arguments(self, rest: Words, at_least: Count, at_most: Count | None = None) -> None:
-        """Check the number of arguments (``at_most`` None: any)."""
+        """Check the number of arguments (``at_most`` None: any; ArgumentsError)."""
         if len(rest) < at_least or (at_most is not None and len(rest) > at_most):
             if at_most is None:
                 wanted = f"at least {at_least} argument{'s' if at_least != 1 else ''}"
@@ -171,12 +189,13 @@ class FlagSet:
                 wanted = f"{at_least} argument{'s' if at_least != 1 else ''}" if at_least else "no arguments"
             else:
                 wanted = f"{at_least} to {at_most} arguments"
-            raise InvalidArgument(f"`ketch {self.command}` takes {wanted}", hint=f"usage: {self._usage}")
+            raise ArgumentsError(f"`ketch {self.command}` takes {wanted}", hint=f"usage: {self.usage}")
 
     def help(self) -> str:
         """Usage, summary and the flags with their meaning."""
-        lines = [f"Usage:  {self._usage}", "", self._summary, "", "Options:"]
-        for flag in sorted(self._flags.values(), key=lambda f: f.name):
+        flags = list(self)
+        lines = [f"Usage:  {self.usage}", "", self.summary, *(["", "Options:"] if flags else [])]
+        for flag in flags:
             short = f"-{flag.short}, " if flag.short else "    "
             kind = "" if flag.kind == "bool" else f" {flag.kind}"
             lines.append(f"  {short}--{flag.name}{kind:<{max(24 - len(flag.name), 1)}} {flag.help}".rstrip())

@@ -7,10 +7,11 @@ are dropped, and a NAME alone takes the value that our own environment has, if a
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch.cli.errors import UsageError
+from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
 
@@ -48,25 +49,25 @@ def labels(opts: Options) -> dict[str, str] | None:
 
 
 def read_file(path: str, *, inherit: bool = True) -> list[tuple[str, str]]:
-    """(name, value) of each line that has one (UsageError with the line that is wrong)."""
+    """(name, value) of each line that has one (InvalidArgument with the line that is wrong)."""
     try:
         with open(path, "rb") as f:
             lines = f.read().split(b"\n")
     except OSError as e:
-        raise UsageError(f"open {path}: {(e.strerror or '').lower()}") from e
+        raise InvalidArgument(f"open {path}: {(e.strerror or '').lower()}") from e
     result = []
     for number, raw in enumerate(lines, 1):
         try:
             line = raw.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8").lstrip(_BLANKS)
         except UnicodeDecodeError:
-            raise UsageError(f"invalid env file ({path}): invalid utf8 bytes at line {number}") from None
+            raise InvalidArgument(f"invalid env file ({path}): invalid utf8 bytes at line {number}") from None
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
         if any(blank in name for blank in _BLANKS):
-            raise UsageError(f"invalid env file ({path}): variable '{name}' contains whitespaces (line {number})")
+            raise InvalidArgument(f"invalid env file ({path}): variable '{name}' contains whitespaces (line {number})")
         if not name:
-            raise UsageError(f"invalid env file ({path}): no variable name on line '{line}' (line {number})")
+            raise InvalidArgument(f"invalid env file ({path}): no variable name on line '{line}' (line {number})")
         if equals:
             result.append((name, value))
         elif inherit and name in os.environ:

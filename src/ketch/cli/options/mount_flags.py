@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch.cli.options import quantities
 from ketch.cli.options.fields import get, put
 from ketch.errors import InvalidArgument
 from ketch.notation import booleans
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

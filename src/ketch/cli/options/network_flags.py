@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.options.fields import get, put
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 from ketch.notation.namespace_modes import is_network
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.options.flags import Options
     from ketch.notation.api_objects import ApiObject
@@ -37,6 +36,8 @@ def endpoints(opts: Options) -> tuple[str, ApiObject]:
             put(settings, field, opts[flag])
     result: ApiObject = {}
     for name, chosen in parsed:
+        if not name:
+            raise InvalidArgument("no name set for network")
         if name in result:
             raise InvalidArgument(f'network "{name}" is specified multiple times')
         result[name] = chosen

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.options import checks
 from ketch.errors import InvalidArgument
 from ketch.notation import digits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 

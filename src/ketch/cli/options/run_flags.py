@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.errors import UsageError
-from ketch.cli.options import checks, fields, key_value, network_flags, ports, table, value_types, wait_flag
+from ketch.cli.options import (
+    checks,
+    device_flags,
+    fields,
+    key_value,
+    network_flags,
+    ports,
+    table,
+    value_types,
+    wait_flag,
+)
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -51,8 +60,7 @@ def given(opts: Options, command: str) -> Iterator[tuple[str, Any]]:
     """(field of the create request, value) of each row of the table that has one (InvalidArgument)."""
     for option in table.OPTIONS:
         if option.field and command in option.commands:
-            typed = option.flag in opts.given and opts[option.flag] != ""
-            value = option.type.read(opts[option.flag], option.flag) if typed else None
+            value = option.type.read(opts[option.flag], option.flag) if option.flag in opts.given else None
             if value is None and command == "create":
                 value = option.absent
             if value is not None:
@@ -70,6 +78,8 @@ def _together(opts: Options) -> Iterator[tuple[str, Any]]:
     yield "HostConfig.LogConfig", {"Type": opts["log-driver"], "Config": value_types.pairs(opts["log-opt"], "log-opt")}
     if "entrypoint" in opts.given:
         yield "Entrypoint", [opts["entrypoint"]]
+    if requests := device_flags.requests(opts["device"], opts["gpus"] if "gpus" in opts.given else None):
+        yield "HostConfig.DeviceRequests", requests
     if opts["no-healthcheck"]:
         yield "Healthcheck", {"Test": ["NONE"]}
     if value_types.UNMASKED in opts["security-opt"]:  # nothing masked, nothing read-only

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 

@@ -10,8 +10,6 @@ Command lines and Compose files have their parts in the table's order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from ketch.cli.options.value_types import (
     CAPABILITIES,
     COUNT,
@@ -37,6 +35,7 @@ from ketch.cli.options.value_types import (
     WORDS,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -47,20 +46,27 @@ _CREATE = ("run", "create")
 _UPDATE = (*_CREATE, "update")
 
 
-class Option(NamedTuple):
+class Option:
     """One row; ``field`` is a path in the request's body, ``service`` one in a service of a Compose file.
 
     ``absent`` is what is sent when the flag is not given, if anything: what docker sends.
     """
 
-    flag: str
-    type: ValueType
-    field: str
-    service: str
-    help: str
-    short: str = ""
-    commands: tuple[str, ...] = _CREATE
-    absent: Any = None
+    __slots__ = ("absent", "commands", "field", "flag", "help", "service", "short", "type")
+
+    def __init__(  # noqa: PLR0913
+        self,
+        flag: str,
+        type: ValueType,
+        field: str,
+        service: str,
+        help: str,
+        short: str = "",
+        commands: tuple[str, ...] = _CREATE,
+        absent: Any = None,
+    ) -> None:
+        self.flag, self.type, self.field, self.service, self.help = flag, type, field, service, help
+        self.short, self.commands, self.absent = short, commands, absent
 
 
 OPTIONS = (
@@ -129,10 +135,10 @@ OPTIONS = (
     Option("ulimit", ULIMITS, "HostConfig.Ulimits", "ulimits", "a limit of its processes: NAME=SOFT[:HARD]", absent=()),
 
     # devices
-    Option("device", DEVICES, "HostConfig.Devices", "devices", "a device: HOST[:CONTAINER[:rwm]]"),
+    Option("device", DEVICES, "HostConfig.Devices", "devices", "a device: HOST[:CONTAINER[:rwm]], or its CDI name"),
     Option("device-cgroup-rule", WORDS, "HostConfig.DeviceCgroupRules", "device_cgroup_rules",
            "rule for devices that it may use"),
-    Option("gpus", TEXT, "", "", "not supported"),
+    Option("gpus", TEXT, "", "", "GPUs: all, a number, device=NAME"),
 
     # limits
     Option("memory", SIZE, "HostConfig.Memory", "mem_limit", "limit of memory", "m", _UPDATE),

@@ -8,12 +8,13 @@ stands for it in a Compose file.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from ketch.cli.options import checks, mount_flags, quantities, secret_flags
+from ketch.cli.errors import UsageError
+from ketch.cli.options import checks, device_flags, mount_flags, quantities, secret_flags
 from ketch.errors import InvalidArgument
 from ketch.notation import digits, durations, sizes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -72,7 +73,7 @@ def _read_cpus(text: str, flag: str) -> int:
     try:
         return round(float(text) * 1e9)
     except (ValueError, OverflowError):
-        raise InvalidArgument(f"invalid --{flag} `{text}`: not a number", hint="use e.g. 1.5") from None
+        raise UsageError(f"invalid --{flag} `{text}`: not a number", hint="use e.g. 1.5") from None
 
 
 def _cpus_text(value: int) -> str:
@@ -102,7 +103,7 @@ def _health_words(flag: str, test: list[str]) -> list[str]:
 
 
 SWITCH = ValueType("bool", words=_switch_words)
-TEXT = ValueType("string")
+TEXT = ValueType("string", lambda text, _flag: text or None)
 NUMBER = ValueType("int")
 COUNT = ValueType("int", lambda number, _flag: number or None)  # 0 is the same as not given
 SECONDS = ValueType("int", service=lambda value: f"{value}s")
@@ -116,9 +117,12 @@ DURATION = ValueType(
     durations.write,
 )
 RESTART = ValueType(
-    "string", restart_policy, lambda flag, value: _single_text(flag, _restart_text(value)), _restart_text
+    "string",
+    lambda text, flag: restart_policy(text, flag) if text else None,
+    lambda flag, value: _single_text(flag, _restart_text(value)),
+    _restart_text,
 )
-HEALTH_COMMAND = ValueType("string", lambda text, _flag: ["CMD-SHELL", text], _health_words)
+HEALTH_COMMAND = ValueType("string", lambda text, _flag: ["CMD-SHELL", text] if text else None, _health_words)
 
 # -- any number of values --------------------------------------------------------------------------------------------
 
@@ -176,6 +180,11 @@ def portable(option: str) -> bool:
     return not option.startswith("seccomp={")
 
 
+def _devices(items: list[str], _flag: str) -> list[dict[str, str]] | None:
+    """Devices by their paths; those with other names are not the field's (`device_flags`)."""
+    return [_device(text) for text in items if not device_flags.is_name(text)] or None
+
+
 def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     if len(parts) > 3 or not parts[0]:
@@ -188,6 +197,8 @@ def _device(text: str) -> dict[str, str]:
             access = part
         else:
             target = part
+    if not target.startswith("/"):
+        raise InvalidArgument(f"{target} is not an absolute path", hint="write --device HOST[:CONTAINER[:rwm]]")
     return {"PathOnHost": parts[0], "PathInContainer": target, "CgroupPermissions": access}
 
 
@@ -258,7 +269,7 @@ ULIMITS = ValueType(
     _list(_ulimit_texts),
     lambda limits: {item["Name"]: {"soft": item["Soft"], "hard": item["Hard"]} for item in limits},
 )
-DEVICES = ValueType("list", lambda items, _flag: [_device(text) for text in items], _list(_device_texts), _device_texts)
+DEVICES = ValueType("list", _devices, _list(_device_texts), _device_texts)
 DEVICE_LIMITS = ValueType(
     "list",
     _device_limits,

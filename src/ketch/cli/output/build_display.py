@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from ketch import printable
+from ketch.cli import colours
 from ketch.cli.output.build_state import text_of
 from ketch.errors import InvalidArgument
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol, TextIO
@@ -65,7 +66,7 @@ class BuildDisplay:
 
 
 def _view(to: TextIO, mode: str, headline: str) -> _View:
-    terminal = to.isatty() and os.environ.get("TERM", "") != "dumb"
+    terminal = colours.takes_escapes(to)
     if mode == "tty" and not terminal:
         raise InvalidArgument("--progress tty: standard error is no terminal", hint="use --progress plain")
     if mode in ("auto", "tty") and terminal:
@@ -104,7 +105,7 @@ class _Json(_Nothing):
 
     def feed(self, message: Message) -> None:
         """Write it."""
-        self._to.write(json.dumps(message, separators=(",", ":")) + "\n")
+        self._to.write(documents.dumps(message, spaces=False) + "\n")
         self._to.flush()
 
 
@@ -149,7 +150,7 @@ class _Terminal:
         self._view = LiveView()
         self._columns = columns
         self._drawn: list[str] = []
-        self._color = "NO_COLOR" not in os.environ
+        self._coloured = colours.wanted(to)
         self._next = 0.0
         self._ahead: int | None = None  # of our clock, compared with the daemon's
 
@@ -201,7 +202,7 @@ class _Terminal:
         self._drawn = [line.text for line in lines]
 
     def _styled(self, line: LiveLine) -> str:
-        return f"\x1b[{_STYLES[line.style]}m{line.text}\x1b[0m" if line.style and self._color else line.text
+        return colours.painted(line.text, _STYLES[line.style]) if line.style and self._coloured else line.text
 
 
 def warnings_text(warnings: list[Message], *, details: bool = False) -> str:

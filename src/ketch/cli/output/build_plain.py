@@ -6,10 +6,10 @@ One step at a time is written; it gives way to another one when it has ended, or
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from ketch.cli.output.build_state import BuildState, text_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

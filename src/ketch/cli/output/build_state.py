@@ -7,10 +7,10 @@ and warnings.  A step can begin again, and several vertexes of one progress grou
 from __future__ import annotations
 
 import binascii
-from typing import TYPE_CHECKING
 
 from ketch.notation import moments
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from ketch import printable
 from ketch.cli.errors import UsageError
 from ketch.cli.gotemplate.strings import go_json
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
@@ -114,7 +113,7 @@ def filters(items: list[str]) -> str | None:
         if not equals:
             raise UsageError(f"invalid filter `{item}`", hint="write NAME=VALUE")
         result.setdefault(name.strip().lower(), {})[value.strip()] = True
-    return json.dumps(result, separators=(",", ":"))
+    return documents.dumps(result, spaces=False)
 
 
 def labels(pairs: dict[str, str] | None) -> str:

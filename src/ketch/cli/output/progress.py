@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
-from typing import TYPE_CHECKING
 
 from ketch import printable
+from ketch.cli import colours
 from ketch.cli.output.progress_view import ProgressView
 from ketch.client.errors import error_of
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, TextIO
@@ -28,7 +28,7 @@ class Progress:
     def __init__(self, ctx: Context, mode: str = "auto", to: TextIO | None = None) -> None:
         self._ctx = ctx
         self._to = to or ctx.out
-        drawn = mode == "auto" and self._to.isatty() and os.environ.get("TERM", "") != "dumb"
+        drawn = mode == "auto" and colours.takes_escapes(self._to)
         self._mode = "drawn" if drawn else "plain" if mode == "auto" else mode
         self._view = ProgressView()
         self._shown: dict[str, str] = {}
@@ -44,7 +44,7 @@ class Progress:
                 if "error" in item:
                     raise error_of(item["error"], (item.get("errorDetail") or {}).get("kind", ""))
                 if self._mode == "json":
-                    self._write(json.dumps(item) + "\n")
+                    self._write(documents.dumps(item) + "\n")
                 elif "stream" in item:
                     self._erase()
                     self._ctx.print(printable.lines(item["stream"].rstrip("\n")))
@@ -97,6 +97,10 @@ class Progress:
         self._write(up + "".join(f"\r\033[K{line}\n" for line in lines) + ("\033[J" if self._height else ""))
         self._height = len(lines)
         self._next = now + _EVERY_S
+
+    def clear(self) -> None:
+        """Take the view away: what it showed is done, and lines that stay are printed."""
+        self._erase()
 
     def _erase(self) -> None:
         """Erase the view, before permanent lines."""

@@ -7,10 +7,9 @@ a1b2c3d4e5f6  Downloading   ━━━━━━━━━━━━╸────�
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.notation.api_objects import ApiObject
 

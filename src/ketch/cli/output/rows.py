@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ketch.cli.gotemplate.strings import ellipsis, quote
 from ketch.cli.output.listing import labels, since
-from ketch.notation import booleans, moments
+from ketch.notation import booleans
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.output.listing import Row
     from ketch.notation.api_objects import ApiObject
@@ -155,5 +155,7 @@ def of_cache_record(record: ApiObject) -> Row:
 
 def ago(text: str | None) -> str:
     """``5 minutes ago`` for a time of RFC 3339; nothing for none."""
+    from ketch.notation import moments  # here: lists of containers and images do without
+
     ns = moments.rfc3339(text) if text else None
     return since(ns / 1e9) if ns is not None and ns > 0 else ""

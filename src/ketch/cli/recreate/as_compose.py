@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.options import fields, ports, table, value_types
 from ketch.notation.namespace_modes import container_of, of_container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
@@ -161,6 +160,8 @@ def left_out(request: CreateRequest, containers: Sequence[CreateRequest]) -> lis
         found.append("the default bridge beside other networks")
     if request.mac and (request.plain_network or not request.networks):
         found.append("--mac-address without a network of one's own")
+    if asked.get("HostConfig.DeviceRequests"):
+        found.append("--gpus, and --device by a name")
     return found + [f"--secret (id {secret})" for secret in request.secrets]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
-from ketch.cli.options import network_flags, ports, table
+from ketch.cli.options import device_flags, network_flags, ports, table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -100,5 +100,6 @@ _TOGETHER: dict[str, Callable[[CreateRequest], list[str]]] = {
     "network": _network,
     "volume": _volumes,
     "secret": _secrets,
+    "gpus": lambda request: device_flags.words(request.fields.get("HostConfig.DeviceRequests") or []),
     "log-driver": _log,
 }

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.notation.namespace_modes import is_network
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

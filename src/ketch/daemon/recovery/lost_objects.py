@@ -96,7 +96,7 @@ def _from_spec(
         security_opt=["seccomp=unconfined"] if seccomp is None and not privileged else None,
     )
     profile = process.get("apparmorProfile", "")
-    if profile and profile != policy.NAME:
+    if profile and profile not in policy.NAMES:
         host.security_opt = [*(host.security_opt or []), f"apparmor={profile}"]
     host.userns_mode = annotations.get(USERNS, "")
     host.runtime = annotations.get(RUNTIME, "")

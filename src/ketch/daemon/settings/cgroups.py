@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import argparse
 
     from ketch.daemon.settings.config import Config
+    from ketch.runtime.cgroups.common import Layout
 
 DEFAULT_DIRECTORY = "/ketch"
-_DEFAULT_SLICE = "system.slice"
+_USERS_SCOPES = "/app.slice"  # of a user's systemd: where it has programs
 _OPTION = "native.cgroupdriver"
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 
@@ -37,7 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--cgroup-parent",
         metavar="PATH|SLICE",
-        help=f"where cgroups of containers are (default {DEFAULT_DIRECTORY}; {_DEFAULT_SLICE} with systemd)",
+        help=f"where cgroups of containers are (default {DEFAULT_DIRECTORY}; {units.default_slice()} with systemd)",
     )
 
 
@@ -45,11 +46,25 @@ def resolve(config: Config) -> None:
     """Check the options, and give ``cgroup_parent`` its form (InvalidArgument, FailedPrecondition)."""
     if _driver(config) == "cgroupfs":
         parent = config.cgroup_parent or DEFAULT_DIRECTORY
-        config.cgroup_parent = f"/{parent}" if units.is_slice(parent) else parent
+        config.cgroup_base = _base(common.layout(), parent)
+        config.cgroup_parent = os.path.join(config.cgroup_base, parent.lstrip("/")) if config.cgroup_base else parent
+        if units.is_slice(config.cgroup_parent):
+            config.cgroup_parent = f"/{config.cgroup_parent}"
         return
-    config.cgroup_parent = config.cgroup_parent or _DEFAULT_SLICE
+    config.cgroup_parent = config.cgroup_parent or units.default_slice()
     if not units.is_slice(config.cgroup_parent):
         raise InvalidArgument('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+
+
+def _base(here: Layout, parent: str) -> str:
+    """The path of the cgroup that a daemon without the machine's rights has all others in; empty: the top.
+
+    Where a user's systemd has the cgroups, it is a scope of the daemon's own, named after ``parent``.
+    """
+    if not here.manager:
+        return here.given
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in parent.strip("/"))
+    return f"{here.given}{_USERS_SCOPES}/{name if name.startswith('ketch') else f'ketch-{name}'}.scope"
 
 
 def _driver(config: Config) -> str:
@@ -80,6 +95,11 @@ def _driver(config: Config) -> str:
 
 def _missing() -> str:
     """The reason why systemd cannot make cgroups here; empty when it can."""
-    if common.layout().version != 2:
+    here = common.layout()
+    if here.forbidden:
+        return "this user was given no cgroup (is there a session of theirs? `loginctl` shows them)"
+    if here.version != 2:
         return "this machine's controllers are on cgroup v1"
+    if here.given:
+        return "" if here.manager else "no systemd of this user runs"
     return "" if os.path.isdir(_BOOTED) else "systemd does not run here"

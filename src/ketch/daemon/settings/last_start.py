@@ -26,6 +26,9 @@ log = logging.getLogger("ketchd")
 _OF_CONTAINERS = (
     "bridge",
     "bip",
+    "bip6",
+    "default_gateway",
+    "default_gateway_v6",
     "mtu",
     "ip",
     "icc",
@@ -36,7 +39,7 @@ _OF_CONTAINERS = (
     "dns",
     "dns_search",
     "dns_opts",
-    "host_gateway_ip",
+    "host_gateway_ips",
     "cgroup_parent",
     "userns_remap",
     "userns_default",

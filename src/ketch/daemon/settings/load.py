@@ -9,8 +9,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__, places
+from ketch.daemon import docker_socket
+from ketch.daemon.settings import addresses, dockerd
 from ketch.daemon.settings import builder as builder_settings
 from ketch.daemon.settings import cgroups as cgroup_settings
+from ketch.daemon.settings import containers as container_settings
+from ketch.daemon.settings import private as private_settings
 from ketch.daemon.settings import registries as registry_settings
 from ketch.daemon.settings import runtimes as runtime_settings
 from ketch.daemon.settings import storage as storage_settings
@@ -19,19 +23,21 @@ from ketch.daemon.settings.config import Config, tcp_address
 from ketch.engine.logs import options as log_options
 from ketch.engine.model.records import LogConfig
 from ketch.errors import InvalidArgument
-from ketch.notation import booleans, digits
+from ketch.notation import digits
 from ketch.runtime.logs import journald
+from ketch.ui import address as ui_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.daemon.settings.config import AddressPool
 
-_LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
+_PROXIES = ("http-proxy", "https-proxy", "no-proxy")
+_OF_FLAGS_ALONE = {"cgroup_base", "notes", "private", "prune_lost", "repair", "validate"}
+_FORMATS = ("text", "json")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The flags of ketchd."""
     parser = argparse.ArgumentParser(
         prog="ketchd",
         description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
@@ -46,8 +52,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         action="append",
         dest="hosts",
-        help=f"where to listen: unix://PATH or tcp://ADDRESS:PORT; repeatable (default {here.host})",
+        help="where to listen: unix://PATH, tcp://ADDRESS:PORT, or fd://, the sockets that systemd passes; repeatable "
+        f"(default {here.host})",
     )
+    add(
+        "--docker-socket",
+        nargs="?",
+        const=docker_socket.PATH,
+        metavar="PATH",
+        help=f"link this path to the unix socket, for programs that know Docker's alone (default {docker_socket.PATH})",
+    )
+    add("--private", metavar="DIR", help="be the engine of programs, for as long as one uses it, with all state in DIR")
     add("-p", "--pidfile", metavar="FILE", help="where to write the process id")
     _network_flags(parser)
     cgroup_settings.add_flags(parser)
@@ -57,12 +72,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
     add("--journald-socket", metavar="PATH", help=f"where journald listens (default {journald.SOCKET})")
     add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
-    add("-D", "--debug", action="store_true", default=None, help="the same as --log-level debug")
+    add(
+        "-D",
+        "--debug",
+        nargs="?",
+        const=True,
+        type=container_settings.switch,
+        metavar="BOOL",
+        help="the same as --log-level debug",
+    )
     add("--config-file", metavar="FILE", default=None, help=f"JSON settings, same names (default {here.config})")
+    add("--log-format", choices=_FORMATS, help="lines of the log as texts or as JSON (default text)")
+    add("--metrics-addr", metavar="HOST:PORT", help="serve /metrics there for Prometheus, to whoever asks")
     _tls_flags(parser)
+    container_settings.add_flags(parser)
     registry_settings.add_flags(parser)
     storage_settings.add_flags(parser)
     runtime_settings.add_flags(parser)
+    dockerd.add_flags(parser)
+    for name in _PROXIES:
+        value = "HOSTS" if name == "no-proxy" else "URL"
+        add(f"--{name}", metavar=value, help="how registries are asked (else by the environment)")
+    add("--validate", action="store_true", default=None, help="check the settings, and end")
     add(
         "--prune-lost",
         action="store_true",
@@ -83,11 +114,24 @@ def _network_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-b", "--bridge", metavar="NAME", help="bridge of the default network (default ketch0; none: no bridge)")
     add("--bip", metavar="CIDR", help="address and prefix of the bridge, e.g. 172.28.0.1/16 (default: a free one)")
+    add("--bip6", metavar="CIDR", help="IPv6 address and prefix of the bridge, with --ipv6")
+    add("--default-gateway", metavar="ADDRESS", help="router of the default network, in --bip, if not the bridge")
+    add("--default-gateway-v6", metavar="ADDRESS", help="the same for IPv6, in --bip6 or --fixed-cidr-v6")
+    add(
+        "--default-network-opt",
+        metavar="DRIVER=OPTION=VALUE",
+        action="append",
+        help="option of new networks that do not say otherwise; repeatable",
+    )
     add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
     add("--ip", metavar="ADDRESS", help="where -p publishes when it names no address (default 0.0.0.0: everywhere)")
-    add("--icc", type=_switch, metavar="BOOL", help="let containers of the default network reach each other (true)")
-    add("--ip-masq", type=_switch, metavar="BOOL", help="give containers' traffic the host's address (true)")
-    add("--ipv6", action="store_true", default=None, help="IPv6 addresses in the default network, too")
+    container_settings.add_switch(parser, "--icc", help="let containers of the default network reach each other (true)")
+    container_settings.add_switch(parser, "--ip-masq", help="give containers' traffic the host's address (true)")
+    container_settings.add_switch(parser, "--ipv6", help="IPv6 addresses in the default network, too")
+    container_settings.add_switch(
+        parser, "--allow-direct-routing", help="let published ports be reached at containers' own addresses, too"
+    )
+    add("--fixed-cidr", metavar="CIDR", help="addresses of the default network that containers get (default: all)")
     add("--fixed-cidr-v6", metavar="CIDR", help="IPv6 subnet of the default network (default: a unique local one)")
     add(
         "--default-address-pool",
@@ -100,7 +144,13 @@ def _network_flags(parser: argparse.ArgumentParser) -> None:
     add("--dns", metavar="ADDRESS", action="append", help="name server of containers; repeatable (default: the host's)")
     add("--dns-search", metavar="DOMAIN", action="append", help="search domain of containers; repeatable")
     add("--dns-opt", metavar="OPTION", action="append", dest="dns_opts", help="resolver option of containers")
-    add("--host-gateway-ip", metavar="ADDRESS", help="what host-gateway means in --add-host (default: the bridge's)")
+    add(
+        "--host-gateway-ip",
+        metavar="ADDRESS",
+        action="append",
+        dest="host_gateway_ips",
+        help="what host-gateway means in --add-host: one address a family; repeatable (default: the bridge's)",
+    )
     add(
         "--host-firewall",
         choices=("respect", "open"),
@@ -110,8 +160,8 @@ def _network_flags(parser: argparse.ArgumentParser) -> None:
 
 def _tls_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--tls", action="store_true", default=None, help="serve tcp:// with TLS")
-    add("--tlsverify", action="store_true", default=None, help="TLS, and clients need a certificate of --tlscacert")
+    container_settings.add_switch(parser, "--tls", help="serve tcp:// with TLS")
+    container_settings.add_switch(parser, "--tlsverify", help="TLS, and clients need a certificate of --tlscacert")
     add("--tlscacert", metavar="FILE", help="certificates of the authority that signs clients")
     add("--tlscert", metavar="FILE", help="the server's certificate")
     add("--tlskey", metavar="FILE", help="the server's key")
@@ -138,6 +188,7 @@ def _tls_flags(parser: argparse.ArgumentParser) -> None:
         dest="tcp_names",
         help="a name with a dot by which clients on plain tcp:// call this daemon; repeatable",
     )
+    add("--ui", metavar="ADDRESS:PORT", help="where to serve the page for browsers; `ketch ui` prints how to log in")
 
 
 _Values = dict[str, Any]  # by the names of `Config`'s fields, and of the types that these have
@@ -145,16 +196,23 @@ _Values = dict[str, Any]  # by the names of `Config`'s fields, and of the types 
 
 def load(argv: list[str]) -> Config:
     """The settings for these arguments; raises InvalidArgument with a sentence, or SystemExit from argparse."""
-    flags = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
-    values = _from_file(flags.pop("config_file", None), flags)
+    flags = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
+    notes = dockerd.take_flags(flags)
+    proxies = {name: value for name in _PROXIES if (value := flags.pop(name.replace("-", "_"), None))}
+    if limits := flags.pop("default_ulimit", None):
+        flags["default_ulimits"] = container_settings.of_flags(limits)
+    values = _from_settings(flags, notes)
+    values["proxies"] = {**values.get("proxies", {}), **proxies}
     if flags.pop("debug", False) or values.pop("debug", False):
         values["log_level"] = "debug"
+    if options := flags.pop("default_network_opt", None):
+        flags["default_network_opts"] = addresses.options_of_flags(options)
     if options := flags.pop("log_opt", None):
         values["log_opts"] = {**values.get("log_opts", {}), **dict(_pair(o) for o in options)}
     if added := flags.pop("add_runtime", None):
         values["runtimes"] = {**values.get("runtimes", {}), **runtime_settings.of_flags(added)}
     values.update(flags)
-    config = Config(**values)
+    config = Config(**values, notes=notes)
     here = places.mine()
     config.data_root = os.path.abspath(config.data_root or here.data_root)
     config.exec_root = os.path.abspath(config.exec_root or here.exec_root)
@@ -164,11 +222,13 @@ def load(argv: list[str]) -> Config:
     return config
 
 
-def _switch(text: str) -> bool:
-    found = booleans.parse(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"`{text}` is neither true nor false")
-    return found
+def _from_settings(flags: _Values, notes: list[str]) -> _Values:
+    """The settings beside the flags: of a file, and of a private daemon's directory, for which the machine's is not."""
+    path = flags.pop("config_file", None)
+    if "private" not in flags:
+        return _from_file(path, flags, notes)
+    values = _from_file(path, flags, notes) if path is not None else {}
+    return {**private_settings.of(flags.pop("private")), **values}
 
 
 def _pool(text: str) -> AddressPool:
@@ -185,11 +245,27 @@ def _pair(option: str) -> tuple[str, str]:
     return key, value
 
 
-def _from_file(path: str | None, flags: _Values) -> _Values:
+def _from_file(path: str | None, flags: _Values, notes: list[str]) -> _Values:
     explicit, path = path is not None, path or places.mine().config
+    raw = _read(path, explicit=explicit)
+    notes += dockerd.take_keys(raw, path)
+    known = Config.__dataclass_fields__.keys() - _OF_FLAGS_ALONE | {"debug"}
+    values = {key.replace("-", "_"): value for key, value in raw.items()}
+    if unknown := sorted(key for key in raw if "_" in key or key.replace("-", "_") not in known):
+        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
+    for key, value in values.items():
+        _check_type(path, key.replace("_", "-"), value, False if key == "debug" else getattr(Config(), key))
+    if both := sorted(key.replace("_", "-") for key in values.keys() & flags.keys() - {"hosts"}):
+        raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
+    return values
+
+
+def _read(path: str, *, explicit: bool) -> _Values:
+    """The file's object; an empty file is an empty object, and a key that is null is not there: so dockerd reads it."""
     try:
-        with open(path, encoding="utf-8") as f:
-            raw = json.load(f)
+        with open(path, encoding="utf-8-sig") as f:
+            text = f.read()
+        raw = json.loads(text) if text.strip() else {}
     except FileNotFoundError:
         if explicit:
             raise InvalidArgument(f"read configuration `{path}`: no such file") from None
@@ -198,22 +274,14 @@ def _from_file(path: str | None, flags: _Values) -> _Values:
         raise InvalidArgument(f"read configuration `{path}`: {e}", hint="the file must be one JSON object") from e
     if not isinstance(raw, dict):
         raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
-    known = Config.__dataclass_fields__.keys() | {"debug"}
-    values = {key.replace("-", "_"): value for key, value in raw.items()}
-    if unknown := sorted(key for key in raw if key.replace("-", "_") not in known):
-        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
-    for key, value in values.items():
-        _check_type(path, key.replace("_", "-"), value, getattr(Config(), key, False))
-    if both := sorted(values.keys() & flags.keys() - {"hosts"}):
-        raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
-    return values
+    return {key: value for key, value in raw.items() if value is not None}
 
 
 def _check_type(path: str, key: str, value: object, default: object) -> None:
     """Raise InvalidArgument for a value of the file that has not its setting's type."""
     kind = type(default)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    free = key in ("default-address-pools", "builder", "runtimes")
+    free = key in ("default-address-pools", "builder", "runtimes", "default-ulimits", "default-network-opts")
     fits = type(value) is kind and (free or all(isinstance(item, str) for item in items))
     if not fits:
         words = {str: "a text", bool: "true or false", int: "a number", list: "a list of texts", dict: "texts by name"}
@@ -221,11 +289,13 @@ def _check_type(path: str, key: str, value: object, default: object) -> None:
 
 
 def _check(config: Config) -> None:
-    for host in config.hosts:
+    for host in (host for host in config.hosts if not host.startswith("fd://")):
         _check_address(host, secured=config.tls or config.tlsverify or config.insecure_tcp, flag="--tlsverify")
     for host in config.builder_addrs:
         secured = bool(config.builder_tlscert) or config.insecure_tcp
         _check_address(host, secured=secured, flag="--builder-tlscert and --builder-tlscacert")
+    if config.ui:
+        ui_address.parse(config.ui, secured=config.tls or config.tlsverify)
     if bool(config.builder_tlscert) != bool(config.builder_tlskey):
         raise InvalidArgument("TLS at --builder-addr needs both --builder-tlscert and --builder-tlskey")
     if config.builder_tlscacert and not config.builder_tlscert:
@@ -236,15 +306,23 @@ def _check(config: Config) -> None:
         raise InvalidArgument("TLS is asked for without a certificate", hint="give --tlscert and --tlskey")
     if config.tlsverify and not config.tlscacert:
         raise InvalidArgument("--tlsverify needs --tlscacert", hint="name the authority that signs your clients")
+    if config.log_level not in _LEVELS:
+        raise InvalidArgument(f"log-level {config.log_level}: not a level", hint=f"use one of {', '.join(_LEVELS)}")
+    if config.log_format not in _FORMATS:
+        raise InvalidArgument(f"log-format {config.log_format}: not a format", hint=f"use {' or '.join(_FORMATS)}")
+    _check_metrics(config.metrics_addr)
     log_options.check(LogConfig(type=config.log_driver, config=config.log_opts))
     if len(config.bridge.encode()) > 15:
         raise InvalidArgument(f"bridge name `{config.bridge}`: longer than 15 bytes")
-    _check_network(config)
+    addresses.check(config)
     registry_settings.check(config)
     storage_settings.check(config)
     builder_settings.check(config)
     userns_settings.check(config)
     runtime_settings.check(config)
+    container_settings.check(config)
+    if unknown := sorted(set(config.proxies) - {*_PROXIES}):
+        raise InvalidArgument(f"proxies: unknown keys: {', '.join(unknown)}", hint=f"use {', '.join(_PROXIES)}")
 
 
 def _check_address(host: str, *, secured: bool, flag: str) -> None:
@@ -261,35 +339,10 @@ def _check_address(host: str, *, secured: bool, flag: str) -> None:
         )
 
 
-def _check_network(config: Config) -> None:
-    if config.mtu and not _LEAST_MTU <= config.mtu <= _MAX_MTU:
-        raise InvalidArgument(f"--mtu {config.mtu}: not between {_LEAST_MTU} and {_MAX_MTU}")
-    parsers: dict[str, Callable[[str], Any]] = {
-        "bip": ipaddress.IPv4Interface,
-        "ip": ipaddress.ip_address,
-        "fixed_cidr_v6": ipaddress.IPv6Network,
-        "host_gateway_ip": ipaddress.ip_address,
-    }
-    for name, parse in parsers.items():
-        if value := getattr(config, name):
-            _parsed(parse, value, f"--{name.replace('_', '-')}")
-    for address in config.dns:
-        _parsed(ipaddress.ip_address, address, "--dns")
-    for pool in config.default_address_pools:
-        whole = _parsed(ipaddress.ip_network, pool.get("base", ""), "--default-address-pool base")
-        size = str(pool.get("size", ""))
-        length = digits.whole(size, whole.max_prefixlen - 2)
-        if length is None or length < whole.prefixlen:
-            raise InvalidArgument(f"--default-address-pool size={size}: no subnet of {whole} has this length")
-    if config.host_firewall not in ("respect", "open"):
-        raise InvalidArgument(f"host-firewall {config.host_firewall}: use respect or open")
-
-
-def _parsed(parse: Callable[[str], Any], value: str, what: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as e:
-        raise InvalidArgument(f"{what} {value}: {e}") from e
+def _check_metrics(address: str) -> None:
+    _, colon, port = address.rpartition(":")
+    if address and (not colon or digits.whole(port, 65535) is None):
+        raise InvalidArgument(f"metrics-addr {address}: not an address", hint="write HOST:PORT, e.g. 127.0.0.1:9323")
 
 
 def _is_loopback(address: str) -> bool:

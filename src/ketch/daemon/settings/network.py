@@ -48,13 +48,31 @@ def default_network(config: Config, manager: NetworkManager) -> None:
         r.OPTION_ICC: booleans.write(config.icc),
         r.OPTION_MASQUERADE: booleans.write(config.ip_masq),
     }
-    pools = []
-    if config.ipv6 and config.fixed_cidr_v6:
-        pools.append(Pool(subnet=config.fixed_cidr_v6, given=False))
+    pools = [_pool(config.bip, config.fixed_cidr, {r.AUX_GATEWAY4: config.default_gateway})]
+    if config.ipv6:
+        pools.append(_pool(config.bip6, config.fixed_cidr_v6, {r.AUX_GATEWAY6: config.default_gateway_v6}))
     wanted = NetworkRecord(
-        id="", name="bridge", driver=r.BRIDGE, created=0, pools=tuple(pools), ipv6=config.ipv6, options=options
+        id="",
+        name="bridge",
+        driver=r.BRIDGE,
+        created=0,
+        pools=tuple(pool for pool in pools if pool is not None),
+        ipv6=config.ipv6,
+        options=options,
     )
-    manager.set_default(config.bridge, config.bip or None, config.mtu, wanted)
+    manager.set_default(config.bridge, None, config.mtu, wanted)
+
+
+def _pool(bridge: str, containers: str, routers: dict[str, str]) -> Pool | None:
+    """A subnet by the bridge's address, or by those of containers; None: whichever is free.
+
+    ``routers``: another gateway than the bridge, by the name that it has among auxiliary addresses.
+    """
+    aux = {name: address for name, address in routers.items() if address}
+    if bridge:
+        own = ipam.parse_subnet(bridge) if ":" not in bridge else ipaddress.ip_interface(bridge)
+        return Pool(subnet=str(own.network), gateway=str(own.ip), ip_range=containers, aux=aux, given=False)
+    return Pool(subnet=containers, aux=aux, given=False) if containers else None
 
 
 def dns_defaults(config: Config) -> DnsDefaults:

@@ -80,7 +80,12 @@ def build(config: Config) -> Registries:
     """The registries as these settings have them; the HTTP client is imported now, when the launcher is on its way."""
     from ketch.engine.images.registries import Registries
 
-    settings = Settings(
+    return Registries(remotes(config), config.max_concurrent_downloads, config.max_concurrent_uploads)
+
+
+def remotes(config: Config) -> Settings:
+    """The settings of the client of registries."""
+    return Settings(
         insecure=tuple(config.insecure_registries),
         mirrors=tuple(config.registry_mirrors),
         certificates=tuple(config.registry_certs) or CERTIFICATES,
@@ -88,4 +93,3 @@ def build(config: Config) -> Registries:
         stall_s=config.registry_stall_timeout,
         user_agent=f"ketch/{__version__}",
     )
-    return Registries(settings, config.max_concurrent_downloads, config.max_concurrent_uploads)

@@ -5,28 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ketch import programs
 from ketch.engine.paths import OF_A_BUILD
-from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure
+from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure, Unavailable
 from ketch.notation import booleans
+from ketch.runtime.cgroups import monitors
 from ketch.runtime.rootfs import overlay, view
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.database.reserve import FULL
 from ketch.storage.removal import remove_tree
+from ketch.storage.snapshots import fuse
 from ketch.storage.snapshots.copies import SnapshotsWithCopies
 from ketch.storage.snapshots.overlay import OverlaySnapshots
+from ketch.storage.snapshots.quota import backing
 from ketch.storage.snapshots.vfs import VfsSnapshots
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from ketch.daemon.settings.config import Config
     from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.storage.snapshots.overlay import Snapshots
 
 _VOLATILE = ("overlay.volatile", "overlay2.volatile")
-DRIVERS = ("overlay", "overlay2", "vfs")
+DRIVERS = ("overlay", "overlay2", fuse.NAME, "vfs")
+# Directories of containers that others than a driver have made; fuse-overlayfs reads what overlay has written.
+_MARKS = {
+    "overlay": (("merged", fuse.NAME), ("root", "vfs")),
+    fuse.NAME: (("root", "vfs"),),
+    "vfs": (("merged", fuse.NAME), ("upper", "overlay")),
+}
 log = logging.getLogger("ketchd")
 
 
@@ -72,10 +84,25 @@ def choose(
     ``removed`` may be of another driver; ``later`` carries out what nobody has to wait for; what ``check_going_on``
     raises ends a copy.
     """
+    chosen = _chosen(config, removed, later, check_going_on)
+    for remark in _remarks(config.data_root):
+        log.warning("%s", remark.removeprefix("WARNING: "))
+        chosen.warnings.append(remark)
+    return chosen
+
+
+def _chosen(
+    config: Config,
+    removed: Collection[str],
+    later: Callable[[Callable[[], None]], object],
+    check_going_on: Callable[[], None],
+) -> Snapshots:
     wanted = config.storage_driver
     if wanted == "vfs":
         _check_not_used(config.data_root, "vfs", removed)
         return VfsSnapshots(config.data_root, (), later, check_going_on)
+    if wanted == fuse.NAME:
+        return _by_program(config, removed, VfsSnapshots(config.data_root, (), later, check_going_on))
     problem = _overlay_problem(config.data_root)
     if not problem:
         overlays = OverlaySnapshots(config.data_root, volatile=_volatile(config))
@@ -88,10 +115,75 @@ def choose(
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
         )
+    copies = VfsSnapshots(config.data_root, (), later, check_going_on)
     _check_not_used(config.data_root, "vfs", removed)
-    warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container"
-    log.warning("%s", warning)
-    return VfsSnapshots(config.data_root, [warning], later, check_going_on)
+    warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container;"
+    warning += f" have --data-root on a local disk, or --storage-driver {fuse.NAME}, which is slower (docs/storage.md)"
+    log.warning("%s", warning.removeprefix("WARNING: "))
+    copies.warnings.append(warning)
+    return copies
+
+
+def _by_program(config: Config, removed: Collection[str], copies: VfsSnapshots) -> Snapshots:
+    """The driver fuse-overlayfs (FailedPrecondition: the program is missing, or cannot serve)."""
+    program = programs.find(fuse.NAME)
+    if program is None:
+        raise FailedPrecondition(f"storage driver `{fuse.NAME}`: the program is not installed", hint="install it")
+    if set(config.data_root) & set(":,\\"):
+        raise FailedPrecondition(f"storage driver `{fuse.NAME}`: {config.data_root} has a colon or a comma in it")
+
+    def serve(options: list[str], directory: str) -> None:
+        mount_fd, _ = fuse.begin(program, ",".join(options), os.path.join(directory, "log"))
+        os.close(mount_fd)
+
+    try:
+        problem = _problem(config.data_root, serve)
+    except OSError as e:
+        problem = f"{e.filename or 'fuse'}: {os.strerror(e.errno or 0).lower()}"
+    if problem:
+        raise FailedPrecondition(
+            f"storage driver `{fuse.NAME}`: {problem}", hint="/dev/fuse is needed, and the program"
+        )
+    _check_not_used(config.data_root, fuse.NAME, removed)
+    view_problem = _problem(config.data_root, _show)
+
+    def settle(pid: int) -> None:
+        if why_not := monitors.bring(config.cgroup_parent, pid):
+            log.warning(
+                "%s (pid %d) stays in the cgroup of ketchd, and ends when that does: %s", fuse.NAME, pid, why_not
+            )
+
+    return fuse.FuseSnapshots(config.data_root, program, copies.view if view_problem else None, settle)
+
+
+def _show(options: list[str], directory: str) -> None:
+    """Mount layers without an upper directory, which more file systems allow."""
+    os.close(overlay.open_overlay([f"{options[0]}:{directory}/upper", "ro"]))
+
+
+def _remarks(data_root: str) -> Iterator[str]:
+    """Sentences on what the data root's file system lacks of what files of images have."""
+    kind = backing(data_root)[1]
+    with _scratch(data_root) as directory:
+        if directory and (why := ownership.problem(directory)):
+            yield (
+                f"WARNING: all files of images and containers belong to root: {data_root} is on {kind}, which refuses"
+                f" other owners ({why}); have --data-root on a local disk"
+            )
+        if directory and (why := _xattr_problem(directory)):
+            yield (
+                f"WARNING: layers that replace a directory of their image cannot be had: {data_root} is on {kind},"
+                f" which keeps no attributes {overlay_notes.PREFIX}* ({why}); have --data-root on a local disk"
+            )
+
+
+def _xattr_problem(directory: str) -> str:
+    try:
+        os.setxattr(directory, overlay_notes.OPAQUE, b"y")
+    except OSError as e:
+        if e.errno not in FULL:
+            return os.strerror(e.errno or 0).lower()
+    return ""
 
 
 def _volatile(config: Config) -> bool:
@@ -100,13 +192,13 @@ def _volatile(config: Config) -> bool:
 
 
 def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> None:
-    """Refuse a driver when containers of the other one exist: they would seem to have lost their files."""
-    other, mark = ("overlay", "upper") if driver == "vfs" else ("vfs", "root")
+    """Refuse a driver when containers of another one exist: they would seem to have lost their files."""
     containers = os.path.join(data_root, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
         if name in removed or name.startswith(OF_A_BUILD):
             continue
-        if os.path.isdir(os.path.join(containers, name, mark)):
+        other = next((o for mark, o in _MARKS[driver] if os.path.isdir(os.path.join(containers, name, mark))), "")
+        if other:
             raise FailedPrecondition(
                 f"storage driver `{driver}`: container {name[:12]} was made with {other}",
                 hint=f"start with --storage-driver {other}, or remove the containers with it first"
@@ -136,23 +228,34 @@ def _maps_owners(data_root: str) -> bool:
 def _problem(data_root: str, mount: Callable[[list[str], str], None]) -> str:
     """The reason why an overlay in a new directory cannot be mounted; empty when it can, or the disk is full."""
     os.makedirs(data_root, mode=0o710, exist_ok=True)
+    with _scratch(data_root) as directory:
+        if not directory:
+            return ""
+        try:
+            for name in ("lower", "upper", "work"):
+                os.mkdir(os.path.join(directory, name))
+            escaped = directory.replace("\\", "\\\\").replace(":", "\\:")
+            options = [f"lowerdir={escaped}/lower", f"upperdir={directory}/upper", f"workdir={directory}/work"]
+            mount(options, directory)
+        except (RuntimeFailure, Unavailable) as e:
+            return str(e)
+        except OSError as e:
+            if e.errno not in FULL:
+                raise
+    return ""
+
+
+@contextmanager
+def _scratch(data_root: str) -> Iterator[str]:
+    """A directory that passes; an empty text on a disk that is full."""
     try:
         directory = tempfile.mkdtemp(prefix=".overlay-", dir=data_root)
     except OSError as e:
         if e.errno not in FULL:
             raise
-        return ""
+        yield ""
+        return
     try:
-        for name in ("lower", "upper", "work"):
-            os.mkdir(os.path.join(directory, name))
-        escaped = directory.replace("\\", "\\\\").replace(":", "\\:")
-        options = [f"lowerdir={escaped}/lower", f"upperdir={directory}/upper", f"workdir={directory}/work"]
-        mount(options, directory)
-    except RuntimeFailure as e:
-        return str(e)
-    except OSError as e:
-        if e.errno not in FULL:
-            raise
+        yield directory
     finally:
         remove_tree(directory)
-    return ""

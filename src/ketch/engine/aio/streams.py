@@ -40,11 +40,18 @@ class ClientStream:
 
     ``fd`` is a non-blocking stream socket: a copy of the client's own, or one end of a pair behind which
     the API relays (TLS).  Whoever holds the stream closes it, once.
+
+    ``told_ending``: the last that the client gets is a frame that says how the process ended, and its connection is
+    ended by who holds another copy.
+
+    ``hangs_up``: an exec'd process is hung up when the client is gone.
     """
 
     def __init__(self, fd: int, initial: bytes = b"") -> None:
         self.fd = fd
         self.initial = initial
+        self.told_ending = False
+        self.hangs_up = False
 
     def close(self) -> None:
         """Give the descriptor up; a second call does nothing."""

@@ -10,6 +10,9 @@ moment when one of them has been got round, or taken away by an option: it allow
   send signals.
 
 Its effect is that of Docker's ``docker-default``.
+
+A container with containers of its own (`ketch.engine.spec.security_options`) has another profile: it mounts, and writes
+to /proc and /sys what its user namespace permits.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NAME = "ketch-default"
+NESTING = "ketch-nesting"
+NAMES = (NAME, NESTING)
 
 # The beginnings of names that stay writable in each directory; all others are denied with all that is below them. A
 # process's own directory begins with a digit.
@@ -43,17 +48,21 @@ _HIDDEN = (
 _RUNTIMES = ("crun", "runc")
 
 
-def default_profile(daemon: str) -> str:
-    """The source of the profile; ``daemon`` is the name of the profile that ketchd itself has."""
+def profile(daemon: str, name: str = NAME) -> str:
+    """The source of one of `NAMES`; ``daemon`` is the name of the profile that ketchd itself has."""
     rules = ["capability", "file", "network", "umount", "unix"]
     for peer in sorted({UNCONFINED, daemon, *_RUNTIMES}):
         rules += [f'signal (receive) peer="{peer}"', f'ptrace (readby, tracedby) peer="{peer}"']
-    rules += [f"signal (send, receive) peer={NAME}", f"ptrace (read, readby, trace, tracedby) peer={NAME}"]
-    rules += ["deny mount", "deny /proc/* wkl"]
-    rules += [f"deny {directory}/{others} wkl" for directory, kept in _WRITABLE for others in patterns_of_others(kept)]
+    rules += [f"signal (send, receive) peer={name}", f"ptrace (read, readby, trace, tracedby) peer={name}"]
+    if name == NESTING:
+        rules += ["mount", "pivot_root"]
+    else:
+        rules += ["deny mount", "deny /proc/* wkl"]
+        for directory, kept in _WRITABLE:
+            rules += [f"deny {directory}/{others} wkl" for others in patterns_of_others(kept)]
     rules += [f"deny {path} rwklmx" for path in _HIDDEN]
     body = "".join(f"  {rule},\n" for rule in rules)
-    return f"profile {NAME} flags=(attach_disconnected, mediate_deleted) {{\n{body}}}\n"
+    return f"profile {name} flags=(attach_disconnected, mediate_deleted) {{\n{body}}}\n"
 
 
 def patterns_of_others(kept: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ketch import programs, threads
 from ketch.engine.apparmor import policy
+from ketch.engine.model.namespaces import nesting
 from ketch.errors import FailedPrecondition
 from ketch.runtime.security import apparmor
 
@@ -65,7 +66,8 @@ class AppArmorProfiles:
             name = policy.NAME
         if name:
             return name
-        return self._default(unconfined=host.privileged)
+        name = self._default(unconfined=host.privileged)
+        return policy.NESTING if name == policy.NAME and nesting.asked_for(host.security_opt) else name
 
     async def of_command(self, *, insecure: bool) -> str:
         """The profile of a build's command, which is loaded; empty as with `chosen` (FailedPrecondition)."""
@@ -89,15 +91,15 @@ class AppArmorProfiles:
                 log.error("%s", e.message)
 
     async def prepare(self, name: str) -> None:
-        """Load the default profile if it is the one that is needed, and absent (FailedPrecondition)."""
-        if name != policy.NAME:
+        """Load a profile of ours if it is the one that is needed, and absent (FailedPrecondition)."""
+        if name not in policy.NAMES:
             return
         async with self._loading:
             if not self.by_default or not apparmor.is_loaded(name):
-                await threads.to_the_end(asyncio.create_task(self._load()))
+                await threads.to_the_end(asyncio.create_task(self._load(name)))
 
-    async def _load(self) -> None:
-        what = f"AppArmor enabled on system but the {policy.NAME} profile could not be loaded"
+    async def _load(self, name: str) -> None:
+        what = f"AppArmor enabled on system but the {name} profile could not be loaded"
         if self._compiler is None:
             raise FailedPrecondition(f"{what}: {_COMPILER} is not installed", hint="install the package apparmor")
         try:
@@ -115,7 +117,7 @@ class AppArmorProfiles:
         except OSError as e:
             why = (e.strerror or str(e)).lower()
             raise FailedPrecondition(f"{what}: run `{self._compiler}`: {why}") from e
-        source = policy.default_profile(apparmor.own_profile()).encode()
+        source = policy.profile(apparmor.own_profile(), name).encode()
         try:
             async with asyncio.timeout(_COMPILATION_S):
                 told, _ = await process.communicate(source)

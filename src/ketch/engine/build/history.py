@@ -52,6 +52,7 @@ class BuildHistory:
 
     def __init__(self, db: Database, limits: HistoryLimits) -> None:
         self._db, self._limits = db, limits
+        self.count, self.failures = 0, {"canceled": 0, "error": 0}  # of builds since the start, and those by status
         self._listeners: list[Callable[[str, BuildRecord], None]] = []  # replaced, never changed
 
     def begin(self, record: BuildRecord) -> None:
@@ -63,14 +64,21 @@ class BuildHistory:
 
     async def begun(self, record: BuildRecord) -> None:
         """`begin` in a thread; a build that is given up meanwhile has ended, and does not seem to run for ever."""
+        self.count += 1
         beginning = asyncio.ensure_future(asyncio.to_thread(self.begin, record))
         try:
             await to_the_end(beginning)
         except asyncio.CancelledError:
             if beginning.exception() is None:
                 record.status, record.error, record.completed = "canceled", CANCELED, time.time_ns()
-                await asyncio.shield(asyncio.to_thread(self.write, record))
+                await self.ended(record, bytes)
             raise
+
+    async def ended(self, record: BuildRecord, packed: Callable[[], bytes]) -> None:
+        """Note how a build has ended; ``packed`` gives what it wrote, in a thread."""
+        if record.status in self.failures:
+            self.failures[record.status] += 1
+        await asyncio.shield(asyncio.to_thread(lambda: self.write(record, packed())))
 
     def write(self, record: BuildRecord, log: bytes = b"") -> None:
         """Note how far a build is, and what it wrote, as it was packed."""

@@ -314,7 +314,7 @@ class _Work:
             run.count()
             record.completed = time.time_ns()
             if kept:
-                await asyncio.shield(asyncio.to_thread(lambda: history.write(record, self._log.packed())))
+                await history.ended(record, self._log.packed)
                 failpoint("build.recorded")
 
     def failure(self, error: KetchError) -> BuildFailure:

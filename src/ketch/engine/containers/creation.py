@@ -21,6 +21,7 @@ from ketch.engine.model.records import Container, LogConfig, MountPoint
 from ketch.engine.networks import service as network_service
 from ketch.engine.runtimes.catalog import BUILT_IN
 from ketch.engine.spec import bundle, limits, secrets
+from ketch.engine.stats.counters import timed
 from ketch.engine.volumes import container_volumes, idmaps, mount_plan, mount_spec
 from ketch.errors import InvalidArgument
 from ketch.failpoints import failpoint
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from ketch.engine.cgroups import ContainerCgroups
     from ketch.engine.events.bus import EventBus
     from ketch.engine.files.directories import ContainerDirectories
+    from ketch.engine.model.defaults import ContainerDefaults
     from ketch.engine.model.namespaces.user import UserNamespace
-    from ketch.engine.model.records import HostConfig
+    from ketch.engine.model.records import AppliedDefaults, HostConfig
     from ketch.engine.model.requests import NewContainer
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.runtimes.catalog import Runtimes
+    from ketch.engine.stats.counters import Counters
     from ketch.engine.userns.service import UserNamespaces
     from ketch.engine.volumes.container_volumes import ContainerVolumes
     from ketch.engine.volumes.store import VolumeStore
@@ -62,9 +65,12 @@ class Creation(Struct, frozen=True, eq=False):
     user_namespaces: UserNamespaces
     events: EventBus
     log_default: LogConfig
+    defaults: ContainerDefaults
     cgroups: ContainerCgroups
     runtimes: Runtimes
+    counters: Counters
 
+    @timed("create")
     async def create(self, wanted: NewContainer) -> tuple[Container, list[str]]:
         """A new container from an image that is here (NotFound otherwise); returns it with warnings."""
         config, host = wanted.config, wanted.host
@@ -72,6 +78,7 @@ class Creation(Struct, frozen=True, eq=False):
         if name:
             self.store.check_free(name)
         log_options.apply_defaults(host.log_config, self.log_default)
+        applied = self.defaults.complete(host)
         warnings = validate.check(config, host)
         if not host.runtime and self.runtimes.default != BUILT_IN:
             host.runtime = self.runtimes.default  # it keeps that, whatever later settings say
@@ -88,13 +95,28 @@ class Creation(Struct, frozen=True, eq=False):
         shared_namespaces.without_label(host)
         await self.user_namespaces.ready(UsernsMode.parse(host.userns_mode))
         with self.user_namespaces.of_container(host) as user_namespace:
-            container = await self._created(wanted, name, user_namespace)
-        self.container_volumes.announce(container)
-        self.events.of_container(container, "create")
-        await self.store.flush()
+            container = await self._created(wanted, name, user_namespace, applied)
+        if not wanted.ahead:
+            self.container_volumes.announce(container)
+            self.events.of_container(container, "create")
+            if not container.is_ephemeral:
+                await self.store.flush()
         return container, warnings
 
-    async def _created(self, wanted: NewContainer, name: str, user_namespace: UserNamespace | None) -> Container:
+    def adopt(self, container: Container, wanted: NewContainer) -> None:
+        """Give a container that was made ahead its row, and the program that is wanted of it."""
+        config = merge.merge(wanted.config, self.images.resolve(container.image_id).config.config or RunConfig())
+        container.path, container.args = merge.command_of(config)
+        container.config.cmd = config.cmd
+        container.session, container.created = wanted.session, time.time_ns()
+        if container.name in self.store.names:
+            container.name = names.generate(self.store.names)
+        self.store.add(container)
+        self.events.of_container(container, "create")
+
+    async def _created(
+        self, wanted: NewContainer, name: str, user_namespace: UserNamespace | None, applied: AppliedDefaults | None
+    ) -> Container:
         """The container, whose row is written."""
         config, host = wanted.config, wanted.host
         networking = {} if config.network_disabled else wanted.networking
@@ -112,6 +134,8 @@ class Creation(Struct, frozen=True, eq=False):
             path=path,
             args=args,
             user_namespace=user_namespace,
+            session=wanted.session,
+            defaults=applied,
         )
         if not host.network_mode or host.network_mode == "default":
             host.network_mode = "bridge"
@@ -156,8 +180,9 @@ class Creation(Struct, frozen=True, eq=False):
                 self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size, mapped
             )
             failpoint("create.snapshot-made")
-            with self.volumes.made(container_volumes.names(container), container.id) as also:
-                self.store.add(container, also=also)
+            if not wanted.ahead:
+                with self.volumes.made(container_volumes.names(container), container.id) as also:
+                    self.store.add(container, also=also)
             undo.pop_all()
         if lacks_directory:
             await snapshot_work.run_to_end(

@@ -21,6 +21,7 @@ from msgspec import Struct, field
 from ketch.engine import os_errors
 from ketch.engine.containers import pending_changes, restart_policy
 from ketch.engine.model.records import Status
+from ketch.engine.stats.counters import timed
 from ketch.errors import (
     PROGRAM_EXIT_CODES,
     Conflict,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.monitors.run_directory import Exit
     from ketch.engine.networks.link_changes import LinkChanges
+    from ketch.engine.stats.counters import Counters
 
 log = logging.getLogger(__name__)
 _EXIT_CODES = {**PROGRAM_EXIT_CODES, MountMismatch: 127}  # what `inspect` shows of a start that failed
@@ -70,6 +72,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
     orphans: Orphans
     link_changes: LinkChanges
     listeners: Listeners
+    counters: Counters
     _restored: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: asyncio.Event = field(default_factory=asyncio.Event)
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_RESTARTS_AT_ONCE))
@@ -88,6 +91,8 @@ class Lifecycle(Struct, frozen=True, eq=False):
         """Bring the container up; NotModified when it runs, RuntimeFailure when its program cannot be started."""
         live = self.live.of(container.id)
         async with live.lock:
+            if self._closed.is_set():
+                raise Unavailable(f"start container `{container.name}`: ketchd is about to end")
             if container.id not in self.store.ids:  # it was removed while we waited
                 self.live.forget(container.id)
                 self.cgroups.forget(container.id)
@@ -105,6 +110,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
             await self._start_locked(container, live)
         await self.store.flush_durable()
 
+    @timed("start")
     async def _start_locked(self, container: Container, live: Live) -> None:
         before, recorded = pending_changes.apply(self.store, container), False
 
@@ -127,7 +133,7 @@ class Lifecycle(Struct, frozen=True, eq=False):
         state.started_at, state.finished_at, state.oom_killed = started.started_at, 0, False
         state.starting = ""
         self._watch(container, live, started.monitor, fresh=True)
-        self.store.save_best_effort(container, durable=not recorded)
+        self.store.save_best_effort(container, durable=not (recorded or container.is_ephemeral))
         failpoint("start.saved")
         self.link_changes.started(container)
         self.events.of_container(container, "start")
@@ -139,6 +145,8 @@ class Lifecycle(Struct, frozen=True, eq=False):
         end.  False when it cannot be written.
         """
         container.state.starting = boot_id()
+        if container.is_ephemeral:
+            return self.store.save_best_effort(container, durable=False)
         written = self.store.save_best_effort(container)
         self.store.begin_flush()
         return written
@@ -301,5 +309,11 @@ class Lifecycle(Struct, frozen=True, eq=False):
                 except NotModified:
                     log.debug("container %s ended by itself before its restart", container.id[:12])
         failpoint("restart.stopped")
-        await self.start(container)
+        try:
+            await self.start(container)
+        except Unavailable:
+            if self._closed.is_set():  # nobody stopped it: it comes back with ketchd
+                container.stopped_by_user = False
+                self.store.save_best_effort(container)
+            raise
         self.events.of_container(container, "restart")

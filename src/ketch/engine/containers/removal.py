@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ketch.engine.model import pending
+from ketch.engine.stats.counters import timed
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.networks.link_changes import LinkChanges
+    from ketch.engine.stats.counters import Counters
     from ketch.engine.volumes.container_volumes import ContainerVolumes
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Removal(Struct, frozen=True, eq=False):
     link_changes: LinkChanges
     container_volumes: ContainerVolumes
     directories: ContainerDirectories
+    counters: Counters
 
     async def remove_ended(self, container: Container) -> None:
         """Remove a ``--rm`` container after its end; a failure is logged, and the container stays."""
@@ -46,9 +49,13 @@ class Removal(Struct, frozen=True, eq=False):
             log.error("%s", e.message)
             self.store.save_best_effort(container)
 
+    @timed("delete")
     async def remove(self, container: Container, volumes: bool) -> None:
         """Remove a container, and with ``volumes`` its anonymous volumes (KetchError: a process of it lives)."""
         live = self.live.of(container.id)
+        if live.prepared is not None:  # it never ran
+            prepared, live.prepared = live.prepared, None
+            await prepared.undo.aclose()
         await self.orphans.clear_for_removal(container)
         live.close_early()
         live.release_held()
@@ -61,10 +68,13 @@ class Removal(Struct, frozen=True, eq=False):
         self.link_changes.removed(container)
         self.live.forget(container.id)
         self.cgroups.forget(container.id)
-        if volumes:
-            await self.container_volumes.remove_anonymous(whole)
-        self.events.of_container(container, "destroy")
-        live.resolve(live.removed_waiters, container.state.exit_code)
-        live.resolve(live.exit_waiters, container.state.exit_code)
-        self.directories.remove_later(container.id)
-        await self.store.flush()
+        try:
+            if volumes:
+                await self.container_volumes.remove_anonymous(whole)
+        finally:  # whatever becomes of them, the container is gone, and who waits for that is told
+            self.events.of_container(container, "destroy")
+            live.resolve(live.removed_waiters, container.state.exit_code)
+            live.resolve(live.exit_waiters, container.state.exit_code)
+            self.directories.remove_later(container.id)
+        if not container.is_ephemeral:
+            await self.store.flush()

@@ -14,7 +14,7 @@ from ketch.engine.live import waiting
 from ketch.engine.model import names
 from ketch.engine.model.records import Status
 from ketch.engine.spec import bundle
-from ketch.engine.stats import top
+from ketch.engine.stats import processes, top
 from ketch.engine.stats.usage import Sampler
 from ketch.errors import AlreadyExists, Conflict, InvalidArgument, UnclassifiedArgument
 from ketch.failpoints import failpoint
@@ -115,8 +115,7 @@ class ContainerService(Struct, frozen=True, eq=False):
         live = self.live.of(container.id)
         if live.removing:
             raise Conflict(f"removal of container {ref} is already in progress")
-        live.removing = True  # from here on nobody starts it
-        try:
+        async with live.removal:  # from here on nobody starts it
             async with live.lock:
                 pass  # a start that has begun comes to its end first
             self.removable(ref, force=force)
@@ -126,8 +125,6 @@ class ContainerService(Struct, frozen=True, eq=False):
             async with live.lock:
                 if container.id in self.store.ids:
                     await self.removal.remove(container, volumes)
-        finally:
-            live.removing = False
 
     def removable(self, ref: str, *, force: bool) -> Container:
         """The container to be removed (Conflict: it runs, and ``force`` is not set)."""
@@ -280,7 +277,7 @@ class ContainerService(Struct, frozen=True, eq=False):
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
         cgroup, first = self.cgroups.of(container), container.state.pid
-        table = await in_own_thread(lambda: top.table(cgroup.pids() or top.beside(first), ps_args))
+        table = await in_own_thread(lambda: top.table(processes.of(cgroup, first), ps_args))
         self.events.of_container(container, "top")
         return table
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from msgspec import Struct
 
+from ketch.engine.aio import snapshot_work
 from ketch.engine.containers import shared_namespaces
+from ketch.engine.devices import requests
+from ketch.engine.init import program as init
 from ketch.engine.model.namespaces.user import through
 from ketch.engine.runtimes.catalog import BUILT_IN
 from ketch.engine.spec import bundle
-from ketch.errors import FailedPrecondition, KetchError
+from ketch.errors import KetchError
 from ketch.failpoints import followed
+from ketch.runtime.cgroups.systemd import annotations as scope_annotations
 from ketch.runtime.cgroups.systemd import units
 from ketch.runtime.process.foreign import remains
 
@@ -52,6 +56,7 @@ class StartMessages(Struct, frozen=True, eq=False):
     links: Links
     runtimes: Runtimes
     apparmor: AppArmorProfiles
+    device_specs: list[str]  # directories
 
     async def prepare(self, container: Container) -> StartContainer:
         """Write bundle and network files; return the launcher's message."""
@@ -62,7 +67,8 @@ class StartMessages(Struct, frozen=True, eq=False):
         await self.apparmor.prepare(container.apparmor_profile)
         bundle_dir, spec = self._write(container, cgroup)
         image = self.images.resolve(container.image_id)
-        rootfs = through(container.user_namespace, self.snapshots.mounts(container.id, image.chain_ids))
+        mounts = await snapshot_work.run_to_end(self.snapshots, self.snapshots.mounts, container.id, image.chain_ids)
+        rootfs = through(container.user_namespace, mounts)
         message: StartContainer = {
             "op": "start",
             "id": container.id,
@@ -92,12 +98,6 @@ class StartMessages(Struct, frozen=True, eq=False):
     def _write(self, container: Container, cgroup: str) -> tuple[str, OciConfig]:
         """The bundle (its directory, its document), and what its mounts and its monitor expect to be there."""
         directory = self.paths.directory(container.id)
-        for request in container.host.device_requests or ():
-            capabilities = " ".join(f"[{' '.join(names)}]" for names in request.capabilities or ())
-            raise FailedPrecondition(
-                f'could not select device driver "{request.driver}" with capabilities: [{capabilities}]',
-                hint="Ketch has no drivers that choose devices; name them with --device",
-            )
         try:
             self.sandboxes.check_start(container)
         except KetchError as e:
@@ -106,7 +106,11 @@ class StartMessages(Struct, frozen=True, eq=False):
         if (other := container.host.network.container) is not None:
             self._take_names(container, shared_namespaces.other(self.store, other, "network"))
         shared_namespaces.check_users(self.store, container)
-        spec = bundle.build(container, directory, cgroup, partial(shared_namespaces.path, self.store))
+        init_program = init.make(self.paths.data_root) if container.host.init else ""
+        spec = bundle.build(container, directory, cgroup, partial(shared_namespaces.path, self.store), init_program)
+        if units.is_unit_path(cgroup):
+            spec["annotations"] = {f"{scope_annotations.PREFIX}Before": f"['{units.LAST}']", **spec["annotations"]}
+        requests.satisfy(container.host.device_requests or (), spec, self.device_specs)
         bundle.add_environment(spec["process"], self.links.environment(container))
         for name in ("hostname", "hosts", "resolv.conf"):
             with open(os.path.join(directory, name), "w", encoding="utf-8") as f:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ketch.engine.live.containers import PreparedStart
 from ketch.engine.monitors.monitor_client import StreamOptions
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ketch.engine.live.containers import Live
     from ketch.engine.model.records import Container
     from ketch.engine.monitors.launcher import Launcher
-    from ketch.engine.monitors.monitor_client import Created, MonitorClient
+    from ketch.engine.monitors.monitor_client import MonitorClient
     from ketch.engine.networks.legacy_links import Links
     from ketch.engine.networks.sandbox import Sandboxes
     from ketch.engine.volumes.container_volumes import ContainerVolumes
@@ -54,41 +55,65 @@ class Startup(Struct, frozen=True, eq=False):
         ``asked`` is called when the launcher has been asked, and there is nothing to do but to wait.
         """
         async with AsyncUndo() as undo:
-            undo.push_async_callback(self.release, container)
             undo.callback(live.close_early)
+            with self.container_volumes.starting(container):
+                started = await self._run(container, live, asked)
+            undo.pop_all()
+        return started
+
+    async def _run(self, container: Container, live: Live, asked: Callable[[], None]) -> Started:
+        async with AsyncUndo() as undo:
+            prepared, live.prepared = live.prepared, None
+            if prepared is None:
+                prepared = await self.prepare(container, asked)
+            else:
+                asked()
+            undo.push_async_exit(prepared.undo)
+            self.sandboxes.tell_unwired(container, "connect")
+            undo.callback(self.sandboxes.tell_unwired, container, "disconnect")
+            await self._connect(container, live, prepared.monitor)
+            failpoint("start.wired")
+            started_at = await prepared.monitor.start(prepared.args)
+            failpoint("start.running")
+            undo.pop_all()
+        return Started(prepared.monitor, prepared.pid, started_at)
+
+    async def prepare(self, container: Container, asked: Callable[[], None] | None = None) -> PreparedStart:
+        """Do all of a start but the last: its first process has everything, and waits.
+
+        ``asked`` as of `run`; None: it is made ahead.
+        """
+        async with AsyncUndo() as undo:
+            undo.push_async_callback(self.release, container)
             self.links.check(container)
             check_name_servers(container.host.dns or ())
             await self.container_volumes.attach(container)
             failpoint("start.volumes-attached")
             message = await self.messages.prepare(container)
+            if asked is None:
+                message["ahead"] = True
             failpoint("start.bundle-written")
             monitor = await self.launcher.start_container(message)
             undo.push_async_callback(self.orphans.abandon, container, monitor)
             failpoint("start.launcher-asked")
-            asked()
+            if asked is not None:
+                asked()
             created = await self.launcher.created(monitor)
             failpoint("start.created")
-            await self._connect(container, live, monitor, created, undo)
-            failpoint("start.wired")
-            started_at = await monitor.start()
-            failpoint("start.running")
-            undo.pop_all()
-        return Started(monitor, created.pid, started_at)
+            try:
+                kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
+            except KetchError as e:
+                e.message = f"failed to set up container networking: {e.message}"
+                raise
+            finally:
+                created.close()
+            if kept:
+                monitor.keep(kept)
+            return PreparedStart(monitor, created.pid, undo.pop_all())
 
-    async def _connect(
-        self, container: Container, live: Live, monitor: MonitorClient, created: Created, undo: AsyncUndo
-    ) -> None:
-        """Connect a container that is about to run to its networks and to the clients that wait for it."""
-        try:
-            kept = await self.sandboxes.wire(container, created.netns_fd, created.rtnl_fd)
-        except KetchError as e:
-            e.message = f"failed to set up container networking: {e.message}"
-            raise
-        finally:
-            created.close()
-        undo.callback(self.sandboxes.tell_unwired, container, "disconnect")
-        if kept:
-            monitor.keep(kept)
+    @staticmethod
+    async def _connect(container: Container, live: Live, monitor: MonitorClient) -> None:
+        """Connect a container that is about to run to the clients that wait for it."""
         for options, stream in live.early:
             await pass_stream(monitor, options, stream, container)
         live.early.clear()
@@ -117,6 +142,7 @@ async def pass_stream(
             output="raw" if container.config.tty or options.raw else "mux",
             detach_keys=options.detach_keys,
             initial=stream.initial,
+            ending=stream.told_ending,
             start="start" if options.logs else None,
         )
         await monitor.attach(stream.fd, wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
 
+log = logging.getLogger(__name__)
 DEFAULT_STOP_TIMEOUT_S = 10
 _KILL_S = 10.0
+_GRACE_S = 5  # that the daemon's end gives to a container beyond its own time
 
 
 class Stopping(Struct, frozen=True, eq=False):
@@ -85,15 +89,51 @@ class Stopping(Struct, frozen=True, eq=False):
         if not container.state.running or (live.monitor is None and live.pursuit is None):
             raise NotModified(f"container {container.id} is already stopped")
         number = bundle.signal_number(signal_name) if signal_name else self._stop_signal(container)
-        if timeout_s is None:
-            timeout_s = container.config.stop_timeout
-        if timeout_s is None:
-            timeout_s = DEFAULT_STOP_TIMEOUT_S
         self._stopping(container)
+        await self._stop(container, live, number, _timeout(container) if timeout_s is None else timeout_s)
+
+    async def _stop(self, container: Container, live: Live, number: int, timeout_s: int) -> None:
         past = await self._signal(container, live, number)
         failpoint("stop.signalled")
         await self._end(container, live, timeout_s if timeout_s >= 0 else None, past=past)
         self.events.of_container(container, "stop")
+
+    def longest_s(self, least_s: int) -> int | None:
+        """The seconds within which `stop_all` is over, ``least_s`` or more; None: there is no limit.
+
+        dockerd's rule: a container has its own time and a bit more.
+        """
+        times = [_timeout(container) for container in self.store.all() if container.state.running]
+        if least_s < 0 or min(times, default=0) < 0:
+            return None
+        return max([least_s, *(time_s + _GRACE_S for time_s in times)])
+
+    async def stop_all(self, least_s: int) -> None:
+        """Stop all containers, each by its own signal and within its own time, because the daemon ends.
+
+        No user stops them: when the daemon is back, their restart policies decide.  They must not act before.
+        """
+        containers = self.store.all()
+        log.info("stopping all containers (%d)", sum(container.state.running for container in containers))
+        try:
+            async with asyncio.timeout(self.longest_s(least_s)):
+                ends = await asyncio.gather(*map(self._stop_with_daemon, containers), return_exceptions=True)
+            for failure in filter(None, ends):
+                log.error("stop all containers", exc_info=failure)
+        except TimeoutError:
+            names = ", ".join(container.name for container in containers if container.state.running)
+            log.error("stop all containers: these have not ended: %s", names)
+
+    async def _stop_with_daemon(self, container: Container) -> None:
+        live = self.live.of(container.id)
+        async with live.lock:  # a start that has begun comes to its end first
+            pass
+        if not container.state.running or (live.monitor is None and live.pursuit is None):  # its end is being handled
+            return
+        try:
+            await self._stop(container, live, self._stop_signal(container), _timeout(container))
+        except (KetchError, OSError) as e:
+            log.error("stop container %s: %s", container.name, e)
 
     async def _end(self, container: Container, live: Live, limit_s: float | None, *, past: bool) -> None:
         """Wait for the end after the signal, then kill (KetchError: in vain); ``past``: the monitor does not answer."""
@@ -126,6 +166,12 @@ class Stopping(Struct, frozen=True, eq=False):
             live.release_held()
             live.resolve(live.exit_waiters, container.state.exit_code)
         return True
+
+
+def _timeout(container: Container) -> int:
+    """Seconds from the stop signal to SIGKILL; negative: there is no limit."""
+    timeout_s = container.config.stop_timeout
+    return DEFAULT_STOP_TIMEOUT_S if timeout_s is None else timeout_s
 
 
 def _stuck(container: Container) -> KetchError:

@@ -30,6 +30,7 @@ class EventBus:
         self._journal = journal
         self._queues: set[asyncio.Queue[Event]] = set()
         self._last = 0
+        self.published = 0  # since the start
 
     def publish(self, kind: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
         """Publish an event; ``kind`` is container, image, volume, network, builder or daemon."""
@@ -48,6 +49,7 @@ class EventBus:
                 older["from"] = attributes.get("image", "")
             event = {**{name: value for name, value in older.items() if value}, **event}  # type: ignore[typeddict-item]
         self._journal.append(event)
+        self.published += 1
         for queue in list(self._queues):
             try:
                 queue.put_nowait(event)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.execs.service import ExecService
     from ketch.engine.model.records import Container, HealthConfig
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.stats.counters import Counters
 
 log = logging.getLogger(__name__)
 SECOND = 1_000_000_000
@@ -79,6 +80,7 @@ class HealthChecks(Struct, frozen=True, eq=False):
     events: EventBus
     tasks: BackgroundTasks
     execs: ExecService
+    counters: Counters
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def begin(self, container: Container, act: Act, *, fresh: bool) -> None:
@@ -111,6 +113,8 @@ class HealthChecks(Struct, frozen=True, eq=False):
             result = await self._probe(container, config)
             if self._running.get(container.id) is not asyncio.current_task():
                 return  # it ended meanwhile: what the check says of it has no meaning
+            self.counters.health_checks += 1
+            self.counters.failed_health_checks += result.exit_code != 0
             changed = judge(health, config, result, container.state.started_at)
             # A check that was lost in a power cut is made again: only what it changes is worth an fsync.
             self.store.save(container, durable=changed)

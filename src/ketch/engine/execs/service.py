@@ -8,14 +8,17 @@ import functools
 import json
 import logging
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from ketch import pidfd
 from ketch.engine.aio.streams import ClientStream
 from ketch.engine.containers import validate
+from ketch.engine.execs import tree
 from ketch.engine.model import names
 from ketch.engine.model.execs import Exec, ExecConfig
 from ketch.engine.model.records import Status
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _KEPT_S = 300.0  # how long an ended exec can be inspected at least (dockerd: 5 to 10 minutes)
+_BEGIN_S = 10.0  # how long a resize waits for the start, as dockerd's
 _MANY, _MOST = 1000, 10_000  # records of which nobody need think; ended ones that are kept at most
 
 
@@ -191,6 +195,8 @@ class ExecService(Struct, eq=False):
                     output="raw" if raw else "mux",
                     detach_keys=config.detach_keys,
                     initial=stream.initial if stream is not None else b"",
+                    ending=stream is not None and stream.told_ending,
+                    hangup=stream is not None and stream.hangs_up,
                 ),
             )
         except RuntimeFailure as e:
@@ -200,6 +206,9 @@ class ExecService(Struct, eq=False):
         except KetchError:
             exec_.running, exec_.exit_code = False, 126
             raise
+        finally:
+            exec_.settled.set()
+        exec_.begun = pidfd.start_time(exec_.pid)
         failpoint("exec.started")
         if stream is not None:
             stream.close()
@@ -234,6 +243,33 @@ class ExecService(Struct, eq=False):
             elif not end.done():  # the record goes when it has ended
                 await self._kill(container, exec_)
 
+    async def kill(self, exec_id: str, signal_name: str) -> None:
+        """Send a signal to a running command (Conflict: it does not run); SIGKILL to all that it has started, too.
+
+        That finds all of it, if the command adopts.
+        """
+        number = bundle.signal_number(signal_name)
+        exec_ = self.get(exec_id)
+        if not exec_.running:
+            raise Conflict(f"kill exec {exec_id}: it is not running")
+        if number == signal.SIGKILL and exec_.begun:
+            await asyncio.to_thread(tree.kill, exec_.pid, exec_.begun)
+            return
+        container = self.store.get(exec_.container_id)
+        monitor = await self.live.of(container.id).reach(container)
+        await monitor.kill(number, exec_.id)
+
+    def end_of(self, exec_id: str) -> asyncio.Future[int]:
+        """The exit code of an exec that is about to be started."""
+        end = self._ends[exec_id] = asyncio.get_running_loop().create_future()
+        end.add_done_callback(lambda _end: self._ends.pop(exec_id, None))
+        return end
+
+    async def abandon(self, exec_id: str) -> None:
+        """Kill a running exec that nobody waits for any more, with all that it has started."""
+        with contextlib.suppress(Conflict, NotFound):  # it has ended, or does not run yet
+            await self.kill(exec_id, "KILL")
+
     def _forget(self, exec_id: str) -> None:
         self._ends.pop(exec_id, None)
         self._execs.pop(exec_id, None)
@@ -264,15 +300,29 @@ class ExecService(Struct, eq=False):
             self.ended(exec_id, 137)
 
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
-        """Tell the exec's terminal its size in characters."""
+        """Tell the exec's terminal its size in characters, as soon as it has one.
+
+        A client that has the head of the answer to its start tells the size at once, before anything has begun.
+        """
         exec_ = self.get(exec_id)
-        if exec_.started and not exec_.running:
-            raise NotFound(f"NotFound: process does not exist {exec_id}: not found")
+        if not exec_.pid and exec_.exit_code is None:
+            try:
+                async with asyncio.timeout(_BEGIN_S):
+                    await exec_.settled.wait()
+            except TimeoutError:
+                raise KetchError("timeout waiting for exec session ready") from None
+        if not exec_.pid:
+            raise InvalidArgument("exec process is not started")
         if not exec_.running:
-            raise Conflict(f"cannot resize exec {exec_id}: it is not running")
+            raise NotFound(f"NotFound: process does not exist {exec_id}: not found")
         container = self.store.get(exec_.container_id)
-        monitor = await self.live.of(container.id).reach(container)
-        await monitor.resize(rows, cols, exec_id=exec_id)
+        try:
+            monitor = await self.live.of(container.id).reach(container)
+            await monitor.resize(rows, cols, exec_id=exec_id)
+        except KetchError:
+            if exec_.running:
+                raise
+            raise KetchError("cannot resize a stopped container") from None  # it has ended meanwhile
 
     def recover(self, container: Container, running: dict[str, int]) -> None:
         """Restore, after the daemon's restart, the execs that a monitor has and those that ended meanwhile."""
@@ -280,6 +330,7 @@ class ExecService(Struct, eq=False):
             self._execs[exec_id] = Exec(
                 id=exec_id, container_id=container.id, config=ExecConfig(cmd=[]), running=True, started=True, pid=pid
             )
+            self._execs[exec_id].begun = pidfd.start_time(pid)
         run_dir = self.paths.run_dir(container.id)
         for entry in os.listdir(run_dir) if os.path.isdir(run_dir) else ():
             if entry.startswith("exec-") and entry.endswith(".json"):

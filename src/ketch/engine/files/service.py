@@ -18,6 +18,7 @@ from ketch.engine.aio.tar_stream import TarStream
 from ketch.engine.aio.transfer import BodyReader, written
 from ketch.engine.files import container_paths, upper_dir
 from ketch.engine.model.reports import PathChange
+from ketch.engine.stats.counters import timed
 from ketch.errors import DataLoss, InvalidArgument, KetchError, NotFound, UnclassifiedArgument
 from ketch.runtime.rootfs import paths, view
 from ketch.runtime.security import users
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.path_stat import PathStat
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
+    from ketch.engine.stats.counters import Counters
     from ketch.images.store import ImageStore
     from ketch.storage.snapshots.overlay import Snapshots
 
@@ -50,6 +52,7 @@ class FileService(Struct, frozen=True, eq=False):
     snapshots: Snapshots
     events: EventBus
     tasks: BackgroundTasks
+    counters: Counters
 
     async def stat(self, ref: str, path: str) -> PathStat:
         """The status of a path (NotFound, InvalidArgument); a symbolic link at its end is not followed."""
@@ -135,6 +138,7 @@ class FileService(Struct, frozen=True, eq=False):
             await reader.abandon()
         self.events.of_container(container, "extract-to-dir")
 
+    @timed("changes")
     async def changes(self, ref: str) -> list[PathChange]:
         """The changes in the container's root: ``{"Path": …, "Kind": …}``, by path."""
         container = self.store.get(ref)

@@ -20,6 +20,7 @@ from ketch.build.dockerfile import changes as change
 from ketch.engine.files import upper_dir
 from ketch.engine.model import merge
 from ketch.engine.model.records import Status
+from ketch.engine.stats.counters import timed
 from ketch.errors import Conflict, InvalidArgument, NotFound
 from ketch.images import commit as images
 from ketch.oci import reference
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.requests import CommitOptions
     from ketch.engine.model.store import ContainerStore
     from ketch.engine.paths import ContainerPaths
+    from ketch.engine.stats.counters import Counters
     from ketch.images.model import Image
     from ketch.images.store import ImageStore
     from ketch.storage.layers.tars import TarFacts
@@ -59,7 +61,9 @@ class CommitService(Struct, frozen=True, eq=False):
     events: EventBus
     tasks: BackgroundTasks
     containers: ContainerService
+    counters: Counters
 
+    @timed("commit")
     async def commit(self, ref: str, options: CommitOptions) -> str:
         """Make the image and return its id (NotFound, Conflict, InvalidArgument)."""
         if not ref:

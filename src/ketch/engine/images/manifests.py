@@ -20,6 +20,8 @@ from ketch.oci.config import ImageConfig
 from ketch.remote.repository import decode
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.engine.images.registries import Registries
     from ketch.oci.reference import Reference
     from ketch.remote.credentials import Credentials
@@ -83,8 +85,8 @@ class ManifestService:
             raise NotFound(f"No such manifest: {name}", hint="begin it with: ketch manifest create")
         return found
 
-    async def annotate(self, name: str, ref: str, platform: dict[str, str]) -> IndexDraft:
-        """Set the platform of one of its images (NotFound)."""
+    async def annotate(self, name: str, ref: str, platform: dict[str, Any]) -> IndexDraft:
+        """Set the fields of an OCI platform that are given for one of its images (NotFound)."""
         draft = self.get(name)
         wanted = str(reference.parse(ref))
         for entry in draft.entries:

@@ -61,6 +61,11 @@ class Registries:
         self.max_downloads, self.max_uploads, self.attempts = max_downloads, max_uploads, settings.attempts
         self.remotes = Remotes(settings)
 
+    def change(self, settings: Settings) -> None:
+        """Use other settings from now on; transfers under way go on as they began, and their limits stay."""
+        self.settings = settings
+        self.remotes.change(settings)
+
     async def close(self) -> None:
         """End all connections."""
         await self.remotes.close()

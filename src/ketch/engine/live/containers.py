@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.engine.aio.streams import AttachOptions, ClientStream
     from ketch.engine.model.records import Container
     from ketch.engine.monitors.monitor_client import MonitorClient
+    from ketch.undo import AsyncUndo
 
 _RECORDED_S = 10.0
 _REACH_S = 5.0
@@ -34,12 +35,23 @@ class Pursuit(Struct, eq=False):
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class PreparedStart(Struct, eq=False):
+    """A container whose first process waits for its program: ``pid``, what undoes it, ``args`` unless the bundle's."""
+
+    monitor: MonitorClient
+    pid: int
+    undo: AsyncUndo
+    args: list[str] | None = None
+
+
 class Live(Struct, eq=False):
     """The live side of one container; ``lock`` guards decisions about its state."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    removal: asyncio.Lock = field(default_factory=asyncio.Lock)  # while somebody removes it; taken before ``lock``
     freezer: asyncio.Lock = field(default_factory=asyncio.Lock)  # while it is frozen or thawed; taken after ``lock``
     monitor: MonitorClient | None = None
+    prepared: PreparedStart | None = None  # of one that was made ahead
     pursuit: Pursuit | None = None  # of a monitor that could not be reached at the daemon's start
     early: list[tuple[AttachOptions, ClientStream]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
@@ -47,9 +59,13 @@ class Live(Struct, eq=False):
     removed_waiters: set[asyncio.Future[tuple[int, str]]] = field(default_factory=set)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     restart_task: asyncio.Task[None] | None = None
-    removing: bool = False
     restart_over: asyncio.Event | None = None  # while it is stopped to be started again on a user's request
     removal_deferred: int = 0  # how many are at work that end it and need it afterwards: ``--rm`` has no say
+
+    @property
+    def removing(self) -> bool:
+        """Whether somebody removes it, and nobody may start it."""
+        return self.removal.locked()
 
     @contextlib.contextmanager
     def defer_removal(self) -> Iterator[None]:

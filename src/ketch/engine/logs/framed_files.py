@@ -56,6 +56,15 @@ class FramedFiles:
         self._fds = []
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are no files."""
+        return not self._fds
+
+    def look_again(self) -> None:
+        """See what the open files have got meanwhile."""
+        self._ends = [last_frame_end(fd) for fd in self._fds]
+
+    @property
     def end(self) -> Position:
         """The position of the end."""
         return (len(self._fds), 0)

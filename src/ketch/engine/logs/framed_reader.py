@@ -189,22 +189,31 @@ async def read_logs(
         async for chunk in _stored(files, position, formatter):
             yield chunk
         end = files.live_end()
+        if not options.follow or follower is None or formatter.done:
+            return
+        formatter.last_at = 0
+        async with aclosing(_live(follower, end, formatter, options.until_ns)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        async for chunk in _after_live(log_dir, files, end, formatter):
+            yield chunk
     finally:
         files.close()
-    if not options.follow or follower is None or formatter.done:
-        return
-    formatter.last_at = 0
-    async with aclosing(_live(follower, end, formatter, options.until_ns)) as chunks:
-        async for chunk in chunks:
-            yield chunk
-    seen = formatter.last_at
-    files = FramedFiles(log_dir)
+
+
+async def _after_live(
+    log_dir: str, files: FramedFiles, end: LogPosition | Literal["start"], formatter: Formatter
+) -> AsyncIterator[bytes]:
+    """The rest of a log whose monitor has ended; ``files``: those of before, for when the log has been removed."""
+    seen, now = formatter.last_at, FramedFiles(log_dir)
     try:
-        position = files.after(seen) if seen else files.find(end)
-        async for chunk in _stored(files, position, formatter):
+        if now.is_empty:
+            files.look_again()
+        read = files if now.is_empty else now
+        async for chunk in _stored(read, read.after(seen) if seen else read.find(end), formatter):
             yield chunk
     finally:
-        files.close()
+        now.close()
 
 
 async def _stored(files: FramedFiles, position: Position, formatter: Formatter) -> AsyncIterator[bytes]:

@@ -234,7 +234,7 @@ class WeightDevice(Wire):
 
 
 class DeviceRequest(Wire):
-    """Devices that a driver chooses (``--gpus``); there is no such driver here."""
+    """Devices that are found by specifications (CDI): ``driver`` cdi with their names, or GPUs (``--gpus``)."""
 
     driver: str = ""
     count: int = 0
@@ -481,6 +481,16 @@ class Pending(Given):
     mount_points: list[MountPoint] | None = None
 
 
+class AppliedDefaults(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Settings of the daemon's that a container took over when it was made, and that its own do not show.
+
+    ``seccomp`` is ``unconfined``, a profile's content, or empty.
+    """
+
+    no_new_privileges: bool = False
+    seccomp: str = ""
+
+
 class Container(msgspec.Struct, kw_only=True):
     """One container's row: everything that must survive a restart of the daemon.
 
@@ -514,4 +524,11 @@ class Container(msgspec.Struct, kw_only=True):
     user_namespace: UserNamespace | None = None  # None: the host's
     name_servers: list[str] | None = None  # those of the daemon when it was started, for other names than ours
     apparmor_profile: str = ""  # of its last start; empty: AppArmor confined nothing
+    session: str = ""  # with which it ends, at the latest
+    defaults: AppliedDefaults | None = None
     pending: Pending | None = None
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether nothing of it need survive a power cut: it ends with a session, and has no volume that does not."""
+        return bool(self.session) and all(mount.type != "volume" for mount in self.mounts)

@@ -20,10 +20,11 @@ Strings = list[str]
 Ports = dict[str, list[PortBinding] | None]
 
 
-class NewContainer(Struct, kw_only=True, frozen=True):
+class NewContainer(Struct, kw_only=True):
     """A request to ``create``; ``networking`` has the settings of each network, by its name or id.
 
     ``below_read_only``: what is mounted below a read-only bind is read-only, too, unless the mount says otherwise.
+    ``session``: the one that it ends with.  ``ahead``: nobody has asked for it yet, and it gets no row.
     """
 
     config: ContainerConfig
@@ -32,6 +33,8 @@ class NewContainer(Struct, kw_only=True, frozen=True):
     name: str | None = None
     platform: str | None = None
     below_read_only: bool = True
+    session: str = ""
+    ahead: bool = False
 
 
 class Changes(Wire):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ketch.runtime.oci_types import OciProcess
-    from ketch.runtime.protocol import AttachRequest, ExecRequest, HelloEvent, LogPosition, MonitorEvent
+    from ketch.runtime.protocol import AttachRequest, ExecRequest, HelloEvent, LogPosition, MonitorEvent, StartRequest
 
 log = logging.getLogger(__name__)
 _BEGIN_SIGNAL_S = 1.0  # a signal has another way (see `direct`)
@@ -55,6 +55,8 @@ class StreamOptions(Struct, frozen=True, kw_only=True):
 
     ``output``: as it is, with Docker's 8-byte headers, as the log's frames, or a byte when the log has grown.
     ``initial``: input that came before the socket was taken.  ``start``: replay the log from there first.
+    ``ending``: how the process ended is the last that comes, and ending the connection is left to others.
+    ``hangup``: an exec'd process is hung up when the socket's other end is closed, by whoever and however.
     """
 
     stdin: bool = False
@@ -63,6 +65,8 @@ class StreamOptions(Struct, frozen=True, kw_only=True):
     output: Literal["raw", "mux", "frames", "bell"] = "raw"
     detach_keys: str = ""
     initial: bytes = b""
+    ending: bool = False
+    hangup: bool = False
     start: LogPosition | Literal["start"] | None = None
 
 
@@ -216,11 +220,14 @@ class MonitorClient(MonitorConnection):
             raise Silent("start container: neither the launcher nor the container's monitor answers")
         return self._created.result()
 
-    async def start(self) -> int:
-        """Let PID 1 execute its program; returns the time in ns (RuntimeFailure when it cannot)."""
+    async def start(self, args: list[str] | None = None) -> int:
+        """Let PID 1 execute its program, or this one; returns the time in ns (RuntimeFailure when it cannot)."""
         self._begun = True
+        request: StartRequest = {"op": "start"}
+        if args:
+            request["args"] = args
         try:
-            answer = await self._call({"op": "start"})
+            answer = await self._call(request)
         except Unavailable as e:
             raise RuntimeFailure(f"start container: {e.message}") from e
         except KetchError:
@@ -245,6 +252,8 @@ class MonitorClient(MonitorConnection):
             "bell": client.output == "bell",
             "from": client.start,
         }
+        if client.ending:
+            request["ending"] = True
         with _in_memory(client.initial) as early:
             await self._call(request, (*early, fd))
 
@@ -267,6 +276,10 @@ class MonitorClient(MonitorConnection):
             "rows": process.rows,
             "cols": process.cols,
         }
+        if client.ending:
+            request["ending"] = True
+        if client.hangup:
+            request["hangup"] = True
         if fd is not None and (client.output == "mux") is process.tty:
             request["mux"] = client.output == "mux"
         with _in_memory(initial) as early:

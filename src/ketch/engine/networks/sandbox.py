@@ -35,7 +35,7 @@ from ketch.network.model.record import PREDEFINED
 from ketch.undo import Undo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ketch.engine.aio.serial_thread import SerialThread
     from ketch.engine.events.bus import EventBus
@@ -65,7 +65,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
     links: Links
     names: DnsNames
     defaults: DnsDefaults
-    host_gateway: str = ""  # the address that containers are to know the host by, instead of the bridge's
+    host_gateway: Callable[[], Sequence[str]]  # addresses that containers are to know the host by, if not the bridge's
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     # -- start and end -------------------------------------------------------------------------
@@ -76,7 +76,6 @@ class Sandboxes(Struct, frozen=True, eq=False):
         if netns_fd is not None and rtnl_fd is not None and not container.host.network.is_another:
             kept = await self.thread.run(self._wire, container, netns_fd, rtnl_fd)
         self._name_unwired(container)
-        self.tell_unwired(container, "connect")
         self._write_files(container)
         return kept
 
@@ -358,7 +357,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
         if mode.container is not None:
             contents = etc_files.read(self.paths.directory(self.store.get(mode.container).id))
         elif mode.is_host:
-            contents = etc_files.of_host_network(container, self.defaults, self._gateway_address(()))
+            contents = etc_files.of_host_network(container, self.defaults, self._gateway_addresses(()))
         else:
             contents = self._files(container)
             container.own_hosts = self._own_lines(container)
@@ -372,7 +371,7 @@ class Sandboxes(Struct, frozen=True, eq=False):
             container,
             self._own_lines(container),
             self.defaults,
-            self._gateway_address(endpoints),
+            self._gateway_addresses(endpoints),
             own_resolver=own_resolver,
         )
 
@@ -399,13 +398,15 @@ class Sandboxes(Struct, frozen=True, eq=False):
         container.own_hosts = lines
         container.own_resolv = contents.get("resolv.conf", container.own_resolv)
 
-    def _gateway_address(self, endpoints: Sequence[Endpoint]) -> str:
-        """The address of ``host-gateway``: one of the host's that the container can reach."""
-        if self.host_gateway:
-            return self.host_gateway
+    def _gateway_addresses(self, endpoints: Sequence[Endpoint]) -> Sequence[str]:
+        """The addresses of ``host-gateway``: the host's that the container can reach, at most one a family."""
+        if addresses := self.host_gateway():
+            return addresses
         default = next((n for n in self.manager.list() if n.is_default), None)
-        pool = default.pool(4) if default is not None else None
-        return pool.gateway if pool is not None else next((e.gateway for e in endpoints if e.gateway), "")
+        if default is None:
+            return [e.gateway for e in endpoints if e.gateway][:1]
+        pools = [default.pool(4), default.pool(6) if default.ipv6 else None]
+        return [pool.gateway for pool in pools if pool is not None and pool.gateway]
 
 
 def _label(container: Container) -> str:

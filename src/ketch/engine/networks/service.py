@@ -53,6 +53,7 @@ class NetworkService(Struct, frozen=True, eq=False):
     live: LiveContainers
     events: EventBus
     sandboxes: Sandboxes
+    default_options: dict[str, dict[str, str]]  # by driver, of new networks that do not say otherwise
 
     def list(self) -> Records:
         """Every network, oldest first."""
@@ -83,6 +84,9 @@ class NetworkService(Struct, frozen=True, eq=False):
         """Make a network; see `NetworkManager.create` for errors beyond Docker's own rules."""
         if wanted.config_from:
             wanted = self._configured(wanted)
+        else:
+            options = {**self.default_options.get(wanted.driver, {}), **wanted.options}
+            wanted = msgspec.structs.replace(wanted, options=options)
         wanted = _check(wanted)
         record = await self.thread.run(self.manager.create, wanted)
         self._event(record, "create")

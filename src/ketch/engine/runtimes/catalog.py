@@ -41,12 +41,16 @@ class RuntimeProgram(Struct, frozen=True):
     root: str = ""
 
 
-class Runtimes(Struct, frozen=True, eq=False):
+class Runtimes(Struct, eq=False):
     """All runtimes; ``state`` is the directory in which each has one for its state."""
 
     configured: dict[str, RuntimeProgram]
     default: str
     state: str
+
+    def change(self, other: Runtimes) -> None:
+        """Have the runtimes and the default of another from now on."""
+        self.configured, self.default = other.configured, other.default
 
     def check(self, name: str) -> list[str]:
         """Check that there is a runtime of this name (InvalidArgument, in Docker's words); returns warnings."""

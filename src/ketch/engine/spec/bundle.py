@@ -14,12 +14,12 @@ from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from ketch import trees
-from ketch.engine.spec import interface_settings, limits, seccomp_profile, secrets
+from ketch.engine.init import program as init
+from ketch.engine.spec import interface_settings, limits, secrets, security_options
 from ketch.engine.volumes import mount_plan, propagation
-from ketch.errors import DeviceNotFound, FailedPrecondition, InvalidArgument, UnclassifiedArgument
-from ketch.notation import booleans, digits, signals
+from ketch.errors import DeviceNotFound, InvalidArgument
+from ketch.notation import digits, signals
 from ketch.runtime import defaults
-from ketch.runtime.security import apparmor, seccomp_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         OciNamespace,
         OciProcess,
         OciRlimit,
-        OciSeccomp,
     )
 
 # For a repair that finds nothing of a container but its directory.
@@ -44,7 +43,6 @@ NAME, IMAGE, IMAGE_NAME = "dev.ketch.name", "dev.ketch.image", "dev.ketch.image-
 RUNTIME = "dev.ketch.runtime"  # as it was asked for; empty: the built-in one
 USERNS = "dev.ketch.userns"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-INIT_PATHS = ("/usr/bin/tini-static", "/usr/bin/docker-init", "/usr/libexec/docker/docker-init")
 
 
 def environment(container: Container, *, tty: bool, extra: Sequence[str] = ()) -> list[str]:
@@ -103,66 +101,26 @@ def capabilities(host: HostConfig) -> list[str]:
     return chosen
 
 
-def _security(host: HostConfig, caps: list[str]) -> tuple[bool, OciSeccomp | None, bool]:
-    """(no_new_privs, seccomp object or None, system paths unconfined) from ``--security-opt``."""
-    no_new_privs, unconfined_paths = False, host.privileged
-    seccomp: OciSeccomp | None = None if host.privileged else seccomp_default.profile(caps)
-    for option in host.security_opt or ():
-        key, separator, value = option.partition("=" if "=" in option else ":")
-        if key == "no-new-privileges" and (found := booleans.parse(value if separator else "true")) is not None:
-            no_new_privs = found
-        elif key == "seccomp" and separator:
-            seccomp = _custom_seccomp(value, seccomp, caps)
-        elif key == "systempaths" and value == "unconfined":
-            unconfined_paths = True
-        elif key == "writable-cgroups" and booleans.parse(value) is not None:
-            continue  # see `_cgroups_writable`
-        elif key == "apparmor" and separator and (value == apparmor.UNCONFINED or apparmor.enabled()):
-            continue  # see `AppArmorProfiles`
-        elif key == "label" and value == "disable":
-            continue
-        else:
-            which = 2 if "=" in option or ":" in option else 1
-            hint = "this machine's kernel does not confine by AppArmor" if key == "apparmor" and separator else None
-            raise UnclassifiedArgument(f'invalid --security-opt {which}: "{option}"', hint=hint)
-    return no_new_privs, seccomp, unconfined_paths
-
-
-def _cgroups_writable(host: HostConfig) -> bool:
-    """Whether the container may write to its part of the cgroup file system (``--security-opt writable-cgroups``)."""
-    chosen = False
-    for option in host.security_opt or ():
-        key, _, value = option.partition("=" if "=" in option else ":")
-        if key == "writable-cgroups":
-            chosen = booleans.parse(value) is True
-    return chosen
-
-
-def _custom_seccomp(value: str, default: OciSeccomp | None, caps: list[str]) -> OciSeccomp | None:
-    if value == "unconfined":
-        return None
-    if value in ("", "builtin"):
-        return default or seccomp_default.profile(caps)
-    return seccomp_default.from_docker(seccomp_profile.read(value), caps)
+def arguments(container: Container) -> list[str]:
+    """The program that is executed, with its arguments."""
+    args = [container.path, *container.args]
+    return [init.DESTINATION, "--", *args] if container.host.init else args
 
 
 def process(container: Container, caps: list[str], no_new_privs: bool) -> OciProcess:
     """The OCI ``process`` of the container's own command."""
     host, config = container.host, container.config
-    args = [container.path, *container.args]
-    if host.init:
-        args = ["/sbin/docker-init", "--", *args]
     size = host.console_size
     result: OciProcess = {
         "terminal": config.tty,
         "user": {"uid": 0, "gid": 0},
-        "args": args,
+        "args": arguments(container),
         "env": environment(container, tty=config.tty),
         "cwd": config.working_dir or "/",
         "capabilities": capability_sets(caps),
         "noNewPrivileges": no_new_privs,
         "rlimits": _rlimits(host),
-        "oomScoreAdj": host.oom_score_adj,
+        "oomScoreAdj": defaults.possible_oom_score_adj(host.oom_score_adj),
     }
     if size and len(size) == 2 and any(size):
         result["consoleSize"] = {"height": size[0] & 0xFFFF, "width": size[1] & 0xFFFF}
@@ -239,6 +197,15 @@ def _device_paths(mapping: DeviceMapping) -> list[tuple[str, str]]:
     return found
 
 
+def _tunnels() -> list[OciDevice]:
+    """The node by which who owns a network makes devices in it that a program feeds: pasta(1), slirp4netns(1)."""
+    try:
+        return [_node(_TUN, os.stat(_TUN))]
+    except FileNotFoundError:
+        return []
+
+
+_TUN = "/dev/net/tun"
 _MOST_ENTRIES = 20_000
 _OWN_DEVICES = frozenset(("pts", "shm", "mqueue", "fd", "console", "core", "stdin", "stdout", "stderr", "ptmx"))
 
@@ -350,21 +317,23 @@ def file_mounts(directory: str, container: Container, within: UserNamespace | No
     ]
 
 
-def _init_mount() -> OciMount:
-    for path in INIT_PATHS:
-        if os.path.exists(path):
-            return {"destination": "/sbin/docker-init", "type": "bind", "source": path, "options": ["bind", "ro"]}
-    raise FailedPrecondition("start with --init: no init program found", hint="install the package tini")
-
-
 def build(
-    container: Container, directory: str, cgroups_path: str, namespace_of: Callable[[str, str], str]
+    container: Container,
+    directory: str,
+    cgroups_path: str,
+    namespace_of: Callable[[str, str], str],
+    init_program: str = "",
 ) -> OciConfig:
-    """The whole ``config.json``; ``directory`` holds the container's hostname, hosts and resolv.conf."""
+    """The whole ``config.json``; ``directory`` holds the container's hostname, hosts and resolv.conf.
+
+    ``init_program`` is the path of the one for ``--init``.
+    """
     host = container.host
     caps = capabilities(host)
-    no_new_privs, seccomp, unconfined_paths = _security(host, caps)
+    security = security_options.read(container, caps)
     nodes, rules = devices(host)
+    if security.nests:
+        nodes += _tunnels()
     limited = limits.resources(host)
     if host.privileged:
         limited["devices"] = [{"allow": True, "access": "rwm"}]
@@ -373,7 +342,7 @@ def build(
     namespaces = _namespaces(container, namespace_of)
     mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
     mount_list = defaults.possible(mount_list, {namespace["type"] for namespace in namespaces})
-    if _cgroups_writable(host):
+    if security.writable_cgroups:
         for mount in mount_list:
             if mount["type"] == "cgroup":
                 mount["options"] = [word for word in mount["options"] if word != "ro"]
@@ -385,7 +354,7 @@ def build(
     mount_list = [m for m in mount_list if m["destination"] not in replaced and not m["destination"].startswith(below)]
     spec: OciConfig = {
         "ociVersion": "1.2.0",
-        "process": process(container, caps, no_new_privs),
+        "process": process(container, caps, security.no_new_privileges),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
         "mounts": mount_list + _outer_first([*file_mounts(directory, container, within), *user_mounts]),
         "annotations": _annotations(container),
@@ -395,8 +364,8 @@ def build(
             "resources": limited,
             "devices": nodes,
             "sysctl": interface_settings.others(host, within),
-            "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, unconfined_paths),
-            "readonlyPaths": _paths(host.readonly_paths, defaults.READONLY_PATHS, unconfined_paths),
+            "maskedPaths": _paths(host.masked_paths, defaults.MASKED_PATHS, security.unmasked),
+            "readonlyPaths": _paths(host.readonly_paths, defaults.READONLY_PATHS, security.unmasked),
         },
     }
     if any(n["type"] == "uts" and "path" not in n for n in namespaces):
@@ -406,12 +375,14 @@ def build(
     if within is not None:
         spec["linux"]["uidMappings"], spec["linux"]["gidMappings"] = within.oci()
     confine(spec["process"], container.apparmor_profile)
-    if seccomp is not None:
-        spec["linux"]["seccomp"] = seccomp
+    if security.seccomp is not None:
+        spec["linux"]["seccomp"] = security.seccomp
     if of_root := propagation.of_root(container.mounts):
         spec["linux"]["rootfsPropagation"] = of_root
     if host.init:
-        spec["mounts"].append(_init_mount())
+        spec["mounts"].append(
+            {"destination": init.DESTINATION, "type": "bind", "source": init_program, "options": ["bind", "ro"]}
+        )
     return spec
 
 
@@ -443,7 +414,7 @@ def _annotations(container: Container) -> dict[str, str]:
 def exec_process(container: Container, config: ExecConfig) -> OciProcess:
     """The OCI ``process`` of ``docker exec`` in this container, with the user still a name (``username``)."""
     caps = capabilities(container.host)
-    no_new_privs = _security(container.host, caps)[0]
+    no_new_privs = security_options.read(container, caps).no_new_privileges
     if config.privileged:
         caps = list(defaults.ALL_CAPS)
     found: OciProcess = {
@@ -460,6 +431,8 @@ def exec_process(container: Container, config: ExecConfig) -> OciProcess:
             "dev.ketch.group-add": ",".join(container.host.group_add or ()),
         },
     }
+    if config.adopts:
+        found["annotations"]["dev.ketch.adopts"] = "1"
     confine(found, container.apparmor_profile)  # the container's, also where it is privileged and that is not
     return found
 

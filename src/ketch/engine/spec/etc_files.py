@@ -22,17 +22,17 @@ NAMES = ("hosts", "resolv.conf", "hostname")
 
 
 def of_container(
-    container: Container, lines: str, dns: DnsDefaults, gateway: str, *, own_resolver: bool
+    container: Container, lines: str, dns: DnsDefaults, gateways: Sequence[str], *, own_resolver: bool
 ) -> dict[str, str]:
     """The texts of the files by name, for a container with its own network namespace.
 
-    ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateway`` is the address that
+    ``lines`` are those of ``/etc/hosts`` that change with its networks, ``gateways`` are the addresses that
     ``host-gateway`` means; ``own_resolver`` says that names are answered at 127.0.0.11.
     """
     host, config = container.host, container.config
     options = host.dns_options or dns.options
     return {
-        "hosts": files.hosts(bundle.hostname(container), config.domainname, "", host.extra_hosts or [], gateway)
+        "hosts": files.hosts(bundle.hostname(container), config.domainname, "", host.extra_hosts or [], gateways)
         + lines,
         "resolv.conf": resolv(
             host.dns or dns.servers, host.dns_search or dns.search, options, own_resolver=own_resolver
@@ -50,10 +50,10 @@ def resolv(servers: Sequence[str], search: Sequence[str], options: Sequence[str]
     return files.resolv(servers, search, options, text)
 
 
-def of_host_network(container: Container, dns: DnsDefaults, gateway: str) -> dict[str, str]:
+def of_host_network(container: Container, dns: DnsDefaults, gateways: Sequence[str]) -> dict[str, str]:
     """The texts of the files for a container in the host's network: the host's own, unless it asks for something."""
     host = container.host
-    own = of_container(container, "", dns, gateway, own_resolver=False)
+    own = of_container(container, "", dns, gateways, own_resolver=False)
     texts = {name: read_file(f"/etc/{name}") for name in ("hosts", "resolv.conf")}
     if host.extra_hosts:
         texts["hosts"] = own["hosts"]

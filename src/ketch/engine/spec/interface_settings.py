@@ -36,13 +36,21 @@ def others(host: HostConfig, within: UserNamespace | None = None) -> dict[str, s
 def _defaults() -> dict[str, str]:
     """Docker's for a network namespace of the container's own: any user may listen on any port, and ping.
 
-    Groups can be named only where all of them exist, which a user namespace does not have.
+    Of groups only those can be named that this process's user namespace has.
     """
-    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
     with open("/proc/self/gid_map", encoding="ascii") as f:
-        if f.read().split() != ["0", "0", "4294967295"]:
-            del defaults["net.ipv4.ping_group_range"]
+        last = min(last_group(f.read()), 2147483647)
+    defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last}"}
     return {name: value for name, value in defaults.items() if os.path.exists("/proc/sys/" + name.replace(".", "/"))}
+
+
+def last_group(gid_map: str) -> int:
+    """The last of the groups that follow each other from 0 on in a user namespace (user_namespaces(7))."""
+    end = 0
+    for first, _, count in sorted(tuple(map(int, line.split())) for line in gid_map.splitlines()):
+        if first == end:
+            end += count
+    return end - 1
 
 
 def _defaults_within(namespace: UserNamespace) -> dict[str, str]:

@@ -235,7 +235,7 @@ def supported(layout: Layout) -> dict[str, bool]:
     """Which limits there are, by name; a kernel's do not change."""
     if layout.version == 1:
         return {limit.name: _on_v1(layout, *limit.v1) for limit in LIMITS}
-    root = layout.unified or ""
+    root = (layout.unified or "") + layout.given
     controllers = files.read_or(root, "cgroup.controllers").split()
     return {limit.name: limit.v2[0] in controllers and _on_v2(root, *limit.v2) for limit in LIMITS}
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ketch.errors import InvalidArgument
-from ketch.notation import json_nesting
+from ketch.notation import documents
 
 if TYPE_CHECKING:
     from ketch.runtime.oci_types import DockerSeccomp
@@ -63,7 +63,7 @@ class _Profile(Struct, rename="camel"):
 
 def read(text: str) -> DockerSeccomp:
     """The document; InvalidArgument says where it is no profile."""
-    if json_nesting.is_too_deep(text):
+    if documents.is_too_deep(text):
         raise InvalidArgument("Decoding seccomp profile failed: it is nested too deeply")
     try:
         profile = msgspec.json.decode(text, type=_Profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ketch.engine.model.usage import Sample
+from ketch.engine.stats import processes
 from ketch.errors import Conflict, KetchError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ketch.engine.model.records import Container
     from ketch.engine.model.store import ContainerStore
     from ketch.network.manager import NetworkManager
+    from ketch.runtime.cgroups.readings import CgroupReading
 
 _MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -35,6 +38,8 @@ class Samples(Struct, frozen=True, eq=False):
         if not container.state.running:
             raise Conflict(f"container {container.id} is not running")
         reading = self.cgroups.of(container).stats()
+        if processes.are_to_be_counted():
+            await asyncio.to_thread(self._complete, container, reading)
         owner = self.network_owner(container)
         counters = await self.counters({owner.id: owner.state.pid}) if owner is not None else {}
         return Sample(
@@ -45,6 +50,10 @@ class Samples(Struct, frozen=True, eq=False):
             online_cpus=os.cpu_count() or 1,
             machine_memory=_MEMORY,
         )
+
+    def _complete(self, container: Container, reading: CgroupReading) -> None:
+        found = processes.of(self.cgroups.of(container), container.state.pid)
+        processes.complete(reading, processes.count(found))
 
     async def counters(self, pids: dict[str, int]) -> dict[str, dict[str, dict[str, int]]]:
         """Counters of the interfaces in the namespaces of processes (container id → pid): id → interface → counter."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.reports import ProcessTable
@@ -36,25 +35,6 @@ def table(pids: list[int], ps_args: str) -> ProcessTable:
     if listing.forest:
         found = list(_tree(found, lines=listing.forest == "lines"))
     return ProcessTable([c.title for c in listing.columns], [_row(facts, listing) for facts in found])
-
-
-def beside(first: int) -> list[int]:
-    """The processes in the pid namespace of a container's first process, for one that has no cgroup.
-
-    Of the machine's own pid namespace it is that process alone.
-    """
-    try:
-        namespace = os.stat(f"/proc/{first}/ns/pid").st_ino
-    except OSError:
-        return []
-    if namespace == os.stat("/proc/self/ns/pid").st_ino:
-        return [first]
-    found = []
-    for name in os.listdir("/proc"):
-        with suppress(OSError):  # another user's, or it has ended
-            if name.isascii() and name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
-                found.append(int(name))
-    return found
 
 
 def _threads(pid: int) -> list[int]:

@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.engine.model.usage import Usage
-from ketch.runtime.cgroups import gauge
+from ketch.engine.stats import processes
+from ketch.runtime.cgroups import common, gauge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,12 @@ class Sampler:
     def _read_all(self, containers: Sequence[Container], networks: dict[str, Counters]) -> list[Usage]:
         before, self._before = self._before, {}
         result = []
+        beside: dict[int, list[int]] = {}
+        if common.layout().forbidden:
+            beside = processes.beside(c.state.pid for c in containers if c.state.running)
         for container in containers:
             usage = Usage(id=container.id, name=container.name, status=container.state.status)
-            reading = gauge.read(self._samples.cgroups.path(container)) if container.id in networks else None
+            reading = self._read(container, beside) if container.id in networks else None
             if reading is not None:
                 now = (time.monotonic_ns(), reading.cpu_ns)
                 self._before[container.id] = now
@@ -55,6 +59,24 @@ class Sampler:
                 usage.networks = networks[container.id]
             result.append(usage)
         return result
+
+    def _read(self, container: Container, beside: dict[int, list[int]]) -> gauge.Reading | None:
+        """The counters of the container's cgroup, and of its processes where that has none."""
+        path = self._samples.cgroups.path(container)
+        reading = gauge.read(path)
+        if not processes.are_to_be_counted() or (reading is not None and reading.memory):
+            return reading
+        pids = beside.get(container.state.pid) or common.at(path).pids()
+        counted = processes.count(pids)
+        if reading is None:
+            if not pids:
+                return None
+            reading = gauge.Reading(counted.user_ns + counted.system_ns, 0, 0, (0, 0))
+        reading.memory = counted.memory
+        reading.pids = reading.pids or counted.tasks
+        if not (reading.read_bytes or reading.written_bytes):
+            reading.read_bytes, reading.written_bytes = counted.read_bytes, counted.written_bytes
+        return reading
 
 
 def _fill(usage: Usage, container: Container, reading: gauge.Reading, cpu_percent: float | None) -> None:

@@ -45,11 +45,14 @@ class SubIds(NamedTuple):
 
 
 def read(path: str) -> list[SubIds]:
-    """The lines of a file, of which those that are no ranges are overlooked; none when there is no file."""
+    """The lines of a file, of which those that are no ranges are overlooked.
+
+    There are none when there is no file, or for a user who may not read it: `daemon.rootless` says so.
+    """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as f:
             return [found for line in f if (found := _parse(line)) is not None]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return []
 
 

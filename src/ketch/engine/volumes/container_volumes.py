@@ -75,6 +75,10 @@ class ContainerVolumes(Struct, frozen=True, eq=False):
         found = [self.volumes.get(name) for name in own]
         return [v for v in found if v.anonymous and set(self.volumes.used_by(v.name)) <= {container.id, *without}]
 
+    def starting(self, container: Container) -> contextlib.AbstractContextManager[None]:
+        """Have nobody restore its volumes while a container starts (Conflict: somebody does)."""
+        return self.volumes.starting(names(container))
+
     async def attach(self, container: Container) -> None:
         """Mount a starting container's volumes that need it, and publish events."""
         self.volumes.check_directories(names(container))

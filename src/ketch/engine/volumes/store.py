@@ -1,6 +1,7 @@
 """Volumes: directories under the data root that outlive every container.
 
 volumes/<name>/_data      what containers see; what is mounted there for volumes with options (`local_driver`)
+volumes/<name>/restoring  the restore that goes on, or was broken off (`replacement`)
 CREATE TABLE volumes (name, record)
 """
 
@@ -15,13 +16,14 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ketch.engine import os_errors
 from ketch.engine.model.volume import Volume
-from ketch.engine.volumes import local_driver
+from ketch.engine.volumes import local_driver, replacement
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
 from ketch.failpoints import failpoint
 from ketch.storage.database.db import REPAIR, Schema
@@ -76,6 +78,8 @@ class VolumeStore:
         self._volumes: dict[str, Volume] = {}
         self._unreadable: set[str] = set()
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
+        self._starting: Counter[str] = Counter()  # volumes of containers that are being started
+        self._filled: dict[str, str] = {}  # volumes that are being restored, and by whom
         self._claims: dict[str, set[str]] = {}  # volumes of containers whose rows are yet to be written
         for row in db.query("SELECT * FROM volumes"):
             try:
@@ -199,6 +203,7 @@ class VolumeStore:
                 self._forget(volume)
             except (KetchError, OSError) as e:
                 log.warning("remove volume %s, which was left half-done: %s", volume.name, e)
+        self._finish_restores()
         for name in os.listdir(self._root) if os.path.isdir(self._root) else ():
             if name in self._volumes or name in self._unreadable:
                 continue
@@ -209,14 +214,27 @@ class VolumeStore:
             if os.path.isdir(path := self.path_of(name)):
                 log.warning("`%s` belongs to no volume that is known and is left alone; %s", path, REPAIR)
 
+    def _finish_restores(self) -> None:
+        """Finish the restores that a crash broke off; those of volumes that need a mount when they are mounted."""
+        for volume in self._volumes.values():
+            if not local_driver.is_needed(volume.options):
+                try:
+                    replacement.finish(volume.mountpoint, self.journal_of(volume.name), self._new_gone())
+                except OSError as e:
+                    log.error("finish the restore of volume %s: %s: %s", volume.name, e.filename, e.strerror)
+
     def _move_aside(self, volume: Volume) -> str:
         """Rename a volume's directory away, before its files are removed; returns its new path."""
-        gone = os.path.join(self._root, _GONE + secrets.token_hex(8))
+        gone = self._new_gone()
         with self._lock:
             local_driver.unmount(volume.mountpoint)  # never delete through a mount
         with contextlib.suppress(FileNotFoundError):
             os.rename(os.path.dirname(volume.mountpoint), gone)
         return gone
+
+    def _new_gone(self) -> str:
+        """A path for what is to be removed in the background, and by each start."""
+        return os.path.join(self._root, _GONE + secrets.token_hex(8))
 
     def _remove_empty(self, name: str) -> None:
         for path in (self.path_of(name), os.path.join(self._root, name)):
@@ -226,6 +244,10 @@ class VolumeStore:
     def path_of(self, name: str) -> str:
         """The directory of a volume's files, whether the volume exists or not."""
         return os.path.join(self._root, name, "_data")
+
+    def journal_of(self, name: str) -> str:
+        """The path of a volume's journal of restores."""
+        return os.path.join(self._root, name, "restoring")
 
     def has(self, name: str) -> bool:
         """Whether a volume of this name exists."""
@@ -270,6 +292,7 @@ class VolumeStore:
         volume = self.get(name)
         if users := self.used_by(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        self.check_usable([name])
         with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
         failpoint("volume.removal-begun")
@@ -308,6 +331,49 @@ class VolumeStore:
         if name in self._going:
             raise Conflict(f"get {name}: the volume is being removed", hint="try again when it is gone")
 
+    # -- volumes that are restored ----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def filled(self, name: str, user: str) -> Iterator[None]:
+        """Have nobody but this ``user`` attach, start with or remove a volume (Conflict: another one does)."""
+        self.check_usable([name])
+        if self._starting[name]:
+            raise Conflict(f"restore volume {name}: a container that uses it starts")
+        self._filled[name] = user
+        try:
+            yield
+        finally:
+            del self._filled[name]
+
+    @contextlib.contextmanager
+    def starting(self, names: Strings) -> Iterator[None]:
+        """Have nobody restore these volumes while a container that uses them starts (Conflict: somebody does).
+
+        DataLoss for one of which a restore broke off that could not be finished.
+        """
+        self.check_usable(names)
+        for volume in (self._volumes[name] for name in names if name in self._volumes):
+            mounted = local_driver.is_needed(volume.options)  # then it is finished with the mount
+            if not mounted and os.path.exists(self.journal_of(volume.name)):
+                raise DataLoss(
+                    f"get {volume.name}: a restore of the volume broke off, and cannot be finished",
+                    hint="the log of ketchd says why; restore it again with --force",
+                )
+        self._starting.update(names)
+        try:
+            yield
+        finally:
+            self._starting.subtract(names)
+            for name in names:
+                if not self._starting[name]:
+                    del self._starting[name]
+
+    def check_usable(self, names: Iterable[str], user: str = "") -> None:
+        """Raise Conflict while somebody else than the ``user`` restores one of these volumes."""
+        for name in names:
+            if self._filled.get(name, user) != user:
+                raise Conflict(f"get {name}: the volume is being restored", hint="try again when it has all its files")
+
     # -- volumes that are mounted ----------------------------------------------------------------
 
     def needs_mount(self, names: Iterable[str]) -> Strings:
@@ -331,6 +397,7 @@ class VolumeStore:
         """
         done: list[str] = []
         names = list(names)
+        self.check_usable(names, user)
         self.check_directories(names)
         for name in self.needs_mount(names):
             volume = self.get(name)
@@ -339,9 +406,12 @@ class VolumeStore:
                 with self._lock:
                     local_driver.mount(volume.name, volume.mountpoint, volume.options)
                     failpoint("volume.mounted")
+                    replacement.finish(volume.mountpoint, self.journal_of(name))
                     self._attached.setdefault(name, set()).add(user)
-            except BaseException:
-                self.detach(done, user)
+            except BaseException as e:
+                self.detach([*done, name], user)
+                if isinstance(e, OSError):
+                    raise os_errors.explained(e, f"mount volume {name}") from e
                 raise
             done.append(name)
 

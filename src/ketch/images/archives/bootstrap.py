@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 import tarfile
 import threading
@@ -155,12 +157,16 @@ def _debian(store: ImageStore, name: reference.Reference, progress: Report) -> I
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt mmdebstrap, so that it removes its temporary tree; a kill would leave it."""
-    process.terminate()
+    """Interrupt mmdebstrap, so that it removes its temporary tree; a kill would leave it.
+
+    It waits for its children first, which go on to the end of what they do unless they are interrupted, too.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(_GRACE_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _options(name: reference.Reference) -> list[str]:

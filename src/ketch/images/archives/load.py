@@ -21,6 +21,7 @@ from ketch.images.archives.docker_manifest import DockerEntry
 from ketch.images.archives.importer import architecture
 from ketch.images.archives.streaming_unpack import LARGE, StreamingUnpack
 from ketch.images.assembly import descriptor_of, make_image, write_manifest
+from ketch.images.made.image import layers_of_images
 from ketch.images.unpack import check, diff_id_of, unpack_blob
 from ketch.oci import digest, platform, reference
 from ketch.oci import manifest as oci
@@ -195,17 +196,34 @@ def _read_docker(store: ImageStore, archive: _Archive, progress: Report) -> Foun
     for entry in entries:
         config_blob = archive.blob(entry.config)
         config = _config(archive, config_blob)
-        blobs = [archive.blob(layer) for layer in entry.layers or ()]
+        layers = _layers(store, archive, entry.layers or (), config)
+        blobs = [layer.digest for layer in layers]
         names = [_tagged(tag) for tag in entry.repo_tags or ()]
         sizes = _unpack(store, archive, config, blobs, progress)
         known = manifests.get(config_blob)
         if known is not None and [d.digest for d in known[1].layers] == blobs:
             manifest = known[0]
         else:
-            layers = [descriptor_of(store.content, blob) for blob in blobs]
             manifest = write_manifest(store.content, archive.lease, config_blob, layers)
         found.append((make_image(config_blob, manifest, config, blobs, sizes), names))
     return found
+
+
+def _layers(store: ImageStore, archive: _Archive, paths: Sequence[str], config: ImageConfig) -> list[oci.Descriptor]:
+    """The layers' blobs, lowest first; one that is not in the archive is an image's that is here (InvalidArgument).
+
+    Programs leave out what they know to be here, or give such a layer a name that no file has.
+    """
+    _check_count(config, len(paths))
+    chains = digest.chain_ids(config.rootfs.diff_ids)
+    lacking = {chain for chain, path in zip(chains, paths, strict=True) if not archive.has_file(clean(path))}
+    here = layers_of_images(store, archive.lease, lacking)
+    return [
+        here[chain].descriptor
+        if chain in lacking and chain in here
+        else descriptor_of(store.content, archive.blob(path))
+        for chain, path in zip(chains, paths, strict=True)
+    ]
 
 
 def _tagged(text: str) -> str:
@@ -357,14 +375,18 @@ def _check_content(store: ImageStore, streaming: StreamingUnpack, blob: str, dif
         check(blob, streaming.diff_id(blob) or diff_id_of(store, blob), diff_id)
 
 
-def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Report) -> list[int]:
-    """Unpack the missing layers, several at a time; returns the bytes of files in each."""
-    diff_ids = config.rootfs.diff_ids
-    if len(diff_ids) != len(blobs):
+def _check_count(config: ImageConfig, count: int) -> None:
+    if len(config.rootfs.diff_ids) != count:
         raise InvalidArgument(
-            f"invalid manifest, layers length mismatch: expected {len(blobs)}, got {len(diff_ids)}",
+            f"invalid manifest, layers length mismatch: expected {count}, got {len(config.rootfs.diff_ids)}",
             hint="the archive's manifest and the image's configuration must have the same layers",
         )
+
+
+def _unpack(store: ImageStore, archive: _Archive, config: ImageConfig, blobs: list[str], progress: Report) -> list[int]:
+    """Unpack the missing layers, several at a time; returns the bytes of files in each."""
+    _check_count(config, len(blobs))
+    diff_ids = config.rootfs.diff_ids
     check_depth(len(diff_ids))
     chains = digest.chain_ids(diff_ids)
     archive.lease.hold(*chains)

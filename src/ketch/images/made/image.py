@@ -72,7 +72,7 @@ def layer_facts(
 
     The lease holds these blobs from then on.  Blocking: layers that are new are read once (DataLoss: one is gone).
     """
-    of_images = _of_images(store, lease, {layer for layer in layers if not is_built(layer)}, bases)
+    of_images = layers_of_images(store, lease, {layer for layer in layers if not is_built(layer)}, bases)
     others = list(dict.fromkeys(layer for layer in layers if layer not in of_images))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         made = dict(zip(others, pool.map(lambda layer: layer_of(store, lease, layer), others), strict=True))
@@ -96,8 +96,10 @@ def image_of(
     return make_image(image_id, manifest, full, [d.digest for d in descriptors], [layer.files for layer in found])
 
 
-def _of_images(store: ImageStore, lease: Lease, chains: set[str], bases: Sequence[Image]) -> dict[str, ImageLayer]:
-    """The layers of these chain ids, as far as images have them."""
+def layers_of_images(
+    store: ImageStore, lease: Lease, chains: set[str], bases: Sequence[Image] = ()
+) -> dict[str, ImageLayer]:
+    """The layers of these chain ids, as far as images (here, or in ``bases``) have them; the lease holds these."""
     found: dict[str, ImageLayer] = {}
     for image in (*bases, *store.catalog.images.values()):
         if not chains.difference(found).isdisjoint(image.chain_ids):

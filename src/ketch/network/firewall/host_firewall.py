@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.errors import KetchError
+from ketch.linux.libnftables import Nftables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,10 +40,7 @@ class HostFirewall:
     """The tables of this network namespace apart from ``own`` and those of other daemons; not thread-safe."""
 
     def __init__(self, own: str) -> None:
-        # Loaded here: only a daemon with a network needs the library.
-        import nftables
-
-        self._nft = nftables.Nftables()
+        self._nft = Nftables()
         self._own = own
         self._comment = f"let through by {own}"
 
@@ -77,10 +75,9 @@ class HostFirewall:
             if missing:
                 done.append(f"opened the host's firewall chain `{chain}`")
         if commands:
-            code, _, error = self._nft.cmd("\n".join(commands))
-            if code:
-                reason = (error.strip().splitlines() or [f"code {code}"])[0]
-                raise KetchError(f"open the host's firewall for containers: {reason}")
+            reply = self._nft.run("\n".join(commands))
+            if reply.code:
+                raise KetchError(f"open the host's firewall for containers: {reply.reason}")
         return done
 
     def _chains(self) -> Iterator[Chain]:
@@ -96,10 +93,9 @@ class HostFirewall:
         return [entry["rule"] for entry in self._list({"chain": where}) if "rule" in entry]
 
     def _list(self, what: _NftObject) -> list[_NftObject]:
-        code, output, error = self._nft.json_cmd({"nftables": [{"list": what}]})
-        if code:
-            raise KetchError(f"read the host's firewall: {error.strip() or f'code {code}'}")
-        listed: list[_NftObject] = output["nftables"] if output else []
+        reply, listed = self._nft.list(what)
+        if reply.code:
+            raise KetchError(f"read the host's firewall: {reply.reason}")
         return listed
 
     def _ours(self, rule: _NftObject) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ketch.errors import FailedPrecondition, KetchError
+from ketch.linux.libnftables import Nftables
 from ketch.linux.netlink.client import NETLINK_NETFILTER, Netlink
 from ketch.linux.netlink.messages import NetlinkRequest, attributes, text
 from ketch.network.firewall.ruleset import (
@@ -42,13 +43,10 @@ class PacketFilter:
         self._owner = owner
         self._rules = 0
         try:
-            # Loaded here: only a daemon with a network needs the library.
-            import nftables
-
-            self._nft = nftables.Nftables()
-        except (ImportError, OSError) as e:
+            self._nft = Nftables()  # here: only a daemon with a network needs the library
+        except OSError as e:
             raise FailedPrecondition(
-                f"load libnftables: {e}", hint="install it (Debian: apt install libnftables1), or use --bridge none"
+                f"load libnftables: {e}", hint="there are networks, which need it (Debian: apt install libnftables1)"
             ) from e
 
     def install(
@@ -86,8 +84,8 @@ class PacketFilter:
 
     def _count(self, chain: str) -> int:
         where = {"family": "inet", "table": self._table, "name": chain}
-        code, output, _ = self._nft.json_cmd({"nftables": [{"list": {"chain": where}}]})
-        return sum("rule" in entry for entry in output["nftables"]) if code == 0 else -len(CHAINS)
+        reply, listed = self._nft.list({"chain": where})
+        return sum("rule" in entry for entry in listed) if reply.code == 0 else -len(CHAINS)
 
     def remove(self) -> None:
         """Delete the table; no error when there is none."""
@@ -117,7 +115,6 @@ class PacketFilter:
     def _run(self, commands: str, what: str) -> None:
         if not commands:
             return
-        code, _, error = self._nft.cmd(commands)
-        if code != 0:
-            reason = error.strip().splitlines()[0] if error.strip() else f"code {code}"
-            raise KetchError(f"{what} nftables table `{self._table}`: {reason}")
+        reply = self._nft.run(commands)
+        if reply.code:
+            raise KetchError(f"{what} nftables table `{self._table}`: {reply.reason}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ketch.errors import Conflict, FailedPrecondition
 from ketch.linux.netlink import addresses, links
+from ketch.linux.netlink.client import Netlink
 from ketch.network.links import owner as marks
 from ketch.network.links import sysctl
 from ketch.network.model import ipam
@@ -18,7 +19,6 @@ from ketch.network.model.record import ISOLATED, OPTION_INHIBIT
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from ketch.linux.netlink.client import Netlink
     from ketch.network.model.record import NetworkRecord
 
 
@@ -126,3 +126,9 @@ def used_networks(rtnl: Netlink, own: Collection[str]) -> list[addresses.Network
     indexes = {link.index for link in links.list_links(rtnl) if link.name in own}
     used: list[addresses.Network] = [a.network for i, a in addresses.list_all_addresses(rtnl) if i not in indexes]
     return used + [network for i, network in addresses.list_routes(rtnl) if i not in indexes]
+
+
+def networks_here() -> list[addresses.Network]:
+    """Subnets that the calling thread's network namespace has addresses in or routes to."""
+    with Netlink() as rtnl:
+        return used_networks(rtnl, ())

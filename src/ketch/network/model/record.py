@@ -35,6 +35,8 @@ OPTION_SNAT6 = "com.docker.network.host_ipv6"
 # How the world meets a network (OPTION_MODE4, OPTION_MODE6).
 NAT, UNPROTECTED, ROUTED, ISOLATED = "nat", "nat-unprotected", "routed", "isolated"
 MODES = (NAT, UNPROTECTED, ROUTED, ISOLATED)
+# Auxiliary addresses that mean something: the routers that containers use instead of the bridge.
+AUX_GATEWAY4, AUX_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 ENDPOINT_IFNAME = "com.docker.network.endpoint.ifname"
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 
@@ -43,8 +45,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """One subnet of a network: containers get addresses of ``ip_range`` (the whole subnet when empty).
 
     Texts in CIDR form; ``gateway`` is an address or empty; ``aux`` are addresses that belong to somebody else, by name.
-    ``given`` says that a person chose the subnet: only there may a container ask for an address.  ``kept``: it is there
-    for those who have an address of it, and nobody else gets one (see `default_network`).
+    ``given`` says that a person chose the subnet: only there may a container ask for an address; ``gateway_given`` that
+    a person, or nobody yet, chose the gateway.  ``kept``: it is there for those who have an address of it, and nobody
+    else gets one (see `default_network`).
     """
 
     subnet: str
@@ -52,6 +55,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     ip_range: str = ""
     aux: dict[str, str] = {}
     given: bool = True
+    gateway_given: bool = True
     kept: bool = False
 
     @property
@@ -63,6 +67,11 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def version(self) -> int:
         """4 or 6."""
         return 6 if ":" in self.subnet else 4
+
+    @property
+    def router(self) -> str:
+        """The gateway of containers: another one than the bridge where an auxiliary address is named so."""
+        return self.aux.get(AUX_GATEWAY4 if self.version == 4 else AUX_GATEWAY6) or self.gateway
 
     @property
     def gateway_interface(self) -> Interface | None:

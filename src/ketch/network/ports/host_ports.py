@@ -44,6 +44,7 @@ Key = tuple[str, str, int]
 # How often to look for a number that is free in both families.
 _TRIES = 16
 _SO_ATTACH_FILTER = 26
+_FIRST_PORT = "net/ipv4/ip_unprivileged_port_start"
 _BPF_RET_0 = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
@@ -215,9 +216,17 @@ def _reason(error: OSError, proto: str, address: str, port: int) -> str:
         raise ResourceExhausted(
             f"hold a published port: {os.strerror(error.errno)}", hint="raise the daemon's limit of open files"
         ) from error
+    if error.errno == errno.EACCES and port:
+        return f"permission denied: this user may have ports from {_first_port()} on ({_FIRST_PORT.replace('/', '.')})"
     if error.errno == errno.EADDRNOTAVAIL:
         return "cannot assign requested address: it is not an address of this host"
     return os.strerror(error.errno or 0).lower()
+
+
+def _first_port() -> str:
+    """The first port that everybody may have, in the calling thread's network namespace."""
+    with open(f"/proc/sys/{_FIRST_PORT}", encoding="ascii") as f:
+        return f.read().strip()
 
 
 def _bind(proto: str, host_ip: str, port: int) -> socket.socket | None:

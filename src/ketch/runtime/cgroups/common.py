@@ -14,7 +14,7 @@ from errno import ENOENT
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.linux.ns import LIMITED
-from ketch.runtime.cgroups import files
+from ketch.runtime.cgroups import delegation, files
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False
@@ -87,16 +87,23 @@ class Cgroup(Protocol):
 class Layout:
     """``hierarchies``: {controller: mount point} of v1; ``unified``: where v2 is mounted, or None.
 
-    ``forbidden``: there are some, and this process, without the machine's rights, may make cgroups in none.  It has
-    neither then, and containers' cgroups are those of v1 without a hierarchy: nothing is made, counted or limited.  A
-    user's ketchd leaves limits out and says so, ``ketch-runtime`` refuses them.
+    ``given``: the path of the cgroup of v2 in which a process without the machine's rights may make others (see
+    `delegation`); it has no other hierarchies then.  Empty: all are its.  ``manager``: it is the user's systemd's.
+
+    ``forbidden``: there are some, and such a process may make cgroups in none.  It has neither then, and containers'
+    cgroups are those of v1 without a hierarchy: nothing is made, counted or limited.  A user's ketchd leaves limits out
+    and says so, ``ketch-runtime`` refuses them.
     """
 
-    __slots__ = ("forbidden", "hierarchies", "unified")
+    __slots__ = ("forbidden", "given", "hierarchies", "manager", "unified")
 
-    def __init__(self, hierarchies: dict[str, str], unified: str | None, *, forbidden: bool = False) -> None:
+    def __init__(
+        self, hierarchies: dict[str, str], unified: str | None, *, given: str = "", forbidden: bool = False
+    ) -> None:
         self.hierarchies = hierarchies
         self.unified = unified
+        self.given = given
+        self.manager = False
         self.forbidden = forbidden
 
     @property
@@ -120,8 +127,27 @@ def layout() -> Layout:
     if _layout is None:
         _layout = _of_machine()
         if LIMITED and not any(os.access(place, os.W_OK) for place in _layout.controlled):
-            _layout = Layout({}, None, forbidden=True)
+            _layout = _given(_layout.unified)
     return _layout
+
+
+def _given(unified: str | None) -> Layout:
+    """The hierarchy that is left to a process without the machine's rights."""
+    manager = delegation.manager(unified) if unified else ""
+    given = manager or (delegation.own(unified) if unified else None)
+    if given is None:
+        return Layout({}, None, forbidden=True)
+    here = Layout({}, unified, given=given)
+    here.manager = bool(manager)
+    return here
+
+
+def forbid_unless_ours(path: str) -> None:
+    """Have this process make no cgroups where it could not make ``path``: what was given to it is elsewhere."""
+    global _layout
+    here = layout()
+    if here.given and not delegation.may_make((here.unified or "") + os.path.normpath(path)):
+        _layout = Layout({}, None, forbidden=True)
 
 
 def machine_version() -> int:
@@ -267,15 +293,23 @@ def at(path: str, annotations: Mapping[str, str] | None = None) -> Cgroup:
     if here.version == 2:
         if here.unified is None:
             raise RuntimeFailure("make cgroup: no cgroup file system is mounted", step="cgroups")
-        return _unified(here.unified + path, here.unified)
+        return _unified(here.unified + path, here.unified + _top(here, path))
     return _hierarchies({name: mount_point + path for name, mount_point in here.hierarchies.items()})
+
+
+def _top(here: Layout, path: str) -> str:
+    """The path of the topmost cgroup above another whose controllers are ours to enable."""
+    top = delegation.unit_path(path) if here.manager else here.given
+    return top if path.startswith(f"{top}/") else ""
 
 
 def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
     here = layout()
     if here.forbidden:
         raise RuntimeFailure(
-            f"make cgroup `{path}`: systemd makes scopes for root alone", step="cgroups", hint="use the cgroupfs driver"
+            f"make cgroup `{path}`: no systemd of this user runs here, and no cgroup is given to them",
+            step="cgroups",
+            hint="log in as the user (`su` and `sudo` start none), or use the cgroupfs driver",
         )
     if here.version != 2 or here.unified is None:
         raise RuntimeFailure(
@@ -285,7 +319,7 @@ def _scope(path: str, annotations: Mapping[str, str] | None) -> Cgroup:
         )
     from ketch.runtime.cgroups.systemd.manager import SystemdCgroup
 
-    return SystemdCgroup.at(path, here.unified, annotations)
+    return SystemdCgroup.at(path, here.unified + (here.given if here.manager else ""), annotations)
 
 
 def prepare() -> None:

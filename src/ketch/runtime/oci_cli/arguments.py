@@ -130,7 +130,7 @@ def _truth(arg: str, value: str) -> bool:
 
 def read_json(path: str) -> Any:
     """The JSON in the file that an option names; `-` is stdin."""
-    from ketch.runtime import documents
+    from ketch.notation import documents
 
     try:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:

@@ -18,7 +18,7 @@ from ketch import module_cache
 from ketch.contexts import ExitStack
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass, prctl, signals
-from ketch.runtime import documents, namespaces, spec
+from ketch.runtime import namespaces, spec
 from ketch.runtime.cgroups import common, refusals
 from ketch.runtime.failure import failure, from_message, reason, to_message
 from ketch.runtime.oci_cli import filters
@@ -174,6 +174,8 @@ def _choose_cgroup(document: OciConfig, container_id: str, *, systemd: bool) -> 
     elif not path.startswith("/"):
         path = f"/{path or container_id}"
     linux["cgroupsPath"] = path
+    if not systemd:
+        common.forbid_unless_ours(path)
     cgroup = common.at(path)
     if common.layout().forbidden:
         refusals.check_forbidden(linux.get("resources") or {})
@@ -253,12 +255,7 @@ def _receive(sync: socket, document: OciConfig, state: states.RuntimeState, pid:
     if message["ev"] == "hooks":
         from ketch.runtime import hooks  # few have any
 
-        # prestart is older than "creating", and what was written for it looks for "created", as crun says.
-        data = documents.dumps(state.of_hooks("created", pid)).encode()
-        hooks.run(spec.member(document, "hooks", "prestart") or [], data, "prestart")
-        data = documents.dumps(state.of_hooks("creating", pid)).encode()
-        hooks.run(spec.member(document, "hooks", "createRuntime") or [], data, "createRuntime")
-        fdpass.send(sync, data)
+        fdpass.send(sync, hooks.run_of_host(document, state.of_hooks("creating", pid)))
         message, fds = answer(sync)
     while message["ev"] == "map":
         from ketch.runtime.rootfs import idmap  # few need it

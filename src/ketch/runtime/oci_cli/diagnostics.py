@@ -58,8 +58,7 @@ class Diagnostics:
     def _line(self, level: str, message: str) -> str:
         import time
 
-        from ketch.notation import times
-        from ketch.runtime import documents
+        from ketch.notation import documents, times
 
         now = times.rfc3339(int(time.time()) * 10**9)
         if self._format == "json":

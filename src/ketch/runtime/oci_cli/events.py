@@ -11,8 +11,7 @@ import time
 
 from ketch import pidfd, stdio
 from ketch.errors import Conflict, InvalidArgument
-from ketch.notation import durations
-from ketch.runtime import documents
+from ketch.notation import documents, durations
 from ketch.runtime.cgroups import files
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ from errno import ELOOP, ENOENT, ENOTDIR
 
 from ketch import __version__
 from ketch.contexts import suppress
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.security import seccomp
 
 TYPE_CHECKING = False

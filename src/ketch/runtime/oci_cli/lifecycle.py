@@ -9,7 +9,8 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket
 from ketch.contexts import suppress
 from ketch.errors import Conflict, RuntimeFailure
 from ketch.linux import fdpass
-from ketch.runtime import documents, namespaces, spec
+from ketch.notation import documents
+from ketch.runtime import namespaces, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.oci_cli import started
 from ketch.runtime.oci_cli import state as states

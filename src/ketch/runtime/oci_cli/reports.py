@@ -6,7 +6,7 @@ import os
 
 from ketch import programs, stdio
 from ketch.errors import FailedPrecondition, InvalidArgument
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.oci_cli import state as states
 
 TYPE_CHECKING = False

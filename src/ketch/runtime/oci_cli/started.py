@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ketch.linux import fdpass
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.failure import from_message
 
 TYPE_CHECKING = False

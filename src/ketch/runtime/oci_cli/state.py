@@ -15,7 +15,8 @@ import time
 
 from ketch import pidfd
 from ketch.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from ketch.runtime import documents, spec
+from ketch.notation import documents
+from ketch.runtime import spec
 from ketch.runtime.cgroups import common
 from ketch.runtime.spec import OCI_VERSION as OCI_VERSION
 

@@ -51,6 +51,14 @@ def remove_cgroup(cgroups: Cgroups | None, path: str, *, with_processes: bool) -
         cgroup.remove()
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a child has ended, whose status is left to be taken."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def end(pid: int) -> None:
     """Kill a child, unless it has ended, and wait for its end."""
     with suppress(ProcessLookupError):

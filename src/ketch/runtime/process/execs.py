@@ -66,16 +66,18 @@ _DIED: Failed = {
 class ExecChild:
     """One exec'd process: setup → starting → running → ended, and its streams."""
 
-    __slots__ = ("asked", "id", "pid", "state", "status", "streams", "sync")
+    __slots__ = ("asked", "deserted", "id", "pid", "started_at", "state", "status", "streams", "sync")
 
     def __init__(self, exec_id: str, streams: Streams) -> None:
         self.id = exec_id
         self.streams = streams
         self.pid = 0
         self.sync = -1
+        self.started_at = 0
         self.state = "setup"
         self.status: int | None = None
         self.asked: tuple[socket, int] | None = None
+        self.deserted = False  # the client is gone without whom it shall not go on
 
 
 class Execs:
@@ -162,6 +164,8 @@ class Execs:
         if not streams.clients and message["stdin"]:
             streams.input_ended(None)
         streams.on_end = lambda: self._output_ended(exec_)
+        if message.get("hangup"):
+            streams.on_lost = lambda: self._hang_up(exec_)
         self._by_id[exec_.id] = exec_
         monitor.loop.add(exec_.sync, READ, lambda _events: self._receive(exec_, message))
 
@@ -214,7 +218,7 @@ class Execs:
             self._failed(exec_, message if message is not None and message["ev"] == "failed" else _DIED)
 
     def _started(self, exec_: ExecChild) -> None:
-        exec_.state = "running"
+        exec_.state, exec_.started_at = "running", time_ns()
         if self._monitor.foreign:  # as the container's own streams
             exec_.streams.listen()
         failpoint("monitor.exec-runs")
@@ -222,6 +226,18 @@ class Execs:
         if exec_.status is not None:
             exec_.streams.drain_and_close()
             self._output_ended(exec_)
+        elif exec_.deserted:
+            self._hang_up(exec_)
+
+    def _hang_up(self, exec_: ExecChild) -> None:
+        """Hang up a process whose client is gone, as a closed terminal does; one that does not run yet, when it does.
+
+        What it ignores the signal for and goes on with has no terminal any more.
+        """
+        exec_.deserted = True
+        if exec_.state == "running" and exec_.status is None:
+            os.kill(exec_.pid, _signal.SIGHUP)
+            exec_.streams.close_outputs()
 
     def _failed(self, exec_: ExecChild, error: Failed) -> None:
         exec_.state = "failed"
@@ -277,7 +293,14 @@ class Execs:
         ):
             with suppress(OSError):
                 messages.write_record(self._monitor.run_dir, f"exec-{exec_.id}.json", record)
-        exec_.streams.finish()
+        exec_.streams.finish(
+            {
+                "ExitCode": record["code"],
+                "OOMKilled": False,
+                "StartedAt": exec_.started_at,
+                "FinishedAt": record["at"],
+            }
+        )
         if exec_.streams.busy:
             exec_.streams.on_drained = self._monitor.drained
             self._behind.append(exec_.streams)

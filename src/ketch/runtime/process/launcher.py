@@ -18,7 +18,8 @@ from select import POLLIN, poll
 from ketch.contexts import suppress
 from ketch.failpoints import armed, failpoint, follow, follow_no_more
 from ketch.linux import fdpass, prctl, signals
-from ketch.runtime import defaults, documents, hooks, tty  # noqa: F401 - the first processes of some need these
+from ketch.notation import documents
+from ketch.runtime import defaults, hooks, tty  # noqa: F401 - the first processes of some need these
 from ketch.runtime.cgroups import common
 from ketch.runtime.process import messages, monitor, preload
 from ketch.runtime.process import spare as spares
@@ -85,14 +86,15 @@ def _serve(sock: socket, title: Title) -> NoReturn:
         if message.get("timing"):
             follow()
         failpoint("launcher.asked")
-        if spare is None or not spare.take(message, payload, fds):
+        # For one that nobody waits for there is no spare: to have it ready costs as much again as to fork.
+        if message.get("ahead") or spare is None or not spare.take(message, payload, fds):
             _fork(sock, message, fds, title, spare)
         example = message["bundle"]
         for fd in fds:
             os.close(fd)
         follow_no_more()
         if spare is None or spare.gone:
-            spare, wanted = None, not armed()
+            spare, wanted = None, not (armed() or message.get("ahead"))
 
 
 def _fork(sock: socket, message: StartContainer, fds: list[int], title: Title, spare: spares.Spare | None) -> None:

@@ -9,7 +9,7 @@ import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socketpair
 
 from ketch.linux import fdpass
-from ketch.runtime import documents
+from ketch.notation import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

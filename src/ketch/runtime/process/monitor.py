@@ -28,6 +28,7 @@ from ketch.contexts import suppress
 from ketch.errors import KetchError
 from ketch.failpoints import failpoint, follow, follow_no_more, followed
 from ketch.linux import fdpass, prctl
+from ketch.notation import documents
 from ketch.runtime import namespaces
 from ketch.runtime.cgroups import birth, common
 from ketch.runtime.failure import to_message
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, NoReturn
 
+    from ketch.runtime.oci_types import OciHookState
+    from ketch.runtime.process.children.parent import Prepared
     from ketch.runtime.protocol import (
         Answer,
         AttachRequest,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
         KillRequest,
         MonitorRequest,
         MonitorState,
+        ProcessEnding,
         StartContainer,
     )
     from ketch.runtime.title import Title
@@ -74,19 +78,6 @@ _AGAIN_S = 1.0  # between two tries to write the exit record
 _LINGER_S = 60.0
 _PART_S = 2.0  # and how long one that has everything may leave its connection open
 _OOM_SCORE = b"-998"
-
-
-class Prepared:
-    """A first process that was forked before its container was known, and waits to be told of it.
-
-    ``sync_fd``: our end of its socket; ``network``: descriptors of its network namespace and of a NETLINK_ROUTE socket;
-    ``passing``: it will fork the first process itself.
-    """
-
-    __slots__ = ("network", "passing", "pid", "sync_fd")
-
-    def __init__(self, pid: int, sync_fd: int, network: list[int], *, passing: bool) -> None:
-        self.pid, self.sync_fd, self.network, self.passing = pid, sync_fd, network, passing
 
 
 def begin(title: Title, message: StartContainer, control_fd: int, prepared: Prepared | None = None) -> NoReturn:
@@ -140,6 +131,7 @@ class Monitor:
         self._failure: Failed | None = None
         self._start: tuple[socket, int] | None = None
         self._status: int | None = None
+        self._ending: ProcessEnding | None = None
         self.streams: Streams | None = None
         self.execs = Execs(self)
         self._oom = OomWatch(self.loop, lambda: self.controls.broadcast({"ev": "oom"}))
@@ -243,6 +235,8 @@ class Monitor:
             self._ready(message, fds)
         elif message["ev"] == "notify":
             self.pass_listener_on(message, fds)
+        elif message["ev"] == "hooks":
+            self._run_hooks()
         else:
             self._end_sync()
             self._child_failed(message if message["ev"] == "failed" else self._died("during the set-up"))
@@ -251,9 +245,21 @@ class Monitor:
         """Send a filter's listener to its supervisor: of PID 1, a hook, or an exec."""
         from ketch.runtime.security import seccomp_listener
 
+        seccomp_listener.hand_over_aside(message, fds, self._oci_state())
+
+    def _oci_state(self) -> OciHookState:
         status = "running" if self.state == "running" else "creating"
-        state = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
-        seccomp_listener.hand_over_aside(message, fds, state)
+        return {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": self.pid, "bundle": self.bundle}
+
+    def _run_hooks(self) -> None:
+        """Run the host's hooks, and give the child the state for its own ones; nothing else is served meanwhile."""
+        from ketch.runtime import hooks, spec  # few have any
+
+        try:
+            fdpass.send(self._sync, hooks.run_of_host(spec.load(self.bundle), self._oci_state()))
+        except KetchError as e:
+            self._end_sync()  # by which the child ends
+            self._child_failed(to_message(e))
 
     def _crossed(self, pid: int) -> None:
         """Take over the first process, and have exec'd ones born in its pid namespace."""
@@ -261,8 +267,9 @@ class Monitor:
         try:
             namespaces.enter_pid(f"/proc/{pid}/ns/pid")
         except KetchError as e:
-            self._fail(to_message(e))
-            return
+            if not ending.has_ended(pid):  # else it says itself why, and a user may not look at it any more
+                self._fail(to_message(e))
+                return
         self._reap(0)
         if self._network:
             self._created(self._network)
@@ -331,7 +338,6 @@ class Monitor:
             # Not earlier: what a runtime itself writes, of an error, is in the error, and whoever reads the program's
             # first line may expect that the container runs.
             self.streams.listen()
-        self._started_at = time_ns()
         failpoint("monitor.program-runs")
         # The message was needed for the set-up only; what is left of it would be kept for the container's life.
         self._message = None
@@ -395,7 +401,7 @@ class Monitor:
         if monotonic() > message.get("by", monotonic()):  # this process was stopped, and an error was the answer
             raise KetchError(f"control request `{message['op']}`: too late")
         if message["op"] == "start":
-            self._go(control, message["seq"])
+            self._go(control, message["seq"], message.get("args"))
             return None
         if message["op"] == "exec":
             self.execs.begin(control, message, fds)
@@ -428,8 +434,8 @@ class Monitor:
             output_format = MUX if message.get("mux") else RAW
         streams.attach(fds[-1], message, output_format, initial, message.get("from"))
         fds.pop()
-        if self.state == "done":
-            streams.finish()
+        if self._ending is not None:
+            streams.finish(self._ending)
 
     def _kill(self, control: socket, message: KillRequest) -> Mapping[str, Any] | None:
         exec_id = message.get("exec_id")
@@ -453,14 +459,16 @@ class Monitor:
         assert self.streams is not None
         return self.streams
 
-    def _go(self, control: socket, seq: int) -> None:
+    def _go(self, control: socket, seq: int, args: list[str] | None) -> None:
         if self.state != "created":
             raise KetchError(f"start container: it is {self.state}")
         self._start = (control, seq)
         try:
             if self._sync < 0:
                 raise BrokenPipeError
-            fdpass.send(self._sync, b"go")
+            # Now: what the program says first is not older than its start, from which clients have logs.
+            self._started_at = time_ns()
+            fdpass.send(self._sync, init.GO + (documents.dumps(args).encode() if args else b""))
             failpoint("monitor.go-given")
         except OSError:
             self._fail(self._failure or self._failure_of_child())
@@ -561,7 +569,13 @@ class Monitor:
         self.controls.broadcast({"ev": "exit", "code": record["code"], "at": record["at"], "oom": record["oom"]})
         failpoint("monitor.exit-sent")
         self.waits.answer(record)
-        self.streams.finish()
+        self._ending = {
+            "ExitCode": record["code"],
+            "OOMKilled": record["oom"],
+            "StartedAt": self._started_at,
+            "FinishedAt": record["at"],
+        }
+        self.streams.finish(self._ending)
         self._progress = -1
         self._linger()
         self.drained()

@@ -19,11 +19,11 @@ from _socket import MSG_DONTWAIT, socket
 from select import POLLIN, poll
 
 from ketch.linux import fdpass, ns
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.cgroups import birth
 from ketch.runtime.process import messages, monitor
 from ketch.runtime.process.children import init
-from ketch.runtime.process.children.parent import Parent
+from ketch.runtime.process.children.parent import Parent, Prepared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _serve(launcher_fd: int, title: Title, example: str) -> NoReturn:
     monitor.begin(title, documents.loads(payload), fds[0], prepared)
 
 
-def _prepare(launcher_fd: int, title: Title, example: str) -> monitor.Prepared:
+def _prepare(launcher_fd: int, title: Title, example: str) -> Prepared:
     """Fork the first process, and wait until it has its namespaces."""
     sync_fd, child_end = messages.pair()
     passing = birth.saves_time(_SOME_CGROUP)
@@ -131,7 +131,7 @@ def _prepare(launcher_fd: int, title: Title, example: str) -> monitor.Prepared:
     message, fds = messages.receive_from_child(sync_fd)
     if message is None or message["ev"] != "netns":
         os._exit(1)
-    return monitor.Prepared(pid, sync_fd, fds, passing=passing)
+    return Prepared(pid, sync_fd, fds, passing=passing)
 
 
 def _wait(launcher_fd: int, sync_fd: int) -> None:

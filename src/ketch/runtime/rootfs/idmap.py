@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from errno import EINVAL, EPIPE
 
-from ketch.linux import fdpass
+from ketch.linux import fdpass, ns
 from ketch.linux import mount as m
-from ketch.runtime import documents, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 HINT = (
-    "the file system of the source must support id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux 6.3 …), and two "
-    "mappings must not overlap"
+    "only root's engine can map owners: the file system must be mounted in the engine's own user namespace"
+    if ns.LIMITED
+    else "the file system of the source must support id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux 6.3 …), "
+    "and two mappings must not overlap"
 )
 
 

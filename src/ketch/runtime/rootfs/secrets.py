@@ -15,7 +15,8 @@ from errno import EFBIG, EINVAL
 from stat import S_ISREG
 
 from ketch.linux import mount as m
-from ketch.runtime import documents, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import user_namespaces
 from ketch.runtime.failure import failure
 from ketch.runtime.rootfs import mounts, paths
 from ketch.runtime.rootfs.mount_options import MountOptions

@@ -18,6 +18,7 @@ import os
 import threading
 from errno import ENOENT, ENOTDIR, EROFS
 
+from ketch.contexts import suppress
 from ketch.linux import mount as m
 from ketch.linux import ns
 from ketch.linux.caps import owner_of_files
@@ -72,7 +73,7 @@ def of_process(
 ) -> View:
     """The root of the running container of ``pid`` with what is mounted at these places of it (missing: left out).
 
-    ``expected`` is part of the path of its cgroup: ProcessLookupError when ``pid`` is meanwhile another process.
+    ``expected`` is its id: ProcessLookupError when ``pid`` is meanwhile another process.
     ``mount_point`` is any directory of the host.  A place that the container has taken away from under a mount is made
     anew, by ``owner``, its root.  Other failures are OSError.
     """
@@ -169,17 +170,38 @@ def _assemble(trees: Trees, mount_point: str, owner: tuple[int, int] = (0, 0)) -
     return found[0]
 
 
+def _check(process_fd: int, expected: str) -> None:
+    """Raise ProcessLookupError for another process than the first of the container with this id.
+
+    That is in the container's cgroup, or, where containers have none, its monitor's child.
+    """
+    if os.fsencode(expected) in _read(process_fd, "cgroup"):
+        return
+    parent = int(_read(process_fd, "stat").rpartition(b")")[2].split()[1])
+    with suppress(FileNotFoundError):
+        parent_fd = os.open(f"/proc/{parent}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _read(parent_fd, "cmdline").rstrip(b"\0") == os.fsencode(f"ketch-monitor {expected}"):
+                return
+        finally:
+            os.close(parent_fd)
+    raise ProcessLookupError(3, "the container's process is gone")
+
+
+def _read(process_fd: int, name: str) -> bytes:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
+    try:
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
+
+
 def _trees_of_process(pid: int, destinations: Sequence[str], expected: str) -> tuple[int, list[tuple[str, int]]]:
     """Copies of the container's mounts, taken in its own namespace (the kernel copies nothing else)."""
     parts: list[tuple[str, int]] = []
     process_fd = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        cgroup_fd = os.open("cgroup", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process_fd)
-        try:
-            if os.fsencode(expected) not in os.read(cgroup_fd, 1 << 16):
-                raise ProcessLookupError(3, "the container's process is gone")
-        finally:
-            os.close(cgroup_fd)
+        _check(process_fd, expected)
         with ns.other_mount_namespace(f"/proc/self/fd/{process_fd}/ns/mnt"):
             root_fd = m.open_tree("/")
             try:

@@ -80,6 +80,11 @@ _BY_CAPABILITY = {
     "CAP_BPF": "bpf",
     "CAP_PERFMON": "perf_event_open",
 }
+# What root of a new user namespace needs for a container.
+_NESTING = """
+    clone clone3 fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree open_tree_attr pivot_root
+    setdomainname sethostname setns umount umount2 unshare
+"""
 ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -92,21 +97,23 @@ _PERSONALITIES = (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
 _CLONE_NAMESPACES = 0x7E020000
 
 
-def profile(capabilities: list[str], arch: str | None = None) -> OciSeccomp:
+def profile(capabilities: list[str], arch: str | None = None, *, nesting: bool = False) -> OciSeccomp:
     """The OCI seccomp object for a container with these (bounding) capabilities.
 
-    ``arch`` is a machine as uname(2) names it; default: this one.
+    ``arch`` is a machine as uname(2) names it; default: this one.  ``nesting``: namespaces may be made, and used.
     """
     arch = arch or os.uname().machine
     allowed = _ALLOWED.split() + _BY_ARCHITECTURE.get(arch, "").split()
     for capability, names in _BY_CAPABILITY.items():
         if capability in capabilities:
             allowed += names.split()
+    if nesting:
+        allowed += _NESTING.split()
     rules: list[OciSyscall] = [{"names": list(dict.fromkeys(allowed)), "action": "SCMP_ACT_ALLOW"}]
     for operator, family in (("LT", _AF_ALG), ("EQ", _AF_ALG + 1), ("GT", _AF_VSOCK)):
         rules.append(_allow_if("socket", 0, operator, family))
     rules += [_allow_if("personality", 0, "EQ", value) for value in _PERSONALITIES]
-    if "CAP_SYS_ADMIN" not in capabilities:
+    if "CAP_SYS_ADMIN" not in capabilities and not nesting:
         rules.append(_allow_if("clone", 0, "MASKED_EQ", _CLONE_NAMESPACES, 0))
         # clone3's flags are behind a pointer, out of a filter's reach; ENOSYS makes libc fall back to clone.
         rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})

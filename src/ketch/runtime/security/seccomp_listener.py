@@ -26,7 +26,7 @@ from ketch.contexts import ExitStack, contextmanager, suppress
 from ketch.linux import fdpass, ns, prctl
 from ketch.linux.processes.pidfd_getfd import copy_descriptor
 from ketch.linux.seccomp import ANSWER, CONNECTED, LOST, SENT
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.failure import failure
 
 TYPE_CHECKING = False

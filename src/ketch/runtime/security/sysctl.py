@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from errno import EPERM
 
 from ketch.errors import RuntimeFailure
 from ketch.linux import mount as m
+from ketch.linux import ns
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ketch.runtime.failure import failure
 
@@ -94,4 +96,6 @@ def own_proc() -> int:
         finally:
             os.close(context_fd)
     except OSError as e:
+        if e.errno == EPERM and ns.LIMITED:  # in the machine's pid namespace: its /proc, of which nothing is hidden yet
+            return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         raise failure("sysctl", "mount procfs to set sysctls", e) from e

@@ -15,9 +15,10 @@ from errno import EDQUOT, EEXIST, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOMEM, EN
 from typing import TYPE_CHECKING
 
 from ketch import trees
-from ketch.errors import InvalidArgument, ResourceExhausted, Unavailable
+from ketch.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
+from ketch.linux import ns
 from ketch.linux.openat2 import open_beneath, open_unmounted
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.archive import tar
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Extractor:
 
     def _whiteout(self, dir_fd: int, name: str) -> None:
         if name == _OPAQUE:
-            os.setxattr(dir_fd, overlay_notes.OPAQUE, b"y")
+            self._make_opaque(dir_fd)
             return
         if name.startswith(".wh..wh."):
             return  # aufs's own bookkeeping
@@ -194,6 +195,18 @@ class Extractor:
             raise InvalidArgument(f"extract `{name}`: not a whiteout")
         self._clear(dir_fd, hidden)
         os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=dir_fd)
+
+    def _make_opaque(self, dir_fd: int) -> None:
+        try:
+            os.setxattr(dir_fd, overlay_notes.OPAQUE, b"y")
+        except OSError as e:
+            if e.errno != ENOTSUP:
+                raise
+            raise FailedPrecondition(
+                "extract a layer that replaces a directory of those below: the data root's file system keeps no"
+                f" attributes {overlay_notes.PREFIX}*",
+                hint="use another file system for --data-root",
+            ) from e
 
     def _clear(self, dir_fd: int, name: str) -> None:
         """Remove an earlier member of the same name."""
@@ -209,7 +222,7 @@ class Extractor:
         self._clear(dir_fd, name)
         os.symlink(member.linkname, name, dir_fd=dir_fd)
         self._size += len(os.fsencode(member.linkname))
-        os.chown(name, *self._owner(member), dir_fd=dir_fd, follow_symlinks=False)
+        ownership.give(name, *self._owner(member), dir_fd)
         if member.xattrs:
             _set_xattrs(f"/proc/self/fd/{dir_fd}/{name}", member.xattrs)
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
@@ -274,12 +287,17 @@ class Extractor:
             )
         self._clear(dir_fd, name)
         kind = {tar.FIFO: stat.S_IFIFO, tar.BLOCK: stat.S_IFBLK}.get(member.kind, stat.S_IFCHR)
-        os.mknod(name, kind | 0o600, os.makedev(*number), dir_fd=dir_fd)
+        try:
+            os.mknod(name, kind | 0o600, os.makedev(*number), dir_fd=dir_fd)
+        except PermissionError:
+            if ns.LIMITED and kind != stat.S_IFIFO:
+                return  # users make no devices, need none of an image's, and would have no use for such images else
+            raise
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:  # by descriptor: chmod(2) would follow a link that somebody put in the node's place
             if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
                 path = f"/proc/self/fd/{fd}"
-                os.chown(path, *self._owner(member))
+                ownership.give(path, *self._owner(member), follow=True)
                 os.chmod(path, member.mode)
                 os.utime(path, ns=(member.mtime_ns, member.mtime_ns))
         finally:
@@ -290,8 +308,7 @@ class Extractor:
 
     def _set_owner(self, fd: int, member: Member) -> None:
         """Set the owner, then mode and attributes: a change of owner clears setuid bits and capabilities."""
-        os.fchown(fd, *self._owner(member))
-        os.fchmod(fd, member.mode)
+        ownership.give_with_mode(fd, *self._owner(member), member.mode)
         if member.xattrs:
             _set_xattrs(fd, member.xattrs)
 

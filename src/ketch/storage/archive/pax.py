@@ -31,6 +31,7 @@ _BINARY = (b"hdrcharset", b"BINARY")
 _NS = 1_000_000_000
 
 Records = list[tuple[bytes, bytes]]
+Extents = list[tuple[int, int]]
 
 
 def header(
@@ -47,6 +48,52 @@ def header(
     ``numbers``: mode, owner, group, size, and time in ns; a directory's name ends with ``/``.  ValueError for an
     attribute's name that pax cannot have.
     """
+    return _header(kind, name, numbers, link, device, _attributes(xattrs))
+
+
+def sparse(
+    name: bytes, numbers: tuple[int, int, int, int, int], extents: Extents, xattrs: Sequence[tuple[bytes, bytes]] = ()
+) -> bytes:
+    """The header of a file with holes, and the map of its ``extents`` (offset, length), which are to follow.
+
+    The size in ``numbers`` is that of the whole file.  Source: GNU tar manual §"Sparse Formats", PAX 1.0.
+    """
+    mode, uid, gid, size, mtime_ns = numbers
+    marked = extents if extents and sum(extents[-1]) == size else [*extents, (size, 0)]
+    lines = [len(marked), *(number for extent in marked for number in extent)]
+    text = b"".join(b"%d\n" % number for number in lines)
+    text = text.ljust(len(text) + -len(text) % BLOCK, b"\0")
+    stored = len(text) + sum(length for _, length in extents)
+    directory, slash, base = name.rpartition(b"/")
+    records = [
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.name", name),
+        (b"GNU.sparse.realsize", b"%d" % size),
+        *_attributes(xattrs),
+    ]
+    if not _is_utf8(name):
+        records.insert(0, _BINARY)
+    alias = b"%b%bGNUSparseFile.0/%b" % (directory, slash, base)
+    return _header(FILE, alias, (mode, uid, gid, stored, mtime_ns), b"", None, records) + text
+
+
+def _attributes(xattrs: Sequence[tuple[bytes, bytes]]) -> Records:
+    for key, _ in xattrs:
+        if b"=" in key:
+            raise ValueError("the name of an extended attribute has an equals sign")
+    return [(XATTR + key, value) for key, value in xattrs]
+
+
+def _header(
+    kind: bytes,
+    name: bytes,
+    numbers: tuple[int, int, int, int, int],
+    link: bytes,
+    device: tuple[int, int] | None,
+    more: Records,
+) -> bytes:
+    """A member's header, and before it a pax header of these records and of what does not fit."""
     mode, uid, gid, size, mtime_ns = numbers
     records: Records = []
     seconds = mtime_ns // _NS
@@ -61,10 +108,7 @@ def header(
         uid = _number(records, b"uid", uid, _NUMBER_END)
         gid = _number(records, b"gid", gid, _NUMBER_END)
         size = _number(records, b"size", size, _LONG_NUMBER_END)
-    for key, value in xattrs:
-        if b"=" in key:
-            raise ValueError("the name of an extended attribute has an equals sign")
-        records.append((XATTR + key, value))
+    records += more
     block = _block(kind, name, b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, seconds), link, device)
     return _pax(records) + block if records else block
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EACCES, ELOOP, ENODATA, ENOTDIR, ENXIO, EPERM
+from errno import EACCES, ELOOP, ENODATA, ENOTDIR, ENXIO, EOPNOTSUPP, EPERM
 from typing import IO, TYPE_CHECKING
 
 from ketch import trees
@@ -30,6 +30,7 @@ SMALL = 1 << 16  # files that are gathered before they are passed on
 _GATHERED = 1 << 18
 _BUFFER = 1 << 20
 _TRIES = 10
+_MOST_EXTENTS = 10_000  # readers bound the map's size, many to 1 MiB
 _SWAPPED = (ELOOP, ENOTDIR, ENXIO, EACCES)  # what opening says when the kind is another one than a moment ago
 _GONE = (ENODATA, EPERM, EACCES)  # what reading an attribute says that went, or is not ours to read
 _KINDS = {
@@ -41,10 +42,15 @@ _KINDS = {
 
 
 def write_tree(root: str, target: IO[bytes]) -> None:
-    """Write everything below ``root``, itself included as ``./``; sockets are left out (they mean nothing later)."""
+    """Write everything below ``root``, itself included as ``./``; sockets are left out (they mean nothing later).
+
+    Holes of files stay holes, which few readers of tar understand: GNU tar, libarchive, Go's, Python's and Ketch's.
+    """
     root_fd = os.open(root, _DIRECTORY)
     try:
-        write_directory(root_fd, ".", target)
+        writer = _SparseWriter(target.write)
+        writer.directory(root_fd, ".")
+        writer.end()
     finally:
         os.close(root_fd)
 
@@ -105,21 +111,25 @@ class Gathered:
                 data += os.pread(fd, size - len(data), len(data)) or bytes(size - len(data))
             self.add(data.ljust(size + -size % pax.BLOCK, b"\0"))
             return data
+        self.extent(fd, 0, size)
+        self.add(bytes(-size % pax.BLOCK))
+        return b""
+
+    def extent(self, fd: int, at: int, size: int) -> None:
+        """Add a part of a file's content, filled up with zeros where that ends early."""
         self.flush()
         self.total += size
         if self._buffer is None:
             self._buffer = memoryview(bytearray(_BUFFER))
-        at = 0
-        while at < size:
-            part = self._buffer[: min(size - at, _BUFFER)]
+        end = at + size
+        while at < end:
+            part = self._buffer[: min(end - at, _BUFFER)]
             done = os.preadv(fd, [part], at)
             if not done:
                 part[:] = bytes(len(part))
                 done = len(part)
             self._write(part[:done])
             at += done
-        self.add(bytes(-size % pax.BLOCK))
-        return b""
 
 
 class TreeWriter:
@@ -306,9 +316,29 @@ class TreeWriter:
                 self.linked(path, first)
                 return
         self.size += status.st_size
-        xattrs = _xattrs(fd)
+        self.regular(fd, path, status, _xattrs(fd))
+
+    def regular(self, fd: int, path: str, status: os.stat_result, xattrs: Xattrs) -> None:
+        """Add an open file."""
         self.member(pax.FILE, path, status, size=status.st_size, xattrs=xattrs)
         self.file(fd, path, status, xattrs)
+
+
+class _SparseWriter(TreeWriter):
+    """A writer of trees in which files keep their holes."""
+
+    def regular(self, fd: int, path: str, status: os.stat_result, xattrs: Xattrs) -> None:
+        size = status.st_size
+        # Small ones are not worth it; of others without a hole nothing is asked.
+        extents = _extents(fd, size) if size > SMALL and status.st_blocks * 512 < size else [(0, size)]
+        if extents == [(0, size)]:
+            super().regular(fd, path, status, xattrs)
+            return
+        numbers = (stat.S_IMODE(status.st_mode), *self.owner(status), size, status.st_mtime_ns)
+        self._out.add(pax.sparse(_bytes(path), numbers, extents, xattrs))
+        for offset, length in extents:
+            self._out.extent(fd, offset, length)
+        self._out.add(bytes(-sum(length for _, length in extents) % pax.BLOCK))
 
 
 class _MappedWriter(TreeWriter):
@@ -329,16 +359,54 @@ def _writer(target: IO[bytes], owners: Owners | None) -> TreeWriter:
     return TreeWriter(target.write) if owners is None else _MappedWriter(target.write, owners)
 
 
+def _extents(fd: int, size: int) -> pax.Extents:
+    """The extents of a file that are no holes, as many as readers take: where there are more, the smallest are joined.
+
+    Where the file system cannot tell, the whole file is one.
+    """
+    found: pax.Extents = []
+    end = 0
+    try:
+        while end < size:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+            if start < end:
+                found.append((start, end - start))
+    except OSError as e:
+        if e.errno != ENXIO:  # nothing but a hole follows
+            return [(0, size)]
+    smallest = SMALL
+    while len(found) > _MOST_EXTENTS:
+        found = _joined(found, smallest)
+        smallest *= 2
+    return found
+
+
+def _joined(extents: pax.Extents, smallest: int) -> pax.Extents:
+    """The extents with all holes that are smaller than that filled."""
+    joined = extents[:1]
+    for offset, length in extents[1:]:
+        start, before = joined[-1]
+        if offset - start - before < smallest:
+            joined[-1] = (start, offset + length - start)
+        else:
+            joined.append((offset, length))
+    return joined
+
+
 def _bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
 def _xattrs(fd: int) -> Xattrs:
     """The extended attributes of an open file, by name, without those by which overlay keeps a layer."""
-    names = os.listxattr(fd)
-    if not names:
-        return []
-    found = []
+    found: list[tuple[bytes, bytes]] = []
+    try:
+        names = os.listxattr(fd)
+    except OSError as e:
+        if e.errno != EOPNOTSUPP:
+            raise
+        return found  # a file system without any
     for name in sorted(names):
         if not name.startswith(overlay_notes.PREFIX):
             try:

@@ -10,6 +10,7 @@ from errno import EDQUOT, EINVAL, ENAMETOOLONG, ENOSPC
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import Conflict, InvalidArgument, ResourceExhausted
+from ketch.storage import ownership
 from ketch.storage.archive.limits import Reserve
 from ketch.storage.contexts.attributes import attributes, set_attributes
 
@@ -100,7 +101,7 @@ class ReceivedFiles:
                 )
             uid, gid = owner >> 32, owner & 0xFFFFFFFF
             if (uid, gid) != self._owner:
-                os.fchown(file.fd, uid, gid)
+                ownership.give(file.fd, uid, gid)
             given = self.expected.pop(number)
             if given:
                 set_attributes(file.fd, given)
@@ -160,7 +161,7 @@ class EntryMaker:
         else:
             os.mknod(path, stat.S_IFMT(one.mode) | 0o600, one.device, dir_fd=self._fd)
         if (one.uid, one.gid) != self._owner:
-            os.chown(path, one.uid, one.gid, dir_fd=self._fd, follow_symlinks=False)
+            ownership.give(path, one.uid, one.gid, self._fd)
         if not stat.S_ISLNK(one.mode):
             os.chmod(path, stat.S_IMODE(one.mode), dir_fd=self._fd)
         os.utime(path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._fd, follow_symlinks=False)
@@ -174,7 +175,7 @@ class EntryMaker:
             one = self._directories[path]
             with told(path):
                 if (one.uid, one.gid) != self._owner:
-                    os.chown(path, one.uid, one.gid, dir_fd=self._fd)
+                    ownership.give(path, one.uid, one.gid, self._fd)
                 os.chmod(path, one.mode, dir_fd=self._fd)
                 os.utime(path, ns=(one.mtime_ns, one.mtime_ns), dir_fd=self._fd)
 

@@ -378,8 +378,10 @@ def _explained(error: sqlite3.Error, path: str) -> KetchError:
     """SQLite's error as a KetchError (https://sqlite.org/rescode.html)."""
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
-    if code == sqlite3.SQLITE_FULL or full in _NO_ROOM and reserve.free_bytes(path) < _LEAST:
-        return ResourceExhausted(f"write state database `{path}`: the disk is full", hint=_FREE)
+    if code == sqlite3.SQLITE_FULL or full in _NO_ROOM and not reserve.may_grow(path, _LEAST):
+        is_quota = code != sqlite3.SQLITE_FULL and reserve.free_bytes(path) >= _LEAST
+        what = "the user's quota is reached" if is_quota else "the disk is full"
+        return ResourceExhausted(f"write state database `{path}`: {what}", hint=_FREE)
     if code == sqlite3.SQLITE_READONLY:
         return FailedPrecondition(f"write state database `{path}`: its file system is read-only")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -32,6 +32,25 @@ def free_bytes(path: str) -> int:
     return status.f_bfree * status.f_frsize
 
 
+def may_grow(path: str, size: int) -> bool:
+    """Whether so many bytes more can be written beside ``path``; of a user's quota statvfs does not know."""
+    if free_bytes(path) < size:
+        return False
+    probe = path + "-probe"
+    try:
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        return e.errno not in FULL
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as e:
+        return e.errno not in FULL
+    finally:
+        os.close(fd)
+        os.unlink(probe)
+    return True
+
+
 def put_back(path: str) -> None:
     """Make the reserved space the log again, before the database ``path`` is opened."""
     kept = path + "-reserve"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ketch import trees
 from ketch.errors import InvalidArgument
 from ketch.linux.openat2 import open_unmounted
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.archive.layer import is_opaque, is_whiteout
 from ketch.storage.drafts.metadata import FileMetadata, of_directory
 from ketch.storage.drafts.stack import LayerStack, opened, shown
@@ -61,7 +61,7 @@ class Draft:
                     place.enter_new(name)
                     fd = place.make()
                     if owner:
-                        os.fchown(fd, *owner)
+                        ownership.give(fd, *owner)
                     os.fchmod(fd, mode)
                     made.append(path[:count])
                 elif stat.S_ISDIR(found.st_mode):

@@ -7,7 +7,7 @@ import stat
 from errno import EOPNOTSUPP
 from typing import NamedTuple
 
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 
 
 class FileMetadata(NamedTuple):
@@ -22,8 +22,7 @@ class FileMetadata(NamedTuple):
 
     def set_on(self, fd: int) -> None:
         """Give them to an open file or directory; the order matters (chown takes capabilities and set-id bits)."""
-        os.fchown(fd, self.uid, self.gid)
-        os.fchmod(fd, self.mode)
+        ownership.give_with_mode(fd, self.uid, self.gid, self.mode)
         for key in open_xattrs(fd).keys() - self.xattrs.keys():
             os.removexattr(fd, key)
         for key, value in self.xattrs.items():
@@ -32,7 +31,7 @@ class FileMetadata(NamedTuple):
 
     def set_by_name(self, dir_fd: int, name: str, kind: int) -> None:
         """Give them to an entry that cannot be opened (to open a device or a FIFO does something)."""
-        os.chown(name, self.uid, self.gid, dir_fd=dir_fd, follow_symlinks=False)
+        ownership.give(name, self.uid, self.gid, dir_fd)
         if kind != stat.S_IFLNK:
             os.chmod(name, self.mode, dir_fd=dir_fd)
         for key, value in self.xattrs.items():

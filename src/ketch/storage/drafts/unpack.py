@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgument
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.archive import compression, tar
 from ketch.storage.archive.extract import Extractor
 from ketch.storage.archive.limits import Guard
@@ -115,7 +115,7 @@ class _DraftExtractor(Extractor):
 
     def _finish_link(self, member: Member, dir_fd: int, name: str, former: os.stat_result) -> None:
         if (former.st_uid, former.st_gid) != self._owner(member):  # which takes its capabilities
-            os.chown(name, *self._owner(member), dir_fd=dir_fd, follow_symlinks=False)
+            ownership.give(name, *self._owner(member), dir_fd)
         if not stat.S_ISLNK(former.st_mode):
             os.chmod(name, member.mode, dir_fd=dir_fd)
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import DataLoss
 from ketch.failpoints import failpoint
 from ketch.linux.filesystems import fsflags
-from ketch.storage import removal
+from ketch.storage import ownership, removal
 from ketch.storage.archive.extract import extract
 from ketch.storage.layers.kept_tars import KeptTars
 from ketch.storage.lost import is_ours
@@ -128,7 +128,7 @@ class Layers:
         """
         files = Layers.files(path)
         removal.remove_tree(os.path.join(path, _WORK))
-        os.chown(files, 0, 0)
+        ownership.give(files, 0, 0)
         os.chmod(files, 0o755)
         failpoint("layer.built")
         os.rename(path, self.path(name))

@@ -77,6 +77,10 @@ class SnapshotsWithCopies:
         """Delete the snapshot; one that is gone is no error."""
         self._of(container_id).remove(container_id)
 
+    def close(self) -> None:
+        """End what serves roots."""
+        self._overlay.close()
+
     def status(self) -> list[list[str]]:
         """The rows of ``docker info`` that overlay has."""
         return self._overlay.status()

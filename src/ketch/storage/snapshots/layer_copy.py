@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ketch import trees
-from ketch.storage import overlay_notes
+from ketch.storage import overlay_notes, ownership
 from ketch.storage.archive.layer import LayerWriter, is_opaque
 from ketch.storage.archive.write import SMALL
 from ketch.storage.byte_copy import ByteCopier
@@ -120,7 +120,7 @@ class _CopyingWriter(LayerWriter):
             os.symlink(link, os.fsencode(name), dir_fd=fd)
         else:
             os.mknod(name, mode, status.st_rdev, dir_fd=fd)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=fd, follow_symlinks=False)
+        ownership.give(name, status.st_uid, status.st_gid, fd)
         if not stat.S_ISLNK(mode):
             os.chmod(name, stat.S_IMODE(mode), dir_fd=fd)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
@@ -128,7 +128,7 @@ class _CopyingWriter(LayerWriter):
 
 def _give(fd: int, status: os.stat_result, xattrs: Xattrs) -> None:
     """Owner, attributes, mode and times of an open file, in an order in which none takes away another."""
-    os.fchown(fd, status.st_uid, status.st_gid)
+    ownership.give(fd, status.st_uid, status.st_gid)
     for key, value in xattrs:
         os.setxattr(fd, key, value)
     os.fchmod(fd, stat.S_IMODE(status.st_mode))

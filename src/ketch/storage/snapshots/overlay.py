@@ -94,6 +94,9 @@ class Snapshots(Protocol):
     def status(self) -> list[list[str]]:
         """The driver's rows of ``docker info``."""
 
+    def close(self) -> None:
+        """End what serves roots when the daemon ends; those of running containers go on."""
+
 
 def check_depth(count: int) -> None:
     """Raise InvalidArgument, in Docker's words, for an image with too many layers."""
@@ -197,6 +200,9 @@ class OverlaySnapshots:
             return written - diff.bytes_made(upper_fd)
         finally:
             os.close(upper_fd)
+
+    def close(self) -> None:
+        """Nothing serves roots."""
 
     def remove(self, container_id: str) -> None:
         """Delete the snapshot; one that is gone is no error."""

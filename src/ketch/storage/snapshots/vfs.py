@@ -140,6 +140,9 @@ class VfsSnapshots:
         if os.path.lexists(os.path.join(directory, "base")):
             os.unlink(os.path.join(directory, "base"))
 
+    def close(self) -> None:
+        """Nothing serves roots."""
+
     def status(self) -> list[list[str]]:
         """Rows of ``docker info``: Docker's vfs has none."""
         return []

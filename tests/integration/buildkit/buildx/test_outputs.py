@@ -244,3 +244,5 @@ def test_compose_pushes(engine, raw, registry, tmp_path):
     assert "composed/cache" in registry.repositories()
     assert "composed/other" not in registry.repositories()
     assert engine.docker("run", "--rm", f"{registry.host}/composed/web:2", "cat", "/base", "/web").out == "base\nweb\n"
+    made = engine.docker("images", "-q", "--filter", f"reference={registry.host}/composed/*").out.split()
+    engine.docker("rmi", "-f", *set(made))

@@ -12,7 +12,7 @@ from tests.support.registries.registries import free_port, listens
 from tests.support.waiting import until
 
 pytest.importorskip("asyncssh")  # the server's
-SERVER = "tests.support.building.git_server"
+SERVER = "tests.support.clients.ssh_server"
 
 pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
 

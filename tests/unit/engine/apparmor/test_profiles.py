@@ -27,7 +27,7 @@ def pattern(glob: str) -> re.Pattern[str]:
 
 def rules(kind: str) -> list[re.Pattern[str]]:
     """The patterns of files to which the profile denies a kind of access."""
-    found = re.findall(r"deny (/\S+) (\w+),", policy.default_profile("unconfined"))
+    found = re.findall(r"deny (/\S+) (\w+),", policy.profile("unconfined"))
     return [pattern(glob) for glob, letters in found if kind in letters]
 
 
@@ -122,10 +122,22 @@ def test_others_are_all_that_begin_with_none_of_the_words(kept: list[str], path:
     assert matched == (not any(path.startswith(word) for word in kept) and path not in above)
 
 
+def test_the_profile_for_nested_containers() -> None:
+    """Mounts and the user namespace's own settings are allowed; what is hidden stays so."""
+    source = policy.profile("unconfined", policy.NESTING)
+    assert f"profile {policy.NESTING} " in source
+    assert "  mount,\n" in source
+    denied = re.findall(r"deny (\S+)", source)
+    assert "/proc/kcore" in denied
+    assert not [path for path in denied if path.startswith(("mount", "/proc/*", "/proc/sys/"))]
+    assert f"peer={policy.NAME}" not in source
+
+
+@pytest.mark.parametrize("name", policy.NAMES)
 @pytest.mark.parametrize("daemon", ["unconfined", "/usr/bin/ketchd", "snap.ketch.ketchd"])
-def test_the_compiler_takes_it(daemon: str) -> None:
+def test_the_compiler_takes_it(daemon: str, name: str) -> None:
     """It needs no kernel with AppArmor for that."""
-    source = policy.default_profile(daemon)
+    source = policy.profile(daemon, name)
     assert f'signal (receive) peer="{daemon}",' in source
     done = subprocess.run(
         [need("apparmor_parser"), "--skip-kernel-load", "--skip-cache", "--stdout"],
@@ -135,7 +147,7 @@ def test_the_compiler_takes_it(daemon: str) -> None:
         timeout=patient(30),
     )
     assert done.returncode == 0, done.stderr
-    assert policy.NAME.encode() in done.stdout
+    assert name.encode() in done.stdout
 
 
 def test_the_profile_that_options_name() -> None:

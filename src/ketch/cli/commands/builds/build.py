@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.building import flags, ketchd
@@ -13,6 +12,7 @@ from ketch.cli.building.request import BuildRequest
 from ketch.cli.output.build_display import BuildDisplay
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ketch.cli.commands.system.prune import confirm
 from ketch.cli.options import quantities
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import ago
 from ketch.errors import InvalidArgument
 from ketch.notation import booleans, moments
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,7 +55,7 @@ def cmd_du(args: list[str], ctx: Context) -> int:
     """Show what the cache holds."""
     spec = FlagSet("builder du", "ketch builder du [OPTIONS]", "Disk usage of the build cache")
     spec.list("filter", "", "which ones (id, type, parent, description, inuse, shared, until)")
-    spec.string("format", "", "how").bool("verbose", "", "all that is known of each record")
+    spec.string("format", "", FORMAT).bool("verbose", "", "all that is known of each record")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     usage = ctx.client().request("GET", "/system/df", {"type": "build-cache"}).json()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 from ketch.cli.each import each
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet, HelpRequested
 from ketch.cli.output.build_display import BuildDisplay
 from ketch.cli.output.listing import Listing, since, table
 from ketch.errors import InvalidArgument, NotFound
 from ketch.notation import moments
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.output.listing import Row
@@ -31,18 +31,20 @@ _USAGE = "Usage:  ketch build history COMMAND\n\nCommands:\n  inspect\n  logs\n 
 
 
 def cmd_history(args: list[str], ctx: Context) -> int:
-    """One of the commands on past builds."""
+    """Look at past builds."""
     commands = {"ls": _ls, "rm": _rm, "inspect": _inspect, "logs": _logs}
     if not args or args[0] not in commands:
+        if args[:1] in (["--help"], ["-h"]):
+            raise HelpRequested(_USAGE)
         ctx.show(_USAGE)
-        return 0 if args[:1] in ([], ["--help"], ["-h"]) else 1
+        return 1 if args else 0
     ctx.only_ketch("build history", "does not tell of its builds in this way")
     return commands[args[0]](args[1:], ctx)
 
 
 def _ls(args: list[str], ctx: Context) -> int:
     spec = FlagSet("build history ls", "ketch build history ls [OPTIONS]", "List builds")
-    spec.string("format", "", "how").bool("no-trunc", "", "whole names").bool("quiet", "q", "only ids")
+    spec.string("format", "", FORMAT).bool("no-trunc", "", "whole names").bool("quiet", "q", "only ids")
     spec.list("filter", "", "which ones (status=error, name=…)")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
@@ -113,7 +115,7 @@ def _rm(args: list[str], ctx: Context) -> int:
 
 def _inspect(args: list[str], ctx: Context) -> int:
     spec = FlagSet("build history inspect", "ketch build history inspect [OPTIONS] [REF]", "Show a build")
-    opts, rest = spec.string("format", "", "json").parse(args)
+    opts, rest = spec.string("format", "", "json: all that is known").parse(args)
     spec.arguments(rest, 0, 1)
     build = ctx.client().request("GET", f"{_PATH}/{_the(ctx, rest[0] if rest else '')}").json()
     if opts["format"] in ("json", "{{json .}}"):

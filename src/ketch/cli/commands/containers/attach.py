@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.commands.containers.run import exit_code, still_runs, wait_for
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.session import Session, check_terminal
 from ketch.errors import Conflict
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

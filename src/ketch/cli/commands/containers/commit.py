@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ketch import printable
 from ketch.cli.files import write_out
@@ -11,6 +10,7 @@ from ketch.cli.image_names import split_tag
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import posixpath
 import sys
-from typing import TYPE_CHECKING
 
-from ketch.cli.copying import paths, tar
+from ketch.cli.copying import paths
 from ketch.cli.copying.paths import MODE_DIR, MODE_LINK, CopyPath
 from ketch.cli.options.flags import FlagSet
+from ketch.client import tar
 from ketch.errors import InvalidArgument, KetchError, NotFound
+from ketch.notation import documents
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
@@ -173,7 +174,7 @@ class _Copy:
 
 def _facts(response: Response) -> ApiObject:
     """The path's status from the daemon."""
-    facts: ApiObject = json.loads(base64.b64decode(response.headers[_STAT]))
+    facts: ApiObject = documents.loads(base64.b64decode(response.headers[_STAT]))
     return facts
 
 

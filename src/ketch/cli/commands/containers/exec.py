@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.session import Session, check_terminal, window
 from ketch.errors import KetchError, ProgramNotExecutable, ProgramNotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.each import each
 from ketch.cli.options.flags import FlagSet
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.options.flags import FlagSet
 from ketch.cli.options.quantities import moment
 from ketch.cli.session import Demultiplexer, to_stdio, write_all
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

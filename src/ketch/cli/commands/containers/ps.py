@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ketch.cli.options.flags import FlagSet
+from ketch.cli import colours
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, filters
 from ketch.cli.output.rows import of_container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.notation.api_objects import ApiObject
@@ -47,7 +47,7 @@ _RAW = [
 def cmd_ps(args: list[str], ctx: Context) -> int:
     """List containers."""
     spec = FlagSet("ps", "ketch ps [OPTIONS]", "List containers")
-    spec.bool("all", "a", "also those that do not run").list("filter", "f", "which ones").string("format", "", "how")
+    spec.bool("all", "a", "also those that do not run").list("filter", "f", "which ones").string("format", "", FORMAT)
     spec.int("last", "n", "the newest so many").bool("latest", "l", "the newest one")
     spec.bool("no-trunc", "", "whole texts")
     spec.bool("quiet", "q", "ids only").bool("size", "s", "sizes on disk")
@@ -76,9 +76,14 @@ def cmd_ps(args: list[str], ctx: Context) -> int:
         untitled = not titles and not opts["quiet"] and (not format or format.startswith("table"))
         return text.partition("\n")[2] if untitled else text
 
+    coloured = format in ("", "table") and not opts["quiet"] and colours.wanted(ctx.out)
     if opts["watch"]:
         from ketch.cli.commands.containers.watch import watch
 
-        return watch(ctx, query, render)
-    ctx.show(render(ctx.client().request("GET", "/containers/json", query).json(), True))
+        return watch(ctx, query, render, coloured)
+    text = render(ctx.client().request("GET", "/containers/json", query).json(), True)
+    if coloured:
+        ctx.out.write("\n".join(colours.states(text.split("\n"))))  # a table's cells are safe
+    else:
+        ctx.show(text)
     return 0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ketch.cli import proxies
 from ketch.cli.commands.containers import timing, wait_healthy
 from ketch.cli.errors import UsageError
 from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
+from ketch.contexts import contextmanager
 from ketch.errors import ImageNotFound, InvalidArgument, KetchError, NotFound, PlatformMismatch, Unavailable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.commands.containers import timing, wait_healthy
 from ketch.cli.each import each
 from ketch.cli.options import wait_flag
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from ketch import printable
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound
 from ketch.notation.sizes import human_bytes, human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import TypedDict
 
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
     from ketch.cli.output.listing import Row
+    from ketch.cli.top.rows import ContainerUsage
     from ketch.notation.api_objects import ApiObject
-
-    class ContainerUsage(TypedDict):
-        """One container of a line of ``/ketch/stats``, as far as it is shown."""
-
-        id: str
-        name: str
-        cpu_percent: float | None
-        memory_bytes: int
-        memory_limit_bytes: int
-        networks: dict[str, dict[str, int]]
-        pids: int
-        read_bytes: int
-        written_bytes: int
 
 
 _COLUMNS = [
@@ -56,7 +43,7 @@ def cmd_stats(args: list[str], ctx: Context) -> int:
     spec = FlagSet(
         "stats", "ketch stats [OPTIONS] [CONTAINER...]", "Display a live stream of resource usage statistics"
     )
-    spec.bool("all", "a", "also those that do not run").string("format", "", "how")
+    spec.bool("all", "a", "also those that do not run").string("format", "", FORMAT)
     spec.bool("no-stream", "", "only the first result").bool("no-trunc", "", "whole ids")
     opts, rest = spec.parse(args)
     for rows in _tables(ctx, rest, opts):

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch import printable
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.errors import NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 
 
 def cmd_top(args: list[str], ctx: Context) -> int:
-    """List the processes of a container."""
+    """List the processes of a container; without one, show what all containers use."""
     spec = FlagSet(
-        "top", "ketch top CONTAINER [ps OPTIONS]", "Display the running processes of a container", interspersed=False
+        "top",
+        "ketch top [OPTIONS] | ketch top CONTAINER [ps OPTIONS]",
+        "Display the running processes of a container, or the load of all containers",
+        interspersed=False,
     )
-    _, rest = spec.parse(args)
-    spec.arguments(rest, 1)
+    spec.string("sort", "", "by cpu, memory, network, block, pids or name (default cpu)")
+    spec.bool("reverse", "r", "the smallest first").bool("all", "a", "also containers that do not run")
+    spec.string("interval", "", "seconds between two readings (default 1)")
+    spec.bool("no-stream", "", "only the first result").string("format", "", FORMAT)
+    opts, rest = spec.parse(args)
+    if not rest:
+        from ketch.cli.top.live import show_all
+
+        return show_all(ctx, opts)
     query = {"ps_args": " ".join(rest[1:])} if rest[1:] else None
     answer = ctx.client().request("GET", f"/containers/{rest[0]}/top", query).json()
     rows = [[printable.cell(cell) for cell in row] for row in (answer["Titles"], *answer["Processes"])]

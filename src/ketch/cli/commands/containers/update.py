@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.each import each
 from ketch.cli.options import key_value, mount_flags, ports, run_flags, table, value_types
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options
@@ -45,6 +44,8 @@ def cmd_update(args: list[str], ctx: Context) -> int:
     spec.arguments(rest, 1)
     limits = run_flags.given(opts, "update")
     body: ApiObject = {field.removeprefix("HostConfig."): value for field, value in limits}
+    if not opts.given:
+        raise InvalidArgument("update: nothing to change", hint="give a flag or more, e.g. --memory 512m")
     if wanted := changes(opts):
         body["Changes"] = wanted
         ctx.only_ketch("change environment, labels, ports or mounts", "can change limits alone")

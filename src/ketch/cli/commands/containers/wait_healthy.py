@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import _signal  # type: ignore[import-not-found]  # `signal` itself imports `enum`
 
 from ketch.client.http import Client
+from ketch.contexts import contextmanager
 from ketch.errors import KetchError, NotFound, Unavailable
+from ketch.notation import documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,10 +21,14 @@ class NotHealthy(KetchError):
     """The container ended, became unhealthy, or took too long."""
 
 
+class _TimeIsUp(Exception):
+    """The time has passed; no OSError, for requests take these for failures of the connection."""
+
+
 def start(ctx: Context, container: str, timeout_s: float) -> None:
     """Start a container and wait until it is healthy (NotHealthy)."""
     query = {
-        "filters": json.dumps({"type": ["container"], "container": [container], "event": ["die", "health_status"]})
+        "filters": documents.dumps({"type": ["container"], "container": [container], "event": ["die", "health_status"]})
     }
     # First listen, then start, then look: whatever happens is seen by one of the two.
     events = Client(ctx.host).request("GET", "/events", query, stream=True)
@@ -33,7 +37,7 @@ def start(ctx: Context, container: str, timeout_s: float) -> None:
         with _limit(timeout_s):
             if not _is_healthy(ctx, container):
                 _listen(ctx, container, events.stream_lines())
-    except TimeoutError:
+    except _TimeIsUp:
         raise _failure(ctx, container, f"is not healthy after {timeout_s:g} s") from None
     finally:
         events.close()
@@ -48,18 +52,18 @@ def report(ctx: Context, error: NotHealthy) -> int:
 
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """A context that raises TimeoutError after so many seconds (0: never)."""
+    """A context that raises _TimeIsUp after so many seconds (0: never)."""
 
     def expire(_number: int, _frame: object) -> None:
-        raise TimeoutError
+        raise _TimeIsUp
 
-    previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = _signal.signal(_signal.SIGALRM, expire)
+    _signal.setitimer(_signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.signal(_signal.SIGALRM, previous)
 
 
 def _is_healthy(ctx: Context, container: str) -> bool:

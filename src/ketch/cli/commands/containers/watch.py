@@ -6,24 +6,21 @@ place and its ages once a second; elsewhere a line is written for each container
 
 from __future__ import annotations
 
-import json
-import os
 import queue
 import re
-import signal
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from ketch import printable
+from ketch.cli import colours
+from ketch.cli.output.screen import draw, screen
 from ketch.client.http import Client
 from ketch.errors import KetchError, NotFound, Unavailable
-from ketch.notation import moments
+from ketch.notation import documents, moments
 from ketch.notation.ages import age
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ketch.cli.context import Context
     from ketch.notation.api_objects import ApiObject
@@ -48,18 +45,17 @@ _ACTIONS = (
 )
 _TICK_S = 1.0
 _AGE = re.compile(r"^(Up |Exited \(-?\d+\) |Restarting \(-?\d+\) )(.*?)( ago)?( \([^()]*\))?$")
-_BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen without a cursor, and back
 
 
-def watch(ctx: Context, query: ApiObject, render: Render) -> int:
-    """Show the list until interrupted."""
+def watch(ctx: Context, query: ApiObject, render: Render, coloured: bool) -> int:
+    """Show the list until interrupted; a ``coloured`` one is a table on a terminal."""
     events = _follow(ctx.host)
     events.get()  # it listens now: what comes later is not missed
     view = _View(ctx, query)
     try:
         if ctx.out.isatty():
-            with _screen(ctx):
-                _redraw(ctx, view, render, events)
+            with screen(ctx.out):
+                _redraw(ctx, view, render, events, coloured)
         else:
             _append(ctx, view, render, events)
     except KeyboardInterrupt:
@@ -72,7 +68,7 @@ def _follow(host: str) -> queue.SimpleQueue[ApiObject]:
     found: queue.SimpleQueue[ApiObject] = queue.SimpleQueue()
 
     def read() -> None:
-        wanted = json.dumps({"type": ["container", "network"], "event": _ACTIONS})
+        wanted = documents.dumps({"type": ["container", "network"], "event": _ACTIONS})
         try:
             response = Client(host).request("GET", "/events", {"filters": wanted}, stream=True)
             found.put({})
@@ -86,33 +82,11 @@ def _follow(host: str) -> queue.SimpleQueue[ApiObject]:
     return found
 
 
-@contextmanager
-def _screen(ctx: Context) -> Iterator[None]:
-    """A context in which the terminal is drawn on; it is restored in any case."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
-    ctx.out.write(_BEGIN)
-    try:
-        yield
-    finally:
-        ctx.out.write(_END)
-        ctx.out.flush()
-
-
-def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[ApiObject]) -> None:
+def _redraw(ctx: Context, view: _View, render: Render, events: queue.SimpleQueue[ApiObject], coloured: bool) -> None:
     containers = view.ask()
     while True:
-        size = os.get_terminal_size(ctx.out.fileno())
-        lines = printable.lines(render(view.aged(containers), True)).split("\n")
-        if size.lines and size.columns:  # a terminal may not know its size
-            lines = [line[: size.columns] for line in lines[: size.lines - 1]]
-        text = "".join(f"{line}\033[K\n" for line in lines)
-        ctx.out.write(f"\033[H{text}\033[J")
-        ctx.out.flush()
+        lines = render(view.aged(containers), True).split("\n")
+        draw(ctx.out, lines, paint=colours.states if coloured else list)
         if _wait(view, events, _TICK_S):
             containers = view.ask()
 
@@ -170,7 +144,7 @@ class _View:
 
     def now(self, container: ApiObject) -> ApiObject:
         """The row of a container that does not match any more: it ended or was removed."""
-        query = {"all": True, "filters": json.dumps({"id": [container["Id"]]})}
+        query = {"all": True, "filters": documents.dumps({"id": [container["Id"]]})}
         found = self._ctx.client().request("GET", "/containers/json", query).json()
         return found[0] if found else {**container, "State": "removed", "Status": "Removed", "Ports": []}
 

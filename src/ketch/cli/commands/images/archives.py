@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from ketch.cli.files import chunks, write_out
 from ketch.cli.image_names import platform_json, split_tag
@@ -13,6 +12,7 @@ from ketch.cli.options.flags import FlagSet
 from ketch.cli.output import progress
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.gotemplate.strings import ellipsis
 from ketch.cli.image_names import platform_json, split_tag
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, filters, since
 from ketch.cli.output.rows import of_image
 from ketch.errors import InvalidArgument, KetchError, NotFound
 from ketch.notation import times
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
 
@@ -53,7 +52,7 @@ def cmd_images(args: list[str], ctx: Context) -> int:
     """List images."""
     spec = FlagSet("images", "ketch images [OPTIONS] [REPOSITORY[:TAG]]", "List images")
     spec.bool("all", "a", "all images").bool("digests", "", "show digests").list("filter", "f", "which ones")
-    spec.string("format", "", "how").bool("no-trunc", "", "whole ids").bool("quiet", "q", "ids only")
+    spec.string("format", "", FORMAT).bool("no-trunc", "", "whole ids").bool("quiet", "q", "ids only")
     spec.bool("tree", "", "with the platforms of each")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 1)
@@ -78,7 +77,7 @@ def cmd_images(args: list[str], ctx: Context) -> int:
 def cmd_history(args: list[str], ctx: Context) -> int:
     """List the steps by which an image was made."""
     spec = FlagSet("history", "ketch history [OPTIONS] IMAGE", "Show the history of an image")
-    spec.string("format", "", "how").bool("human", "H", "sizes and dates for people", default=True)
+    spec.string("format", "", FORMAT).bool("human", "H", "sizes and dates for people", default=True)
     spec.bool("no-trunc", "", "whole texts").bool("quiet", "q", "ids only")
     spec.string("platform", "", "of several, this one")
     opts, rest = spec.parse(args)
@@ -120,11 +119,13 @@ def cmd_rmi(args: list[str], ctx: Context) -> int:
     """Remove images."""
     spec = FlagSet("rmi", "ketch rmi [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images")
     spec.bool("force", "f", "also when a stopped container uses it").bool("no-prune", "", "keep untagged parents")
+    spec.list("platform", "", "only if it is for this one")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
+    platforms = [platform_json(item) for item in opts["platform"]]
     failed = False
     for ref in rest:
-        query = {"force": opts["force"] or None, "noprune": opts["no-prune"] or None}
+        query = {"force": opts["force"] or None, "noprune": opts["no-prune"] or None, "platforms": platforms}
         try:
             answer = ctx.client().request("DELETE", f"/images/{ref}", query).json()
         except KetchError as e:

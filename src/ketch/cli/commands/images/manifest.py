@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from ketch.cli import credentials
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -63,6 +63,7 @@ def cmd_annotate(args: list[str], ctx: Context) -> int:
     spec = FlagSet("manifest annotate", usage, "Add information to an image of a local index")
     spec.string("os", "", "operating system").string("arch", "", "architecture").string("variant", "", "its variant")
     spec.string("os-version", "", "version of the operating system")
+    spec.list("os-features", "", "features that it needs of it")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 2, 2)
     platform = {
@@ -70,6 +71,7 @@ def cmd_annotate(args: list[str], ctx: Context) -> int:
         "architecture": opts["arch"],
         "variant": opts["variant"],
         "os.version": opts["os-version"],
+        "os.features": opts["os-features"],
     }
     body = {"Name": rest[0], "Manifest": rest[1], "Platform": {k: v for k, v in platform.items() if v}}
     _ask(ctx, "POST", "/ketch/manifests/annotate", rest[0], body)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ketch.cli import credentials
 from ketch.cli.gotemplate.strings import ellipsis
 from ketch.cli.image_names import platform_json, split_tag
 from ketch.cli.options import progress_flags
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output import progress
 from ketch.cli.output.listing import Listing, filters
+from ketch.client import docker_config
 from ketch.errors import InvalidArgument, NotFound
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
@@ -30,6 +31,8 @@ def cmd_pull(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     name, tag = split_tag(rest[0]) if "@" not in rest[0] else (rest[0], "")
+    if not name:
+        raise InvalidArgument("invalid reference format")
     mode = progress_flags.chosen(opts)
     if opts["all-tags"] and (tag or "@" in name):
         raise InvalidArgument("tag can't be used with --all-tags/-a")
@@ -68,6 +71,8 @@ def cmd_push(args: list[str], ctx: Context) -> int:
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)
     name, tag = split_tag(rest[0])
+    if not name:
+        raise InvalidArgument("invalid reference format")
     mode = progress_flags.chosen(opts)
     if opts["all-tags"] and tag:
         raise InvalidArgument("tag can't be used with --all-tags/-a")
@@ -87,7 +92,9 @@ def cmd_push(args: list[str], ctx: Context) -> int:
 def cmd_login(args: list[str], ctx: Context) -> int:
     """Log in to a registry, and store the credentials."""
     spec = FlagSet("login", "ketch login [OPTIONS] [SERVER]", "Authenticate to a registry")
-    spec.string("username", "u", "user").string("password", "p", "password (seen by all users of this machine)")
+    spec.string("username", "u", "the name to log in with").string(
+        "password", "p", "password (seen by all users of this machine)"
+    )
     spec.bool("password-stdin", "", "read the password from standard input")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 1)
@@ -127,7 +134,7 @@ def _login(ctx: Context, server: str, username: str, password: str) -> int:
     body = {"username": username, "password": password, "serveraddress": server}
     answer = ctx.client().request("POST", "/auth", body=body).json() or {}
     where = credentials.store(server, username, password, answer.get("IdentityToken") or "")
-    if where == credentials.path():
+    if where == docker_config.path():
         ctx.warn(f"WARNING! Your credentials are stored unencrypted in '{where}'.")
     ctx.print(answer.get("Status") or "Login Succeeded")
     return 0
@@ -149,7 +156,7 @@ def cmd_logout(args: list[str], ctx: Context) -> int:
 def cmd_search(args: list[str], ctx: Context) -> int:
     """Search a registry for images."""
     spec = FlagSet("search", "ketch search [OPTIONS] TERM", "Search Docker Hub (or, with HOST/TERM, a registry)")
-    spec.list("filter", "f", "which ones").string("format", "", "how").int("limit", "", "how many", default=0)
+    spec.list("filter", "f", "which ones").string("format", "", FORMAT).int("limit", "", "how many", default=0)
     spec.bool("no-trunc", "", "whole descriptions")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1, 1)

@@ -6,38 +6,66 @@ import os
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, NoReturn
+from contextlib import closing
 
 from ketch import pidfd, programs
 from ketch.cli.ketchd import start
-from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, KetchError, Unavailable
+from ketch.cli.options.flags import FlagSet
+from ketch.errors import AlreadyExists, FailedPrecondition, KetchError, Unavailable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ketch.cli.context import Context
 
 _STOP_S = 20.0
 
 
-def cmd_daemon(args: list[str], ctx: Context) -> int:
-    """Start, stop or show the daemon on this machine; arguments after the verb are ketchd's flags."""
-    verb, rest = (args[0], args[1:]) if args else ("", [])
-    if verb == "start":
-        if _answers(ctx):
-            ctx.print(f"ketchd answers already at {ctx.host}")
-            return 0
-        ctx.print(f"started ketchd (pid {start(ctx.host, rest)}) at {ctx.host}")
+def cmd_start(args: list[str], ctx: Context) -> int:
+    """Start ketchd in the background, unless it answers; the arguments are its flags."""
+    _help_on(args, "start", "Start ketchd in the background", "[KETCHD FLAGS]")
+    if _answers(ctx):
+        ctx.print(f"ketchd answers already at {ctx.host}")
         return 0
-    if verb in ("stop", "status"):
-        if rest:
-            raise InvalidArgument(f"`ketch daemon {verb}` takes no words, but was given `{' '.join(rest)}`")
-        return _stop(ctx) if verb == "stop" else _status(ctx)
-    if verb == "run":
-        _exec_ketchd(rest)
-    if verb == "repair":
-        _exec_ketchd(["--repair", *rest])
-    raise InvalidArgument(
-        f"`ketch daemon {verb}`: unknown", hint="use start, stop, status, run or repair [KETCHD FLAGS]"
-    )
+    ctx.print(f"started ketchd (pid {start(ctx.host, args)}) at {ctx.host}")
+    return 0
+
+
+def cmd_stop(args: list[str], ctx: Context) -> int:
+    """Stop the ketchd that listens here; containers stay up, unless they are to stop as well."""
+    spec = FlagSet("daemon stop", "ketch daemon stop [OPTIONS]", "Stop ketchd; containers keep running")
+    spec.bool("containers", help="Stop containers, too; those whose restart policies want it come back with ketchd")
+    opts, rest = spec.parse(args)
+    spec.arguments(rest, 0, 0)
+    return _stop(ctx, containers=opts["containers"])
+
+
+def cmd_status(args: list[str], ctx: Context) -> int:
+    """Show whether ketchd answers, and what it holds; 3 when it does not."""
+    spec = _help_on(args, "status", "Show whether ketchd runs")
+    spec.arguments(spec.parse(args)[1], 0, 0)
+    return _status(ctx)
+
+
+def cmd_run(args: list[str], _ctx: Context) -> int:
+    """Run ketchd in the foreground; the arguments are its flags."""
+    _help_on(args, "run", "Run ketchd in the foreground", "[KETCHD FLAGS]")
+    _exec_ketchd(args)
+
+
+def cmd_repair(args: list[str], _ctx: Context) -> int:
+    """Repair a damaged database of ketchd's; the arguments are its flags."""
+    _help_on(args, "repair", "Repair a damaged database", "[KETCHD FLAGS]")
+    _exec_ketchd(["--repair", *args])
+
+
+def _help_on(args: list[str], verb: str, summary: str, usage: str = "") -> FlagSet:
+    """The flags of a verb, which are none; HelpRequested when help is wanted."""
+    spec = FlagSet(f"daemon {verb}", f"ketch daemon {verb} {usage}".rstrip(), summary)
+    if args[:1] in (["--help"], ["-h"]):
+        spec.parse(args[:1])
+    return spec
 
 
 def _exec_ketchd(flags: list[str]) -> NoReturn:
@@ -60,7 +88,7 @@ def _answers(ctx: Context) -> bool:
 
 def _listener(host: str) -> int:
     """The pid of the process that listens at ``host``, from the kernel (unix(7), SO_PEERCRED); 0: none."""
-    from ketch.client.http import connect
+    from ketch.client.transport import connect
 
     if not host.startswith("unix://"):
         raise FailedPrecondition(
@@ -68,7 +96,7 @@ def _listener(host: str) -> int:
             hint="ketch -H unix://PATH daemon stop",
         )
     try:
-        with connect(host) as sock:
+        with closing(connect(host)) as sock:
             raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     except Unavailable:
         return 0
@@ -87,7 +115,19 @@ def _check_ketchd(pid: int, host: str) -> None:
         raise FailedPrecondition(f"stop the daemon at {host}: pid {pid} (`{what}`) is not ketchd")
 
 
-def _stop(ctx: Context) -> int:
+def _service(pid: int) -> str:
+    """The service of systemd that ketchd is (its manager wants to be told of its start); empty: it is none."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            told = b"NOTIFY_SOCKET=" in f.read()
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as f:
+            names = [os.path.basename(line.strip()) for line in f if line.startswith("0::") or ":name=systemd:" in line]
+    except OSError:  # another user's: it will not be stopped either
+        return ""
+    return next((name for name in names if told and name.endswith(".service")), "")
+
+
+def _stop(ctx: Context, *, containers: bool) -> int:
     import select
 
     pid = _listener(ctx.host)
@@ -100,9 +140,15 @@ def _stop(ctx: Context) -> int:
         return 0
     try:
         _check_ketchd(pid, ctx.host)
+        service = _service(pid)
+        if containers:
+            signal.pidfd_send_signal(descriptor, signal.SIGUSR2)
         signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        if not select.select([descriptor], [], [], _STOP_S)[0]:
-            raise KetchError(f"stop ketchd: pid {pid} did not end within {_STOP_S:.0f} s")
+        if not select.select([descriptor], [], [], None if containers else _STOP_S)[0]:
+            raise KetchError(
+                f"stop ketchd: pid {pid} did not end within {_STOP_S:.0f} s",
+                hint="without live-restore it waits for its containers; its log says what it does",
+            )
     except ProcessLookupError:
         ctx.print(f"ketchd (pid {pid}) ended just now")
         return 0
@@ -110,7 +156,10 @@ def _stop(ctx: Context) -> int:
         raise FailedPrecondition(f"stop ketchd: pid {pid} is root's", hint="use sudo ketch daemon stop") from e
     finally:
         os.close(descriptor)
-    ctx.print(f"stopped ketchd (pid {pid}) at {ctx.host}; running containers stay up")
+    left = "its log names containers that did not end" if containers else "containers stay up if live-restore is on"
+    ctx.print(f"stopped ketchd (pid {pid}) at {ctx.host}; {left}")
+    if service:
+        ctx.print(f"it was {service}, which systemd may start again; `systemctl stop` stops that, and its socket")
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.gotemplate.strings import go_json
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.output.listing import Listing, table
 from ketch.cli.output.rows import of_cache_record, of_container, of_image, of_volume
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.output.listing import Row
@@ -57,7 +56,7 @@ _CACHE = [
 
 def cmd_df(args: list[str], ctx: Context) -> int:
     """Show the disk usage by type of object; with ``-v`` of each object."""
-    spec = FlagSet("system df", "ketch system df [OPTIONS]", "Show disk usage").string("format", "", "how")
+    spec = FlagSet("system df", "ketch system df [OPTIONS]", "Show disk usage").string("format", "", FORMAT)
     spec.bool("verbose", "v", "object by object")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from ketch import printable
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.cli.options.quantities import moment
 from ketch.cli.output.listing import filters
-from ketch.notation import times
+from ketch.notation import documents, times
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.notation.api_objects import ApiObject
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 def cmd_events(args: list[str], ctx: Context) -> int:
     """Print events as they happen."""
     spec = FlagSet("events", "ketch events [OPTIONS]", "Get real time events from the daemon")
-    spec.list("filter", "f", "which ones").string("format", "", "how").string("since", "", "from when")
+    spec.list("filter", "f", "which ones").string("format", "", FORMAT).string("since", "", "from when")
     spec.string("until", "", "until when")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
@@ -37,7 +35,7 @@ def cmd_events(args: list[str], ctx: Context) -> int:
         if template is not None:
             ctx.print(template.render(event))
         elif opts["format"]:
-            ctx.print(json.dumps(event, separators=(",", ":")))
+            ctx.print(documents.dumps(event, spaces=False))
         else:
             ctx.print(line(event))
         ctx.out.flush()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 from ketch import __version__
-from ketch.cli.options.flags import FlagSet
-from ketch.notation import booleans
+from ketch.cli.options.flags import FORMAT, FlagSet
+from ketch.notation import booleans, documents
 from ketch.notation.sizes import human_bytes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 def cmd_info(args: list[str], ctx: Context) -> int:
     """Show facts of the daemon and its machine."""
-    spec = FlagSet("info", "ketch info [OPTIONS]", "Display system-wide information").string("format", "f", "how")
+    spec = FlagSet("info", "ketch info [OPTIONS]", "Display system-wide information").string("format", "f", FORMAT)
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     format = opts["format"]
@@ -47,7 +45,7 @@ def _formatted(ctx: Context, format: str) -> None:
         template = Template(format)
     info = ctx.client().request("GET", "/info").json()
     info["ClientInfo"] = {"Debug": False, **client_facts(), "Plugins": [], "Warnings": None}
-    ctx.print(template.render(info) if template else json.dumps(info, separators=(",", ":")))
+    ctx.print(template.render(info) if template else documents.dumps(info, spaces=False))
 
 
 def lines(info: ApiObject) -> Iterator[str]:

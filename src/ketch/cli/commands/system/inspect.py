@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ketch.cli.inspection import PATHS, inspect
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.errors import InvalidArgument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.client.http import Client
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 def cmd_inspect(args: list[str], ctx: Context) -> int:
     """Show all details of objects, as JSON or by a template."""
     spec = FlagSet("inspect", "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects")
-    spec.string("format", "f", "how").bool("size", "s", "sizes on disk").string("type", "", "what kind of object")
+    spec.string("format", "f", FORMAT).bool("size", "s", "sizes on disk").string("type", "", "what kind of object")
     spec.string("as", "", "containers as what would make them again: run, compose")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 1)
@@ -80,7 +79,7 @@ def _recreate(ctx: Context, refs: list[str], format: str) -> int:
 def _of_kind(kind: str, args: list[str], ctx: Context) -> int:
     usage = f"ketch {kind} inspect [OPTIONS] {kind.upper()} [{kind.upper()}...]"
     spec = FlagSet(f"{kind} inspect", usage, f"Display detailed information on one or more {kind}s")
-    spec.string("format", "f", "how")
+    spec.string("format", "f", FORMAT)
     if kind == "container":
         spec.bool("size", "s", "sizes on disk").string("as", "", "as what would make them again: run, compose")
     elif kind == "image":

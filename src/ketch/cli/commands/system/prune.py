@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ketch.cli import dry_run
 from ketch.cli.options.flags import FlagSet
@@ -11,6 +10,7 @@ from ketch.cli.output.listing import filters
 from ketch.errors import InvalidArgument, NotFound, Unimplemented
 from ketch.notation.sizes import human_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.cli.options.flags import Options

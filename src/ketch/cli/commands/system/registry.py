@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
 
 from ketch import programs
-from ketch.cli.errors import HelpRequested
+from ketch.cli.options.flags import HelpRequested
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ketch.cli.context import Context
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import platform
+import os
+import sys
 import time
-from typing import TYPE_CHECKING
 
 from ketch import __version__
-from ketch.cli.options.flags import FlagSet
+from ketch.cli.options.flags import FORMAT, FlagSet
 from ketch.errors import KetchError
-from ketch.notation import architectures, moments
+from ketch.notation import architectures, documents
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.context import Context
     from ketch.notation.api_objects import ApiObject
@@ -25,7 +25,7 @@ _ENGINE = (("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "
 def cmd_version(args: list[str], ctx: Context) -> int:
     """Show the versions of this command and of the daemon."""
     spec = FlagSet("version", "ketch version [OPTIONS]", "Show version information")
-    spec.string("format", "f", "how").bool("short", "", "the command's version alone")
+    spec.string("format", "f", FORMAT).bool("short", "", "the command's version alone")
     opts, rest = spec.parse(args)
     spec.arguments(rest, 0, 0)
     if opts["short"]:
@@ -47,7 +47,7 @@ def cmd_version(args: list[str], ctx: Context) -> int:
     if template is not None:
         ctx.print(template.render(facts))
     elif opts["format"]:
-        ctx.print(json.dumps(facts, separators=(",", ":")))
+        ctx.print(documents.dumps(facts, spaces=False))
     else:
         _show(ctx, mine, server)
     if problem is not None:
@@ -63,9 +63,9 @@ def client_facts() -> dict[str, str]:
         "DefaultAPIVersion": API_VERSION,
         "GitCommit": "",
         "GoVersion": "",
-        "PythonVersion": platform.python_version(),
+        "PythonVersion": sys.version.partition(" ")[0],
         "Os": "linux",
-        "Arch": architectures.goarch(platform.machine()),
+        "Arch": architectures.goarch(os.uname().machine),
         "BuildTime": "",
         "Context": "default",
     }
@@ -80,6 +80,8 @@ def _readable_times(server: ApiObject) -> None:
 
 def readable(stamp: str) -> str:
     """``2026-05-07T21:09:36.0…`` → ``Thu May  7 21:09:36 2026``; as it is when it is no such time."""
+    from ketch.notation import moments  # here: only other daemons have such times
+
     moment = moments.rfc3339(stamp)
     if moment is None:
         return stamp

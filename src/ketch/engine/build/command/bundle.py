@@ -69,7 +69,7 @@ def build(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMount
     )
     spec: OciConfig = {
         "ociVersion": "1.2.0",
-        "process": {**_process(command), "oomScoreAdj": 0},
+        "process": {**_process(command), "oomScoreAdj": defaults.possible_oom_score_adj(0)},
         "root": {"path": "rootfs", "readonly": command.root_readonly},
         "hostname": around.network.hostname,
         "mounts": _mounts(command, around, mounts),
@@ -165,9 +165,7 @@ def _mounts(command: BuildCommand, around: Surroundings, mounts: Sequence[OciMou
         }
         for name in ("resolv.conf", "hosts")
     ]
-    common = [
-        *defaults.mounts(shm_size=command.shm_size or 64 << 20, privileged=command.insecure),
-        *own,
-    ]
+    everywhere = defaults.mounts(shm_size=command.shm_size or 64 << 20, privileged=command.insecure)
+    common = [*defaults.possible(everywhere, {one["type"] for one in _namespaces(command, around)}), *own]
     kept = [m for m in common if m["destination"] not in replaced and not m["destination"].startswith(below)]
     return [*kept, *sorted(mounts, key=lambda mount: mount["destination"])]

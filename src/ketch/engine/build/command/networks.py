@@ -23,7 +23,7 @@ from ketch.network.live import WIRED
 from ketch.notation import namespace_modes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ketch.build.providers import BuildCommand
     from ketch.engine.aio.serial_thread import SerialThread
@@ -65,7 +65,7 @@ class CommandNetworks(Struct, frozen=True, kw_only=True, eq=False):
     store: ContainerStore
     paths: ContainerPaths
     defaults: DnsDefaults
-    host_gateway: str = ""
+    host_gateway: Callable[[], Sequence[str]]
 
     def find(self, command: BuildCommand) -> CommandNetwork:
         """The network of a command (KetchError in the words of containers' starts)."""
@@ -127,10 +127,10 @@ class CommandNetworks(Struct, frozen=True, kw_only=True, eq=False):
         return etc_files.resolv(dns.servers, dns.search, dns.options, own_resolver=own_resolver)
 
     def _gateway(self) -> str:
-        """The address of the host as containers of the default network know it."""
+        """The address of the host as containers of the default network know it, one alone, as BuildKit's."""
         record = self.default_network()
         pool = record.pool(4) if record is not None else None
-        return self.host_gateway or (pool.gateway if pool is not None else "")
+        return next(iter(self.host_gateway()), pool.gateway if pool is not None else "")
 
     # -- connecting --------------------------------------------------------------------------------
 

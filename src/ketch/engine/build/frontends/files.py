@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EFBIG
+from errno import EFBIG, EOPNOTSUPP
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.build.cache.globs import compiled
@@ -104,8 +104,14 @@ def _xattrs(path: str, found: os.stat_result, *, follow: bool) -> dict[str, byte
     """The extended attributes of a file; those of links, pipes and devices are not told."""
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         return {}
-    names = [one for one in os.listxattr(path, follow_symlinks=follow) if not one.startswith(overlay_notes.PREFIX)]
-    return {one: os.getxattr(path, one, follow_symlinks=follow) for one in names}
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+    except OSError as e:
+        if e.errno != EOPNOTSUPP:
+            raise
+        return {}
+    kept = [one for one in names if not one.startswith(overlay_notes.PREFIX)]
+    return {one: os.getxattr(path, one, follow_symlinks=follow) for one in kept}
 
 
 def _told(error: OSError, what: str, path: str) -> NotFound | InvalidArgument:

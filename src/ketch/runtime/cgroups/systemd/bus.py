@@ -1,7 +1,10 @@
 """A connection to systemd: the system bus, or without one its own socket, which only root may use.
 
+A process without the machine's rights speaks to the systemd of its user, on the user's bus or that one's own socket.
+
 A connection serves one conversation of a few calls, so it may block, for a limited time.  What can be said without an
-answer is said at once: authentication, greeting and the first calls travel together.
+answer is said at once: to a bus authentication, greeting and the first calls travel together.  systemd itself does not
+look at calls that come with the authentication until it is sent something else.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
 from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import delegation
 from ketch.runtime.cgroups.systemd import wire
 
 TYPE_CHECKING = False
@@ -19,8 +23,13 @@ if TYPE_CHECKING:
 
 _BUS = "/run/dbus/system_bus_socket"
 _PRIVATE = "/run/systemd/private"
+# The other end knows the user from the socket: by another number than this process does, in a user namespace.
+_GREETING = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"
 _TIMEOUT_S = 30.0  # what D-Bus's own libraries wait
 _CHUNK = 65536
+_THE_BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
+_SYSTEMD = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
+_MANAGER = "org.freedesktop.systemd1.Manager"
 _HINT = "is systemd the machine's first process? The cgroupfs driver needs none"
 
 
@@ -33,20 +42,26 @@ class BusError(RuntimeFailure):
 
 
 class Bus:
-    """An open connection, on which an answer is waited for so long, whatever else comes meanwhile; `close` it."""
+    """An open connection, on which an answer is waited for so long, whatever else comes meanwhile; `close` it.
 
-    def __init__(self, timeout_s: float = _TIMEOUT_S) -> None:
+    ``direct``: it is systemd's own socket, rather than the bus.
+    """
+
+    def __init__(self, timeout_s: float = _TIMEOUT_S, *, direct: bool = False) -> None:
         self._serial = 0
         self._timeout_s = timeout_s
         self._deadline = 0.0
         self._received = b""
-        self._unsent = bytearray(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\nBEGIN\r\n")
+        self._unsent = bytearray()
         self._signals: list[wire.BusMessage] = []
         self._ignored: set[int] = set()
-        self._socket, self.path = _connect(timeout_s)
+        bus, private = _sockets()
+        self._socket, self.path = _connect((private, bus) if direct else (bus, private), timeout_s)
+        self._on_bus = self.path == bus
         self._welcomed = False
-        if self.path == _BUS:
-            self._ignored.add(self._say("org.freedesktop.DBus", "/org/freedesktop/DBus", "Hello", "", []))
+        if self._on_bus:
+            self._unsent += _GREETING
+            self._ignored.add(self._say(*_THE_BUS, "Hello", "", []))
 
     def close(self) -> None:
         """End the connection."""
@@ -54,13 +69,20 @@ class Bus:
 
     def watch(self, rule: str) -> None:
         """Receive the signals of a match rule from now on; systemd's own socket sends them unasked."""
-        if self.path == _BUS:
-            serial = self._say("org.freedesktop.DBus", "/org/freedesktop/DBus", "AddMatch", "s", [rule])
-            self._ignored.add(serial)
+        if self._on_bus:
+            self._ignored.add(self._say(*_THE_BUS, "AddMatch", "s", [rule]))
 
     def call(self, member: str, signature: str, values: list[Any]) -> list[Any]:
         """Call a method of systemd's manager; BusError: its answer is one."""
-        serial = self._say("org.freedesktop.systemd1", "/org/freedesktop/systemd1", member, signature, values)
+        return self._answer(self._say(*_SYSTEMD, _MANAGER, member, signature, values))
+
+    def property(self, name: str) -> Any:
+        """The value of a property of systemd's manager; BusError: its answer is one."""
+        serial = self._say(*_SYSTEMD, "org.freedesktop.DBus.Properties", "Get", "ss", [_MANAGER, name])
+        variant = self._answer(serial)
+        return variant[0][1] if variant else None
+
+    def _answer(self, serial: int) -> list[Any]:
         self._deadline = time.monotonic() + self._timeout_s
         while True:
             message = self._receive()
@@ -83,9 +105,8 @@ class Bus:
             if message.kind == wire.SIGNAL and (fields.get(wire.MEMBER), fields.get(wire.SIGNATURE, "")) == wanted:
                 return message.body
 
-    def _say(self, destination: str, path: str, member: str, signature: str, values: list[Any]) -> int:
+    def _say(self, destination: str, path: str, interface: str, member: str, signature: str, values: list[Any]) -> int:
         self._serial += 1
-        interface = "org.freedesktop.DBus" if destination == "org.freedesktop.DBus" else _MANAGER
         fields = {wire.PATH: path, wire.INTERFACE: interface, wire.MEMBER: member, wire.DESTINATION: destination}
         self._unsent += wire.call(self._serial, fields, signature, values)
         return self._serial
@@ -93,6 +114,9 @@ class Bus:
     def _receive(self) -> wire.BusMessage:
         try:
             self._limit()
+            if not self._welcomed and not self._on_bus:
+                self._socket.sendall(_GREETING)
+                self._welcome()
             if self._unsent:
                 self._socket.sendall(self._unsent)
                 self._unsent.clear()
@@ -111,10 +135,12 @@ class Bus:
             raise _broken(self.path, str(e)) from e
 
     def _welcome(self) -> None:
-        """Read the answer to the authentication, which is one line."""
-        while b"\r\n" not in self._received:
-            self._fill(len(self._received) + 1)
-        line, _, self._received = self._received.partition(b"\r\n")
+        """Read the answers to the authentication, a line each."""
+        line = b"DATA"
+        while line.startswith(b"DATA"):
+            while b"\r\n" not in self._received:
+                self._fill(len(self._received) + 1)
+            line, _, self._received = self._received.partition(b"\r\n")
         if not line.startswith(b"OK"):
             raise _broken(self.path, f"it does not know this user ({line.decode(errors='replace')})")
         self._welcomed = True
@@ -135,13 +161,17 @@ class Bus:
             self._received += data
 
 
-_MANAGER = "org.freedesktop.systemd1.Manager"
+def _sockets() -> tuple[str, str]:
+    """The paths of the bus, and of systemd itself."""
+    if runtime := delegation.users_runtime():
+        return f"{runtime}/bus", f"{runtime}/systemd/private"
+    return _BUS, _PRIVATE
 
 
-def _connect(timeout_s: float) -> tuple[socket, str]:
-    """A socket connected to the bus, else to systemd itself; and which of the two it is."""
+def _connect(paths: tuple[str, str], timeout_s: float) -> tuple[socket, str]:
+    """A socket connected to the first that answers; and which it is."""
     reason = ""
-    for path in (_BUS, _PRIVATE):
+    for path in paths:
         connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         connection.settimeout(timeout_s)
         try:

@@ -77,13 +77,14 @@ class SystemdCgroup(CgroupV2):
                 self.enable_controllers()
             super().update(resources)
 
-    def share(self, description: str) -> None:
-        """Start the scope with the calling process, or enter the one that is there."""
-        from ketch.runtime.cgroups.systemd import properties, scopes
+    def share(self, description: str, pid: int = 0) -> None:
+        """Start the scope with a process (0: the calling one), or have it enter the one that is there."""
+        from ketch.runtime.cgroups.systemd import properties, scopes, units
 
         self._ours = True
-        pid = _host_pid()
-        wanted = properties.of_new_scope(description, self._parent, pid, {})
+        pid = pid or _host_pid()
+        wanted = properties.of_new_scope(description, self._parent, pid, {}, longer=True)
+        wanted.append(("Before", ("as", [units.LAST])))
         for _ in _attempts():
             if scopes.start(self.unit, wanted) or scopes.attach(self.unit, pid):
                 return

@@ -8,6 +8,7 @@ it sets back.  Properties that are there since systemd 244 are used.
 from __future__ import annotations
 
 from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import delegation
 from ketch.runtime.cgroups.v2 import cpu, io, memory
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Value = tuple[str, object]
     Properties = list[tuple[str, Value]]
 
+_STOP_S = 10  # between SIGTERM and SIGKILL, as for `stop`
 _UNLIMITED = (1 << 64) - 1
 _PERCENT_US = 10000  # of a second: systemd counts quotas in whole percents of a processor
 _SECOND_US = 1000000
@@ -35,13 +37,16 @@ def of_limits(resources: OciResources) -> Properties:
     return list(found.items())
 
 
-def of_new_scope(description: str, parent: str, pid: int, resources: OciResources) -> Properties:
-    """The properties of a container's scope, which ``pid`` will be in.
+def of_new_scope(
+    description: str, parent: str, pid: int, resources: OciResources, *, longer: bool = False
+) -> Properties:
+    """The properties of a container's scope, which ``pid`` will be in; ``longer``: of those who outlive containers.
 
     Everything below it is the container's (Delegate).  Whoever stops the machine stops ketchd, which stops containers
     in order: systemd itself has no dependencies by which it would do so (DefaultDependencies).  A scope that failed is
     forgotten as others are (CollectMode).  Containers without a limit of tasks have none: a unit would have
-    DefaultTasksMax.
+    DefaultTasksMax.  A user's systemd that ends, with the last login, stops scopes itself: in a container's usual time
+    (TimeoutStop), not in a service's, for which a shutdown would wait.
     """
     properties: Properties = [
         ("Description", ("s", description)),
@@ -58,6 +63,8 @@ def of_new_scope(description: str, parent: str, pid: int, resources: OciResource
     ]
     if all(name != "TasksMax" for name, _ in properties):
         properties.append(("TasksMax", ("t", _UNLIMITED)))
+    if delegation.users_runtime():
+        properties.append(("TimeoutStopUSec", ("t", (2 * _STOP_S if longer else _STOP_S) * _SECOND_US)))
     return properties
 
 

@@ -50,9 +50,9 @@ def start(unit: str, properties: Properties) -> bool:
     return True
 
 
-def attach(unit: str, pid: int) -> bool:
-    """Put a process into a scope; False: there is none that runs."""
-    return _say(Bus(), "enter", unit, "AttachProcessesToUnit", "ssau", [unit, "", [pid]])
+def attach(unit: str, pid: int, below: str = "") -> bool:
+    """Put a process into a scope, or the cgroup ``below`` it (``/NAME``); False: there is none that runs."""
+    return _say(Bus(), "enter", unit, "AttachProcessesToUnit", "ssau", [unit, below, [pid]])
 
 
 def change(unit: str, properties: Properties) -> None:

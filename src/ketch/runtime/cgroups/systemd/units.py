@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from ketch.errors import RuntimeFailure
+from ketch.runtime.cgroups import delegation
 
-_DEFAULT_SLICE = "system.slice"
+_DEFAULT_SLICE, _USERS_SLICE = "system.slice", "user.slice"
 _ROOT_SLICE = "-.slice"
+# What systemd stops before our scopes when it stops everything: this unit, and before that all services, ketchd among
+# them, which so can stop its containers in order.  A slice that is stopped takes its scopes along at once otherwise.
+LAST = "basic.target"
 _LONGEST = 255  # a unit's name (UNIT_NAME_MAX), which is also that of a directory
 _CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.\\@")
 
@@ -26,13 +30,18 @@ def is_unit_path(cgroups_path: str) -> bool:
     return not cgroups_path.startswith("/") and cgroups_path.count(":") == 2
 
 
+def default_slice() -> str:
+    """The slice of containers that name none: as with other engines, one of the machine's systemd, or of the user's."""
+    return _USERS_SLICE if delegation.users_runtime() else _DEFAULT_SLICE
+
+
 def complete(cgroups_path: str, container_id: str) -> str:
-    """The ``slice:prefix:name`` of a spec's ``cgroupsPath``; without one a scope of ``system.slice``.
+    """The ``slice:prefix:name`` of a spec's ``cgroupsPath``; without one a scope of the default slice.
 
     RuntimeFailure: it is a path of directories.
     """
     if not cgroups_path:
-        return f"{_DEFAULT_SLICE}:ketch:{container_id}"
+        return f"{default_slice()}:ketch:{container_id}"
     if not is_unit_path(cgroups_path):
         raise RuntimeFailure(
             'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, '
@@ -51,7 +60,7 @@ def parse(cgroups_path: str) -> Place:
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if not name or len(unit) > _LONGEST or not _CHARACTERS.issuperset(unit):
         raise _impossible(cgroups_path, f"`{unit}` is no name of a unit")
-    parent = _ROOT_SLICE if parent == "-" else parent or _DEFAULT_SLICE
+    parent = _ROOT_SLICE if parent == "-" else parent or default_slice()
     return Place(unit, parent)
 
 

@@ -13,7 +13,8 @@ from errno import EBUSY
 
 from ketch.contexts import suppress
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import documents, namespaces, spec, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process, oom_score, scheduling
@@ -108,6 +109,8 @@ def child_main(container: Target, process: OciProcess, parent: Parent, *, tty: b
             master_fd, slave_fd = terminals.open_pair(root_fd, "/dev/pts/ptmx")
         os.close(root_fd)
         finalize_process.assume_identity(prepared, slave_fd)
+        if spec.adopts(process.get("annotations") or {}):
+            prctl.set_child_subreaper()  # execve keeps it
         message: ChildReady = {"ev": "ready", "netns": False, "tty": tty}
         fdpass.send(sync_fd, documents.dumps(message).encode(), [master_fd] if tty else [])
         if tty:

@@ -136,6 +136,11 @@ class Process:
             except OSError as e:
                 raise failure("cwd", f"make working directory `{self.cwd}`", e) from e
 
+    def execute(self, args: list[str]) -> None:
+        """Have another program executed than was said, by a process that has its identity already."""
+        self.args = args
+        self.path = command.find(args[0], self.env.get("PATH", command.DEFAULT_PATH))
+
     @property
     def needs_admin(self) -> bool:
         """Whether the seccomp filter needs CAP_SYS_ADMIN to be installed."""
@@ -204,7 +209,7 @@ def assume_identity(process: Process, slave_fd: int, *, own_keyring: bool = True
     os.umask(process.umask)
     if not entered:
         _change_directory(process.cwd)
-    process.path = command.find(process.args[0], process.env.get("PATH", command.DEFAULT_PATH))
+    process.execute(process.args)
 
 
 def run(process: Process, sync_fd: int, preserve_fds: int = 0) -> NoReturn:

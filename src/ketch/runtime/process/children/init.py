@@ -6,7 +6,7 @@
                                               cgroup, rootfs, mounts, devices, masks
                                               user, limits, capabilities
       ◄── {"ev":"ready", …} + descriptors ──  (everything that can be checked has been)
-      ─── b"go" ───────────────────────────►  execve; "go" may be sent before "ready" has come
+      ─── b"go" (+ arguments) ─────────────►  execve; "go" may be sent before "ready" has come
       ◄── end of file ──────────────────────  (the sync socket is close-on-exec: the program runs)
 
 On any failure the child sends {"ev":"failed", …} and ends.  Everything is done here and nothing in the monitor, so
@@ -20,12 +20,14 @@ import gc
 import os
 from _signal import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, signal  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_PEEK, SOCK_CLOEXEC, SOCK_RAW, socket
+from errno import EPERM
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.failpoints import failpoint, follow, followed, passage
 from ketch.linux import fdpass, memory, ns, prctl
-from ketch.runtime import defaults, documents, namespaces, spec, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import defaults, namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import clocks, crossing, finalize_process, oom_score, scheduling
@@ -55,9 +57,12 @@ if TYPE_CHECKING:
     from ketch.runtime.user_namespaces import OpenUserNamespace
 
 
+GO = b"go"  # what may follow is a program to be executed, with its arguments, as JSON
+_LARGEST_GO = 1 << 17
 _NETLINK_ROUTE = 0
 _DENY_ALL, *_DEFAULT_RULES = defaults.device_rules()
 _HIGHEST_FD = 1 << 30
+_FILTERED = "is this a container whose seccomp filter forbids it? --security-opt seccomp=unconfined"
 
 
 def fork_child(pid_mode: str = "new") -> int:
@@ -126,6 +131,7 @@ class _Child:
         self.no_new_keyring = parent.no_new_keyring
         self.passing = parent.passing
         self.hooks: OciHooks = {}
+        self.may_go = False  # "go" has come already
         self.state = b""
         self.cgroup: common.Cgroup | None = None
         self.oom_kills_around = 0
@@ -416,6 +422,9 @@ class _Child:
 
         fdpass.send(self.sync_fd, b'{"ev":"hooks"}')
         self.state, _ = fdpass.recv(self.sync_fd, 0)
+        if self.state == b"go":  # the network was there before the parent had time for hooks
+            self.may_go = True
+            self.state, _ = fdpass.recv(self.sync_fd, 0)
         if not self.state:
             os._exit(1)
         wanted = self.hooks.get("createContainer")
@@ -482,9 +491,13 @@ class _Child:
             listener.detach()
             os.close(start_fd)
             self.sync_fd = accepted
-        payload, _ = fdpass.recv(self.sync_fd, 0, size=64)
-        if payload != b"go":
+        if self.may_go:
+            return
+        payload, _ = fdpass.recv(self.sync_fd, 0, size=_LARGEST_GO)
+        if not payload.startswith(GO):
             os._exit(1)
+        if args := payload.removeprefix(GO):
+            self.process.execute(documents.loads(args))
 
     def run(self) -> NoReturn:
         """Run the last hooks (in the container, with the program's identity), then execute the program."""
@@ -564,4 +577,4 @@ def _set_names(document: OciConfig) -> None:
             try:
                 setter(name)
             except OSError as e:
-                raise failure("hostname", f"set {key} `{name}`", e) from e
+                raise failure("hostname", f"set {key} `{name}`", e, _FILTERED if e.errno == EPERM else None) from e

@@ -40,3 +40,16 @@ class Parent:
         """
         self.passing = passing
         return self
+
+
+class Prepared:
+    """A first process that was forked before its container was known, and waits to be told of it.
+
+    ``sync_fd``: our end of its socket; ``network``: descriptors of its network namespace and of a NETLINK_ROUTE socket;
+    ``passing``: it will fork the first process itself.
+    """
+
+    __slots__ = ("network", "passing", "pid", "sync_fd")
+
+    def __init__(self, pid: int, sync_fd: int, network: list[int], *, passing: bool) -> None:
+        self.pid, self.sync_fd, self.network, self.passing = pid, sync_fd, network, passing

@@ -19,7 +19,8 @@ import os
 
 from ketch.linux import caps
 from ketch.linux import mount as m
-from ketch.runtime import defaults, documents, spec
+from ketch.notation import documents
+from ketch.runtime import defaults, spec
 from ketch.runtime.failure import failure
 from ketch.runtime.process import messages
 from ketch.runtime.rootfs import docker_files, mounts, secrets

@@ -21,12 +21,14 @@ import gc
 import os
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
+from _thread import allocate_lock, start_new_thread
 from stat import S_IXOTH
 
 from ketch.contexts import suppress
 from ketch.errors import KetchError, RuntimeFailure
 from ketch.linux import fdpass, ns, prctl
-from ketch.runtime import documents, namespaces, spec, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import namespaces, spec, user_namespaces
 from ketch.runtime.cgroups import common
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
@@ -89,6 +91,8 @@ class _Driver:
         if "process" not in document:
             raise RuntimeFailure("read config.json: no process", step="config")
         linux = document.get("linux") or {}
+        if common.layout().forbidden:  # without a path these runtimes put up with having no cgroup
+            linux.pop("cgroupsPath", None)
         user = user_namespaces.of(namespaces.Plan(linux.get("namespaces") or []), linux)
         self._mount_root(user)
         directory = bundle.write(document, self.run_dir, self._message["place"], user)
@@ -143,17 +147,10 @@ class _Driver:
         if not any(entry["type"] == "network" and not entry.get("path") for entry in kinds):
             return []
         try:
-            own_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             network_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            ns.setns(network_fd, ns.CLONE_NEWNET)
-            try:
-                route_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach()
-            finally:
-                ns.setns(own_fd, ns.CLONE_NEWNET)
-            os.close(own_fd)
+            return [network_fd, _route_socket(network_fd)]
         except OSError as e:
             raise failure("namespaces", f"open the network namespace of process {pid}", e) from e
-        return [network_fd, route_fd]
 
     def start(self) -> None:
         """Wait for the monitor's ``go``, then let the program run (RuntimeFailure)."""
@@ -214,3 +211,28 @@ def _parent_of(pid: int) -> int:
             return int(file.read().rpartition(b")")[2].split()[1])  # a name may have any characters
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def _route_socket(network_fd: int) -> int:
+    """A NETLINK_ROUTE socket in a network namespace (OSError).
+
+    A thread enters it, and ends there: who is no root does not come back to the machine's.
+    """
+    made: list[int | OSError] = []
+    ended = allocate_lock()
+
+    def enter() -> None:
+        try:
+            ns.setns(network_fd, ns.CLONE_NEWNET)
+            made.append(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, _NETLINK_ROUTE).detach())
+        except OSError as e:
+            made.append(e)
+        finally:
+            ended.release()
+
+    with ended:
+        start_new_thread(enter, ())
+        ended.acquire()
+    if isinstance(made[0], OSError):
+        raise made[0]
+    return made[0]

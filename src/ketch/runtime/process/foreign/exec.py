@@ -9,7 +9,8 @@ from _signal import SIGKILL  # type: ignore[import-not-found]
 from ketch.contexts import suppress
 from ketch.errors import RuntimeFailure
 from ketch.linux import fdpass, prctl
-from ketch.runtime import documents, spec, user_namespaces
+from ketch.notation import documents
+from ketch.runtime import spec, user_namespaces
 from ketch.runtime.failure import failure, to_message
 from ketch.runtime.process.children import finalize_process
 from ketch.runtime.process.foreign import bundle, remains

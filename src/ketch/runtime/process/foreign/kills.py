@@ -11,7 +11,7 @@ from _signal import SIGKILL, set_wakeup_fd  # type: ignore[import-not-found]
 
 from ketch.contexts import suppress
 from ketch.linux import prctl
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.failure import to_message
 from ketch.runtime.process.foreign import remains
 from ketch.runtime.process.loop import READ

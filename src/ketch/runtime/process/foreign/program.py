@@ -17,7 +17,7 @@ from stat import S_ISCHR
 
 from ketch.errors import MountMismatch, ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 from ketch.linux import prctl, signals
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.failure import reason
 
 TYPE_CHECKING = False

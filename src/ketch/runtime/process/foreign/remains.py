@@ -10,7 +10,7 @@ import os
 
 from ketch import trees
 from ketch.contexts import suppress
-from ketch.runtime import documents
+from ketch.notation import documents
 from ketch.runtime.process import messages
 from ketch.runtime.process.foreign.program import ForeignProgram
 

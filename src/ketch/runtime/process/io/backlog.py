@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ketch.notation import stream_frames
-from ketch.runtime import documents
+from ketch.notation import documents, stream_frames
 from ketch.runtime.logs import log_format
 from ketch.runtime.logs.log_lines import Splitter
 

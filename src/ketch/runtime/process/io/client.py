@@ -80,6 +80,8 @@ class AttachedClient:
         self._wanted = (False, stdout, stderr)
         self._output_format = output_format
         self._keys = keys
+        self.told_ending = False
+        self._ending = b""
         self._pending = bytearray()
         self._backlog: Backlog | None = None
         self.finishing = False
@@ -140,6 +142,20 @@ class AttachedClient:
             self._backlog = Frames(log, os.dup(log.fd), log.offset)
         self._watch()
 
+    def conclude(self, ending: bytes) -> None:
+        """Send the last frame, which says how the process ended, behind all output, if the client wants it."""
+        self.finishing = True
+        if not self.told_ending:
+            return
+        if self._backlog is not None:
+            self._ending = ending
+            return
+        waiting = bool(self._pending)
+        self._pending += ending
+        self._watch()
+        if not waiting:
+            self._catch_up()
+
     def catch_up_from(self, backlog: Backlog) -> None:
         """Continue from a position in the log (the backlog is the client's from now on)."""
         self._backlog = backlog
@@ -177,7 +193,7 @@ class AttachedClient:
             self._pending += more
             return
         self._backlog = None
-        self._pending += backlog.rest(self._output_format, self._wanted)
+        self._pending += backlog.rest(self._output_format, self._wanted) + self._ending
         backlog.close()
 
     # -- input -----------------------------------------------------------------------------------
@@ -235,7 +251,7 @@ class AttachedClient:
             self._backlog.close()
             self._backlog = None
         self._pending = bytearray()
-        if quietly:
+        if quietly or self.told_ending:  # its connection is ketchd's to end
             os.close(self.fd)
             return False
         return graceful_close.close(self._loop, self.fd, self._streams.client_closed)

@@ -6,6 +6,7 @@ import fcntl
 import os
 
 from ketch.contexts import suppress
+from ketch.notation import documents, stream_frames
 from ketch.runtime import tty
 from ketch.runtime.logs import log_format
 from ketch.runtime.logs.json_log import JsonLogWriter
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ketch.runtime.process.io.remote import Remote
     from ketch.runtime.process.io.spool import Spool
     from ketch.runtime.process.loop import Loop
-    from ketch.runtime.protocol import LogPosition, StreamsRequest
+    from ketch.runtime.protocol import LogPosition, ProcessEnding, StreamsRequest
 
 _CHUNK = 1 << 16
 _F_SETPIPE_SZ = 1031
@@ -45,6 +46,7 @@ class Streams:
         self.stdin_once = False
         self.on_end: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None  # a client has gone by itself
         self._outputs: dict[int, int] = {}
         self._small: set[int] = set()  # pipes of the default size
         self._input_fd = -1
@@ -214,7 +216,7 @@ class Streams:
         self.close_outputs()
 
     def close_outputs(self) -> None:
-        """Stop reading an ended process's outputs that another one still holds."""
+        """Stop reading outputs: an ended process's that another one still holds, or one's without anybody to read."""
         if not self._listening:
             return
         for fd in list(self._outputs):
@@ -296,9 +298,11 @@ class Streams:
         ``output_format``: one of `backlog`'s; ``initial``: its first input; ``start``: where in the log it begins.
         """
         wanted = (request["stdin"], request["stdout"], request["stderr"])
-        keys = Matcher(parse(request.get("detach_keys", ""))) if self.terminal and wanted[0] else None
+        detaches = self.terminal and wanted[0] and not request.get("hangup")
+        keys = Matcher(parse(request.get("detach_keys", ""))) if detaches else None
         backlog = self._replay(start)
         client = AttachedClient(self._loop, fd, self, wanted=wanted, output_format=output_format, keys=keys)
+        client.told_ending = request.get("ending", False)
         self.clients.append(client)
         if backlog is not None:
             client.catch_up_from(backlog)
@@ -348,6 +352,7 @@ class Streams:
             if client.stdin:
                 self.input_ended(client)
             self.caught_up(client)
+            self.on_lost()
 
     def caught_up(self, client: AttachedClient) -> None:
         """Handle a client that has caught up, or is gone."""
@@ -363,11 +368,12 @@ class Streams:
             if not any(client.reads is log for client in self.clients):
                 self.spool.close()
 
-    def finish(self) -> None:
-        """Close the clients after the last output, each when it has received everything."""
+    def finish(self, ending: ProcessEnding) -> None:
+        """Close the clients after the last output, each when it has received everything, and ``ending`` if it asked."""
+        frame = stream_frames.frame(stream_frames.ENDING, documents.dumps(ending).encode())
         for client in list(self.clients):
-            client.finishing = True
-            if not client.behind:
+            client.conclude(frame)
+            if not client.closed and not client.behind:
                 self.detach(client)
         self._drop_input()
 

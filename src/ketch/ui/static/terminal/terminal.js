@@ -1,0 +1,130 @@
+// A terminal in a container: a shell by exec, over a WebSocket.
+
+import { post, socket } from "/static/parts/api.js";
+import { h, put, text } from "/static/parts/dom.js";
+import { keys } from "/static/terminal/keys.js";
+import { Screen } from "/static/terminal/screen.js";
+
+const SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh"];
+
+/** Show a terminal in `view`. */
+export function showTerminal(view, container) {
+  if (!container.State.Running) {
+    put(view, h("p", { class: "empty" }, "The container does not run."));
+    return () => {};
+  }
+  const screen = new Screen(80, 24);
+  const area = h("div", { class: "screen", tabindex: "0", role: "textbox", "aria-label": "Terminal", "aria-multiline": "true" });
+  // Keyboards of phones write into a field only.
+  const field = h("textarea", { class: "typed", "aria-label": "Terminal input", autocapitalize: "off", autocomplete: "off",
+    spellcheck: "false", rows: "1" });
+  const state = h("span", { class: "faint" }, "Connecting …");
+  const again = h("button", { type: "button", hidden: true, onclick: () => connect() }, "Open again");
+  put(view, h("div", { class: "card terminal" }, h("div", { class: "bar" }, state, again), area, field));
+  let connection = null;
+  let exec = "";
+  let drawing = 0;
+  let over = false;
+  const encoder = new TextEncoder();
+
+  const send = (words) => {
+    if (connection?.readyState === WebSocket.OPEN) connection.send(encoder.encode(words));
+  };
+  screen.reply = send;
+
+  function paint() {
+    drawing = 0;
+    const atEnd = area.scrollTop + area.clientHeight >= area.scrollHeight - 4;
+    screen.paint(area);
+    if (atEnd) area.scrollTop = area.scrollHeight;
+  }
+
+  function write(words) {
+    screen.write(words);
+    drawing ||= requestAnimationFrame(paint);
+  }
+
+  function fitting() {
+    const probe = h("span", { class: "probe" }, "M".repeat(10));
+    area.append(probe);
+    const { width, height } = probe.getBoundingClientRect();
+    probe.remove();
+    const style = getComputedStyle(area);
+    const room = area.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const high = area.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    return [Math.max(20, Math.floor((room * 10) / width)), Math.max(5, Math.floor(high / height))];
+  }
+
+  async function fit() {
+    const [columns, rows] = fitting();
+    if (columns === screen.columns && rows === screen.rows) return;
+    screen.resize(columns, rows);
+    write("");
+    if (connection?.readyState !== WebSocket.OPEN) return;
+    try {
+      await post(`/exec/${exec}/resize`, { h: rows, w: columns });
+    } catch {
+      // it has just ended
+    }
+  }
+
+  async function connect() {
+    again.hidden = true;
+    text(state, "Connecting …");
+    const [columns, rows] = fitting();
+    screen.reset(columns, rows);
+    write("");
+    try {
+      const made = await post(`/containers/${container.Id}/exec`, {}, { AttachStdin: true, AttachStdout: true,
+        AttachStderr: true, Tty: true, Cmd: SHELL, Env: ["TERM=xterm-256color"] });
+      exec = made.Id;
+    } catch (error) {
+      ended(error.message);
+      return;
+    }
+    if (over) return;
+    const decoder = new TextDecoder();
+    connection = socket(`/ketch/exec/${exec}/ws`, { h: rows, w: columns });
+    connection.onopen = () => {
+      text(state, "Connected");
+      fit();
+      field.focus({ preventScroll: true });
+    };
+    connection.onmessage = (message) => write(decoder.decode(message.data, { stream: true }));
+    connection.onclose = () => ended("The shell has ended.");
+  }
+
+  function ended(why) {
+    if (over) return;
+    text(state, why);
+    again.hidden = false;
+  }
+
+  field.addEventListener("keydown", (event) => {
+    const words = keys(event, screen);
+    if (words === null) return;
+    event.preventDefault();
+    send(words);
+  });
+  field.addEventListener("input", () => {
+    send(field.value.replace(/\n/g, "\r"));
+    field.value = "";
+  });
+  field.addEventListener("paste", (event) => {
+    event.preventDefault();
+    const pasted = event.clipboardData.getData("text").replace(/\r?\n/g, "\r").replace(/\x1b/g, "");
+    send(screen.bracketed ? `\x1b[200~${pasted}\x1b[201~` : pasted);
+  });
+  area.addEventListener("focus", () => field.focus({ preventScroll: true }));
+  area.addEventListener("mouseup", () => {
+    if (getSelection().isCollapsed) field.focus({ preventScroll: true });
+  });
+  const observer = new ResizeObserver(() => fit());
+  observer.observe(area);
+  connect();
+  return () => {
+    over = true;
+    observer.disconnect();
+    connection?.close();
+  };
+}

@@ -1,0 +1,300 @@
+"""Restores of volumes: beside each other, beside what uses the volume, and after ketchd was killed during one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ketch.engine.volumes import replacement
+from ketch.engine.volumes.backup import VolumeBackups
+from ketch.engine.volumes.store import SCHEMA, VolumeStore
+from ketch.errors import Conflict, DataLoss
+from ketch.storage.database.db import Database
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+LEFT = ".ketch-restore-0123456789abcdef"
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    """An engine's volumes, of which there is one."""
+    db = Database(str(tmp_path / "ketch.db"), [SCHEMA])
+    store = VolumeStore(db, str(tmp_path), lambda _name: [])
+    store.create("one")
+    yield store
+    db.close()
+
+
+@pytest.fixture
+def place(store: VolumeStore) -> Path:
+    """The directory of the volume."""
+    return Path(store.get("one").mountpoint)
+
+
+def backups(store: VolumeStore) -> VolumeBackups:
+    return VolumeBackups(store, SimpleNamespace(all=list), SimpleNamespace())
+
+
+async def body(*names: str) -> AsyncIterator[bytes]:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        root = tarfile.TarInfo(".")
+        root.type, root.mode, root.uid = tarfile.DIRTYPE, 0o1750, os.geteuid()
+        archive.addfile(root)
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    yield data.getvalue()
+
+
+def names_in(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def restore(store: VolumeStore, *names: str, force: bool = False) -> list[str]:
+    """What is in the volume after a restore of these files."""
+    asyncio.run(backups(store).restore("one", body(*names), force=force))
+    return names_in(Path(store.get("one").mountpoint))
+
+
+def test_what_was_left_counts_as_nothing_and_goes(store: VolumeStore, place: Path):
+    (place / LEFT / "half").mkdir(parents=True)
+    assert restore(store, "new") == ["new"]
+
+
+@pytest.mark.parametrize("name", ["precious.db", ".ketch-restore-notes", f"{LEFT}0", f"{LEFT}.whole"])
+def test_files_beside_what_was_left_stay(store: VolumeStore, place: Path, name: str):
+    (place / LEFT).mkdir()
+    (place / name).mkdir()
+    (place / name / "file").write_text("kept")
+    with pytest.raises(Conflict, match="not empty"):
+        restore(store, "new")
+    assert (place / name / "file").read_text() == "kept"
+    assert restore(store, "new", force=True) == ["new"]
+
+
+def test_a_file_that_came_during_the_restore_stays(store: VolumeStore, place: Path):
+    async def written_meanwhile() -> AsyncIterator[bytes]:
+        await eventually(lambda: list(place.iterdir()), "the restore begins")
+        (place / "new").write_text("kept")
+        async for data in body("new"):
+            yield data
+
+    async def work() -> None:
+        await asyncio.wait_for(backups(store).restore("one", written_meanwhile()), 20)
+
+    with pytest.raises(Conflict, match="not empty"):
+        asyncio.run(work())
+    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("new", "kept")]
+
+
+async def removed(store: VolumeStore) -> None:
+    await store.remove("one")
+
+
+async def restored(store: VolumeStore) -> None:
+    await backups(store).restore("one", body("second"), force=True)
+
+
+async def started(store: VolumeStore) -> None:
+    with store.starting(["one"]):
+        pass
+
+
+async def read(store: VolumeStore) -> None:
+    await asyncio.to_thread(store.attach, ["one"], "backup")
+
+
+@pytest.mark.parametrize("use", [removed, restored, started, read])
+def test_nobody_else_has_a_volume_that_is_restored(
+    store: VolumeStore, place: Path, use: Callable[[VolumeStore], Awaitable[None]]
+):
+    async def work() -> None:
+        goes_on = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            await goes_on.wait()
+            async for data in body("first"):
+                yield data
+
+        first = asyncio.create_task(backups(store).restore("one", slow()))
+        await eventually(lambda: list(place.iterdir()), "the restore begins")
+        with pytest.raises(Conflict, match="being restored"):
+            await use(store)
+        goes_on.set()
+        await first
+        assert names_in(place) == ["first"]
+        await use(store)
+
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_a_volume_of_a_container_that_starts_is_not_restored(store: VolumeStore):
+    with store.starting(["one"]), store.starting(["one", "other"]):
+        with pytest.raises(Conflict, match="starts"):
+            restore(store, "new")
+    assert restore(store, "new") == ["new"]
+
+
+def killed_at(number: int, place: Path, journal: str) -> bool:
+    """Replace the content by two files in a process that ends before that renaming; False: it has ended its work."""
+    unpacked = Path(replacement.begin(str(place)))
+    for name in ("b", "c"):
+        (unpacked / name).write_text("new")
+    unpacked.chmod(0o1750)
+    pid = os.fork()
+    if not pid:
+        passed, rename = 0, os.rename
+
+        def renamed(source: str, target: str) -> None:
+            nonlocal passed
+            if passed == number:
+                os._exit(9)
+            passed += 1
+            rename(source, target)
+
+        os.rename = renamed
+        replacement.replace(str(unpacked), journal)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("kept", [[], ["a", "b", ".ketch-restore-ffffffffffffffff.whole"]])
+def test_a_restore_that_is_cut_off_is_undone_or_finished(store: VolumeStore, place: Path, kept: list[str]):
+    """Killed before each of its renamings: after the next start all is as before, or as it should be."""
+    ends = set()
+    for number in range(20):
+        for name in kept:
+            (place / name).mkdir()
+        ended = not killed_at(number, place, store.journal_of("one"))
+        assert ended or number == 0 or os.path.exists(store.journal_of("one"))
+        store.finish_pending()
+        found = [name for name in names_in(place) if not replacement.is_leftover(name)]
+        assert found in (sorted(kept), ["b", "c"])
+        assert (place.stat().st_mode & 0o7777 == 0o1750) == (found == ["b", "c"])
+        assert not os.path.exists(store.journal_of("one"))
+        ends.add((*found,))
+        assert restore(store, force=True) == []
+        place.chmod(0o755)
+        if ended:
+            break
+    assert ended and ends == {(*sorted(kept),), ("b", "c")}
+
+
+def test_a_startup_does_not_wait_for_what_a_restore_removes(store: VolumeStore, place: Path):
+    (place / "old").write_text("old")
+    assert killed_at(2, place, store.journal_of("one"))
+    later: list[Callable[[], None]] = []
+    store._later = later.append
+    store.finish_pending()
+    root = place.parent.parent
+    assert names_in(place) == ["b", "c"]
+    assert len(later) == 1 and [path.name for path in root.glob(".gone-*/*")] == ["old"]
+    later[0]()
+    assert names_in(root) == ["one"]
+
+
+def test_the_next_restore_finishes_the_last_one(store: VolumeStore, place: Path):
+    assert killed_at(2, place, store.journal_of("one"))
+    with pytest.raises(Conflict, match="not empty"):
+        restore(store, "new")
+    assert names_in(place) == ["b", "c"]
+
+
+@pytest.mark.parametrize("written", ["", "../other", f"{LEFT}\n", "\xff"])
+def test_a_journal_that_was_not_written_is_nothing(store: VolumeStore, place: Path, written: str):
+    (place / f"{LEFT}.whole").mkdir()
+    Path(store.journal_of("one")).write_text(written, encoding="latin-1")
+    store.finish_pending()
+    assert names_in(place) == [f"{LEFT}.whole"] and not os.path.exists(store.journal_of("one"))
+
+
+def test_what_cannot_be_put_aside_stays(store: VolumeStore, place: Path, monkeypatch):
+    for name in ("a", "b", "stuck"):
+        (place / name).write_text("kept")
+    rename = os.rename
+
+    def renamed(source: str, target: str) -> None:
+        if source.endswith("/stuck"):
+            raise PermissionError(1, "Operation not permitted", source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    with pytest.raises(PermissionError):
+        restore(store, "new", force=True)
+    assert {path.name: path.read_text() for path in place.iterdir()} == dict.fromkeys(("a", "b", "stuck"), "kept")
+    assert not os.path.exists(store.journal_of("one"))
+
+
+def test_a_restore_that_cannot_be_finished_is_given_up(store: VolumeStore, place: Path, monkeypatch):
+    """Something has been put there meanwhile that cannot be moved: what was there before is there again."""
+    for name in ("a", "stuck"):
+        (place / name).write_text("kept")
+    assert killed_at(1, place, store.journal_of("one"))
+    rename = os.rename
+
+    def renamed(source: str, target: str) -> None:
+        if source.endswith("/stuck") and ".old" in target:
+            raise PermissionError(1, "Operation not permitted", source)
+        rename(source, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", renamed)
+        store.finish_pending()
+    store.finish_pending()
+    assert {path.name: path.read_text() for path in place.iterdir()} == {"a": "kept", "stuck": "kept"}
+    with store.starting(["one"]):
+        pass
+
+
+def test_a_container_does_not_start_with_half_a_restore(store: VolumeStore, place: Path):
+    assert killed_at(2, place, store.journal_of("one"))
+    with pytest.raises(DataLoss, match="broke off"), store.starting(["one"]):
+        pass
+    store.finish_pending()
+    with store.starting(["one"]):
+        pass
+
+
+def test_what_was_unpacked_counts_as_nothing_before_it_goes(store: VolumeStore, place: Path, monkeypatch):
+    """Killed while it is removed after a refusal: the next start must not take what is left for all of it."""
+    (place / "a").write_text("kept")
+    (place / "stuck").write_text("kept")
+    unpacked = Path(replacement.begin(str(place)))
+    for name in ("x", "y"):
+        (unpacked / name).write_text("new")
+    rename = os.rename
+
+    def renamed(source: str, target: str) -> None:
+        if source.endswith("/stuck"):
+            raise PermissionError(1, "Operation not permitted", source)
+        rename(source, target)
+
+    def killed(path: str) -> None:
+        os.unlink(os.path.join(path, "x"))
+        raise InterruptedError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", renamed)
+        broken.setattr(replacement, "try_to_remove", killed)
+        with pytest.raises(InterruptedError):
+            replacement.replace(str(unpacked), store.journal_of("one"))
+    store.finish_pending()
+    assert [name for name in names_in(place) if not replacement.is_leftover(name)] == ["a", "stuck"]
+
+
+def test_without_room_for_the_journal_nothing_is_left(store: VolumeStore, place: Path):
+    unpacked = Path(replacement.begin(str(place)))
+    (unpacked / "x").write_text("new")
+    with pytest.raises(FileNotFoundError):
+        replacement.replace(str(unpacked), str(place / "none" / "journal"))
+    assert names_in(place) == []
