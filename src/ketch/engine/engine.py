@@ -85,8 +85,9 @@ class Engine(Struct, frozen=True, kw_only=True, eq=False):
         await self.parts.store.flush_durable()
 
     def interrupt(self) -> None:
-        """Break off builds and copies out of images: the daemon is about to end."""
+        """Break off builds, copies out of images and removals of volumes: the daemon is about to end."""
         self.parts.interruption.begin()
+        self.parts.volumes.interrupt()
         self.builds.interrupt()
 
     async def stop_containers(self, least_s: int) -> None:

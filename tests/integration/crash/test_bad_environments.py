@@ -320,7 +320,7 @@ def test_a_cgroup_that_cannot_be(filled):
         ('{"mtu": "big"}', "mtu must be a number"),
         ('{"hosts": "unix:///x"}', "hosts must be a list of texts"),
         ('{"log-opts": {"max-size": 5}}', "log-opts must be texts by name"),
-        ('{"bip": null}', "bip must be a text"),
+        ('{"bip": 5}', "bip must be a text"),
     ],
 )
 def test_broken_settings(own_engine, tmp_path, text, message):

@@ -38,7 +38,7 @@ def test_the_same_setting_twice_is_refused(tmp_path):
         load.load(["--config-file", str(path), "--data-root", "/srv/other"])
 
 
-@pytest.mark.parametrize("text", ["", " \n", "{}", "\ufeff{}", '{"dns": null, "mtu": null, "iptables": null}'])
+@pytest.mark.parametrize("text", ["", " \n", "{}", "\ufeff{}", "null", '{"dns": null, "mtu": null, "iptables": null}'])
 def test_files_that_say_nothing(tmp_path, text):
     path = tmp_path / "daemon.json"
     path.write_text(text)
@@ -47,7 +47,12 @@ def test_files_that_say_nothing(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("{", "read configuration"), ("[]", "not a JSON object"), ('{"dta-root": "x"}', "unknown keys: dta-root")],
+    [
+        ("{", "read configuration"),
+        ("[]", "not a JSON object"),
+        ('{"dta-root": "x"}', "unknown keys: dta-root"),
+        ('{"dta-root": null}', "unknown keys: dta-root"),
+    ],
 )
 def test_bad_files(tmp_path, text, complaint):
     path = tmp_path / "daemon.json"

@@ -89,10 +89,12 @@ def take_flags(flags: dict[str, Any]) -> list[str]:
 
 
 def take_keys(values: dict[str, Any], path: str) -> list[str]:
-    """Take the keys out of a file's object; returns notes (InvalidArgument: one is refused)."""
+    """Take the keys out of a file's object, of which null says nothing; returns notes (InvalidArgument: refused)."""
     notes: list[str] = []
     for key in [key for key in values if key in _BY_KEY]:
         value = values.pop(key)
+        if value is None:
+            continue
         text = booleans.write(value) if isinstance(value, bool) else str(value)
         notes += _judged(_BY_KEY[key], f"`{path}`: {key}", text)
     return notes

@@ -250,9 +250,9 @@ def _from_file(path: str | None, flags: _Values, notes: list[str]) -> _Values:
     raw = _read(path, explicit=explicit)
     notes += dockerd.take_keys(raw, path)
     known = Config.__dataclass_fields__.keys() - _OF_FLAGS_ALONE | {"debug"}
-    values = {key.replace("-", "_"): value for key, value in raw.items()}
     if unknown := sorted(key for key in raw if "_" in key or key.replace("-", "_") not in known):
         raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
+    values = {key.replace("-", "_"): value for key, value in raw.items() if value is not None}
     for key, value in values.items():
         _check_type(path, key.replace("_", "-"), value, False if key == "debug" else getattr(Config(), key))
     if both := sorted(key.replace("_", "-") for key in values.keys() & flags.keys() - {"hosts"}):
@@ -261,7 +261,7 @@ def _from_file(path: str | None, flags: _Values, notes: list[str]) -> _Values:
 
 
 def _read(path: str, *, explicit: bool) -> _Values:
-    """The file's object; an empty file is an empty object, and a key that is null is not there: so dockerd reads it."""
+    """The file's object; an empty file and null are an empty object, as for dockerd."""
     try:
         with open(path, encoding="utf-8-sig") as f:
             text = f.read()
@@ -272,9 +272,9 @@ def _read(path: str, *, explicit: bool) -> _Values:
         return {}
     except ValueError as e:
         raise InvalidArgument(f"read configuration `{path}`: {e}", hint="the file must be one JSON object") from e
-    if not isinstance(raw, dict):
+    if raw is not None and not isinstance(raw, dict):
         raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
-    return {key: value for key, value in raw.items() if value is not None}
+    return raw or {}
 
 
 def _check_type(path: str, key: str, value: object, default: object) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from ketch.engine import os_errors
 from ketch.engine.model.volume import Volume
 from ketch.engine.volumes import local_driver, replacement
-from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound
+from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound, Unavailable
 from ketch.failpoints import failpoint
 from ketch.storage.database.db import REPAIR, Schema
 from ketch.storage.database.records import Form, Records
@@ -78,6 +78,7 @@ class VolumeStore:
         self._volumes: dict[str, Volume] = {}
         self._unreadable: set[str] = set()
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
+        self._interrupted = asyncio.Event()
         self._starting: Counter[str] = Counter()  # volumes of containers that are being started
         self._filled: dict[str, str] = {}  # volumes that are being restored, and by whom
         self._claims: dict[str, set[str]] = {}  # volumes of containers whose rows are yet to be written
@@ -283,10 +284,10 @@ class VolumeStore:
 
         What is mounted for it (another directory, a share) is unmounted and stays as it is.  ``force`` makes a missing
         volume no error.  The row is marked first and goes last, so that the next start finishes what a crash broke off.
-        A caller that is cancelled does not end it.
+        A caller that is cancelled does not end it.  Unavailable when the daemon's end does not let it finish.
         """
         while (going := self._going.get(name)) is not None:
-            await asyncio.wait([going])
+            await self._end_of(going)
         if name not in self._volumes and force:
             return
         volume = self.get(name)
@@ -296,7 +297,23 @@ class VolumeStore:
         with self._db.transaction(durable=False) as tx:
             self._mark(tx, [name], _REMOVAL)
         failpoint("volume.removal-begun")
-        await asyncio.shield(self._go(volume, self._remove(volume)))
+        removal = self._go(volume, self._remove(volume))
+        await self._end_of(removal)
+        removal.result()
+
+    async def _end_of(self, removal: asyncio.Task[None]) -> None:
+        """The end of a removal, whether it succeeds or not; Unavailable when the daemon's comes first."""
+        interrupted = asyncio.ensure_future(self._interrupted.wait())
+        try:
+            await asyncio.wait([removal, interrupted], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            interrupted.cancel()
+        if not removal.done():
+            raise Unavailable("remove the volume: the daemon is stopping", hint="it goes on when the daemon runs again")
+
+    def interrupt(self) -> None:
+        """Have nobody wait for removals: the daemon is about to end, and its next start finishes them."""
+        self._interrupted.set()
 
     def _go(self, volume: Volume, removal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin a removal; until its end nobody can have the volume."""
