@@ -96,7 +96,7 @@ def test_fluentd_gets_what_dockerd_sends(engine, beside, tmp_path, scheme, optio
         path = str(tmp_path / one.kind) if scheme == "unix" else ""
         server = Forward(path=path, acks="fluentd-request-ack" in options)
         address = f"unix://{path}" if path else f"tcp://127.0.0.1:{server.port}"
-        with contextlib.closing(server), server.collecting("the end") as messages, removed(one):
+        with contextlib.closing(server), server.collecting("err", "the end") as messages, removed(one):
             ident = run(one, "fluentd", {"fluentd-address": address, **options})
             shown = one is beside or one.client("logs", "talker").out  # from the cache
         assert shown is True or shown.endswith("\nthe end")
@@ -119,7 +119,7 @@ def test_graylog_gets_what_dockerd_sends(engine, beside, scheme, options, beginn
     sent = []
     for one in (beside, engine):
         server = Graylog(tcp=scheme == "tcp")
-        with contextlib.closing(server), server.collecting("the end") as messages, removed(one):
+        with contextlib.closing(server), server.collecting("err", "the end") as messages, removed(one):
             ident = run(one, "gelf", {"gelf-address": f"{scheme}://127.0.0.1:{server.port}", **options})
         assert server.beginnings == ({beginning} if scheme == "udp" else set())
         assert bool(server.chunked) == (scheme == "udp")

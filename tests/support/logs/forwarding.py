@@ -87,10 +87,15 @@ class Forward:
         self.port = 0 if path else int(self._listener.getsockname()[1])
 
     @contextmanager
-    def collecting(self, last: str) -> Iterator[list]:
-        """A list that has, after the block, the messages [tag, time, record, option] up to the one of this text."""
+    def collecting(self, *texts: str) -> Iterator[list]:
+        """A list that has, after the block, the messages [tag, time, record, option] until each of these has come.
+
+        Give the last text of each of the container's streams: a sender may fall behind with one of them, and waits
+        without a limit for the confirmation of what nobody reads.
+        """
+        wanted = set(texts)
         with _in_background(
-            lambda: self._until(lambda found: bool(found) and found[-1][2]["log"] == last), self._listener
+            lambda: self._until(lambda found: wanted <= {one[2]["log"] for one in found}), self._listener
         ) as found:
             yield found
 
@@ -132,14 +137,14 @@ class Graylog:
         self.chunked = 0
 
     @contextmanager
-    def collecting(self, last: str) -> Iterator[list]:
-        """A list that has, after the block, the messages up to the one of this text."""
-        with _in_background(lambda: self._until(last), self.sock) as found:
+    def collecting(self, *texts: str) -> Iterator[list]:
+        """A list that has, after the block, the messages until each of these has come."""
+        with _in_background(lambda: self._until(set(texts)), self.sock) as found:
             yield found
 
-    def _until(self, last: str) -> list[dict[str, object]]:
+    def _until(self, texts: set[str]) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
-        while not found or found[-1]["short_message"] != last:
+        while not texts <= {str(one["short_message"]) for one in found}:
             found += self._connection() if self._tcp else [json.loads(self._unpacked(self._whole()))]
         return found
 
