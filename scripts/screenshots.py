@@ -49,6 +49,7 @@ def main() -> int:
             pages[name] = browsers.Watched(chromium.new_context(storage_state=state, **look)).page
             pages[name].goto(f"{origin}/#/{place}")
         pages["terminal"].get_by_text("/ #").wait_for()
+        pages["terminal"].wait_for_timeout(200)  # BusyBox's editor loses what follows the cursor's place at once
         pages["terminal"].keyboard.type(_SHELL)
         pages["terminal"].wait_for_timeout(_READINGS_S * 1000)
         for name, page in pages.items():

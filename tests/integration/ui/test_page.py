@@ -16,6 +16,9 @@ from tests.support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# A prompt of more columns than BusyBox's own.  It asks the terminal where the cursor is, and takes an answer of the
+# first row and the fifth column, with the ten bytes that follow at once, for a key that it does not know.
+PROMPT = "in box # "
 # What containers, images and volumes may say of themselves, and what would happen if it were read as HTML.
 EVIL = '<img src=x onerror="window.taken=1"><script>window.taken=1</script>'
 
@@ -67,8 +70,8 @@ def box(served):
         "printf '\\033[32mgreen\\033[0m and \\033]0;title\\007plain\\n'; echo '" + EVIL + "'; echo 'to stderr' >&2; "
         "trap 'echo hung up' HUP; while :; do i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; sleep 0.1; done"
     )
-    labels = ("--label", f"evil={EVIL}", "--env", f"EVIL={EVIL}")
-    run = served.engine.ketch("run", "-d", "--name", "box", *labels, "busybox", "sh", "-c", script)
+    options = ("--label", f"evil={EVIL}", "--env", f"EVIL={EVIL}", "--env", f"PS1={PROMPT}")
+    run = served.engine.ketch("run", "-d", "--name", "box", *options, "busybox", "sh", "-c", script)
     yield run.out.strip()
     served.engine.ketch("rm", "-f", "box")
 
@@ -227,7 +230,7 @@ def _serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]
 def test_a_terminal_is_typed_into_and_resized(served, opened, box):
     page = opened(f"containers/{box}/terminal")
     screen = page.get_by_label("Terminal", exact=True)
-    screen.get_by_text("/ #").wait_for()
+    screen.get_by_text(PROMPT.strip()).wait_for()
     page.keyboard.type("echo $((6 * 7)); stty size; printf '\\033[31mr\\145d\\n'; echo \"$EVIL\"\n")
     screen.get_by_text("42", exact=True).wait_for()
     screen.locator(".c1", has_text="red").wait_for()
@@ -250,11 +253,50 @@ def test_a_terminal_is_typed_into_and_resized(served, opened, box):
     page.keyboard.type("exit\n")
     page.get_by_text("The shell has ended.").wait_for()
     page.get_by_role("button", name="Open again").click()
-    screen.get_by_text("/ #").wait_for()
+    screen.get_by_text(PROMPT.strip()).wait_for()
     page.keyboard.type("exec tail -f /dev/null\n")
     until(lambda: "tail -f" in served.engine.ketch("top", "box").out, "it does not run")
     page.evaluate("() => { location.hash = '#/images'; }")  # who leaves hangs up
     until(lambda: "tail -f" not in served.engine.ketch("top", "box").out, "it was not hung up")
+
+
+def test_a_terminal_is_typed_into_and_resized_while_it_opens(opened, box):
+    page = opened("containers")
+    held: list = []
+    page.route("**/containers/*/exec", lambda one: held.append(one))
+    opened(f"containers/{box}/terminal")
+    page.get_by_text("Connecting …").wait_for()
+    screen = page.get_by_label("Terminal", exact=True)
+    until(lambda: held and _columns(screen) > 100, "no wide terminal is asked for")
+    page.keyboard.type("echo `stty size | cut -d' ' -f2` columns\n")
+    page.set_viewport_size({"width": 800, "height": 600})
+    until(lambda: _columns(screen) < 100, "the screen stays wide")
+    held[0].continue_()
+    screen.get_by_text(f"{_columns(screen)} columns", exact=True).wait_for()
+    page.unroute_all()
+
+
+def test_the_last_of_many_sizes_is_the_one_that_counts(opened, box):
+    page = opened(f"containers/{box}/terminal")
+    screen = page.get_by_label("Terminal", exact=True)
+    screen.get_by_text(PROMPT.strip()).wait_for()
+    held: list = []
+    page.route("**/exec/*/resize*", lambda one: one.continue_() if held else held.append(one))  # the first is slow
+    page.set_viewport_size({"width": 900, "height": 600})
+    until(lambda: _columns(screen) < 130 and held, "the shell is not told of the first size")
+    before = _columns(screen)
+    page.set_viewport_size({"width": 700, "height": 600})
+    until(lambda: _columns(screen) != before, "the screen stays as it was")
+    with page.expect_response(held[0].request.url):
+        held[0].continue_()
+    wanted = _columns(screen)
+    page.keyboard.type(f"until [ `stty size | cut -d' ' -f2` = {wanted} ]; do :; done; echo as wide as the scr''een\n")
+    screen.get_by_text("as wide as the screen", exact=True).wait_for()
+    page.unroute_all()
+
+
+def _columns(screen) -> int:
+    return int(screen.evaluate("area => area.querySelector('.row').textContent.length"))
 
 
 def test_what_containers_say_stays_text(chromium, served, session, opened, box):

@@ -6,6 +6,7 @@ import { keys } from "/static/terminal/keys.js";
 import { Screen } from "/static/terminal/screen.js";
 
 const SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh"];
+const EARLY = 4096; // characters that wait for the connection
 
 /** Show a terminal in `view`. */
 export function showTerminal(view, container) {
@@ -25,10 +26,14 @@ export function showTerminal(view, container) {
   let exec = "";
   let drawing = 0;
   let over = false;
+  let early = ""; // what is typed before the connection is there
+  let told = ""; // the size that the shell knows
+  let telling = false;
   const encoder = new TextEncoder();
 
   const send = (words) => {
     if (connection?.readyState === WebSocket.OPEN) connection.send(encoder.encode(words));
+    else if (again.hidden) early = (early + words).slice(0, EARLY);
   };
   screen.reply = send;
 
@@ -55,25 +60,38 @@ export function showTerminal(view, container) {
     return [Math.max(20, Math.floor((room * 10) / width)), Math.max(5, Math.floor(high / height))];
   }
 
-  async function fit() {
+  function fit() {
     const [columns, rows] = fitting();
     if (columns === screen.columns && rows === screen.rows) return;
     screen.resize(columns, rows);
     write("");
-    if (connection?.readyState !== WebSocket.OPEN) return;
+    tell();
+  }
+
+  /** Have the shell know the screen's size: one request at a time, for the second of two may arrive first. */
+  async function tell() {
+    if (telling) return;
+    telling = true;
     try {
-      await post(`/exec/${exec}/resize`, { h: rows, w: columns });
+      while (connection?.readyState === WebSocket.OPEN && told !== size()) {
+        const now = size();
+        await post(`/exec/${exec}/resize`, { h: screen.rows, w: screen.columns });
+        told = now;
+      }
     } catch {
       // it has just ended
     }
+    telling = false;
   }
+
+  const size = () => `${screen.columns} ${screen.rows}`;
 
   async function connect() {
     again.hidden = true;
+    field.focus({ preventScroll: true });
     text(state, "Connecting …");
-    const [columns, rows] = fitting();
-    screen.reset(columns, rows);
-    write("");
+    screen.reset(...fitting());
+    paint();
     try {
       const made = await post(`/containers/${container.Id}/exec`, {}, { AttachStdin: true, AttachStdout: true,
         AttachStderr: true, Tty: true, Cmd: SHELL, Env: ["TERM=xterm-256color"] });
@@ -84,11 +102,13 @@ export function showTerminal(view, container) {
     }
     if (over) return;
     const decoder = new TextDecoder();
-    connection = socket(`/ketch/exec/${exec}/ws`, { h: rows, w: columns });
+    connection = socket(`/ketch/exec/${exec}/ws`, { h: screen.rows, w: screen.columns });
+    told = size();
     connection.onopen = () => {
       text(state, "Connected");
-      fit();
-      field.focus({ preventScroll: true });
+      send(early);
+      early = "";
+      tell();
     };
     connection.onmessage = (message) => write(decoder.decode(message.data, { stream: true }));
     connection.onclose = () => ended("The shell has ended.");
@@ -96,6 +116,7 @@ export function showTerminal(view, container) {
 
   function ended(why) {
     if (over) return;
+    early = "";
     text(state, why);
     again.hidden = false;
   }
