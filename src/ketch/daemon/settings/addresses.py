@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgument
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from ketch.daemon.settings.config import Config
 
+_LABEL = "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,253}[a-zA-Z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL}){{0,127}}\.?")
+_LETTER = re.compile("[a-zA-Z]")
 _LEAST_MTU, _MAX_MTU = 68, 65535  # what a bridge takes (RFC 791; the kernel's ETH_MIN_MTU and ETH_MAX_MTU)
 
 
@@ -26,6 +30,21 @@ def options_of_flags(texts: list[str]) -> dict[str, dict[str, str]]:
             raise InvalidArgument(f"invalid --default-network-opt `{text}`", hint="write DRIVER=OPTION=VALUE")
         found.setdefault(driver, {})[option] = value
     return found
+
+
+def settle(config: Config) -> None:
+    """Give subnets that are named by any of their addresses their first one; what is none stays."""
+    config.fixed_cidr, config.fixed_cidr_v6 = _subnet(config.fixed_cidr), _subnet(config.fixed_cidr_v6)
+    for pool in config.default_address_pools:
+        if isinstance(pool.get("base"), str):
+            pool["base"] = _subnet(pool["base"])
+
+
+def _subnet(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False)) if text else text
+    except ValueError:
+        return text
 
 
 def check(config: Config) -> None:
@@ -46,6 +65,11 @@ def check(config: Config) -> None:
             _parsed(parse, value, f"--{name.replace('_', '-')}")
     for address in config.dns:
         _parsed(ipaddress.ip_address, address, "--dns")
+    for domain in config.dns_search:
+        if domain != "." and not (_DOMAIN.fullmatch(domain) and _LETTER.search(domain)):
+            raise InvalidArgument(
+                f"--dns-search {domain}: not a valid domain", hint="such as example.com, or . for none"
+            )
     _check_router("--default-gateway", config.default_gateway, config.bip, config.fixed_cidr)
     _check_router("--default-gateway-v6", config.default_gateway_v6, config.bip6, config.fixed_cidr_v6)
     _check_range("--bip", config.bip, "--fixed-cidr", config.fixed_cidr)

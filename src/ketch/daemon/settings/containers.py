@@ -49,7 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--default-ulimit",
         metavar="NAME=SOFT[:HARD]",
         action="append",
-        dest="default_ulimit",
+        dest="default_ulimits",
         help="limit of containers' processes; repeatable",
     )
     add("--default-ipc-mode", metavar="MODE", help="IPC namespace of containers: private (default), shareable")
@@ -103,6 +103,10 @@ def check(config: Config) -> None:
     for label in config.labels:
         if label.find("=") < 1:
             raise InvalidArgument(f"bad attribute format: {label}", hint="write --label KEY=VALUE")
+    last = {label.partition("=")[0]: label for label in config.labels}
+    for label in config.labels:
+        if (other := last[label.partition("=")[0]]) != label:
+            raise InvalidArgument(f"conflict labels for {other} and {label}", hint="keep one of the two")
 
 
 def _one_of(words: tuple[str, ...]) -> str:
@@ -131,9 +135,11 @@ def _shm_size(text: str) -> int:
 
 
 def _ulimit(name: str, entry: object) -> Ulimit:
-    found = entry if isinstance(entry, dict) else {}
-    soft, hard = found.get("Soft"), found.get("Hard")
-    if found.get("Name") not in (None, name) or type(soft) is not int or type(hard) is not int:
+    # Docker's reader of JSON knows the letters of keys in either case, and takes 0 for a number that is not there.
+    given = {key.lower(): value for key, value in entry.items()} if isinstance(entry, dict) else {"name": entry}
+    found = {"soft": 0, "hard": 0, **given}
+    soft, hard = found.get("soft"), found.get("hard")
+    if found.get("name") not in (None, name) or type(soft) is not int or type(hard) is not int:
         raise InvalidArgument(
             f"default-ulimits: {name}: not a limit", hint=f'write "{name}": {{"Name": "{name}", "Soft": 1, "Hard": 2}}'
         )

@@ -8,6 +8,7 @@ the log.
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any, NamedTuple
 
 from ketch.errors import InvalidArgument
@@ -79,6 +80,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(name, action="append", dest=where, help=argparse.SUPPRESS)
 
 
+def keys_of(flags: dict[str, Any]) -> set[str]:
+    """The keys in daemon.json of the flags that were given."""
+    return {setting.key for setting in SETTINGS if setting.key and _PREFIX + setting.flag in flags}
+
+
 def take_flags(flags: dict[str, Any]) -> list[str]:
     """Take the flags out of what was given; returns notes (InvalidArgument: one is refused)."""
     notes: list[str] = []
@@ -95,6 +101,8 @@ def take_keys(values: dict[str, Any], path: str) -> list[str]:
         value = values.pop(key)
         if value is None:
             continue
+        if _BY_KEY[key].switch and str(value) not in _EMPTY and not isinstance(value, bool):
+            raise InvalidArgument(f"read configuration `{path}`: {key} must be true or false, not {json.dumps(value)}")
         text = booleans.write(value) if isinstance(value, bool) else str(value)
         notes += _judged(_BY_KEY[key], f"`{path}`: {key}", text)
     return notes

@@ -6,7 +6,7 @@ import argparse
 import ipaddress
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ketch import __version__, places
 from ketch.daemon import docker_socket
@@ -28,17 +28,29 @@ from ketch.runtime.logs import journald
 from ketch.ui import address as ui_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.daemon.settings.config import AddressPool
 
 _PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 _OF_FLAGS_ALONE = {"cgroup_base", "notes", "private", "prune_lost", "repair", "validate"}
 _FORMATS = ("text", "json")
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
+_OTHER_LEVELS = {"trace": "debug", "panic": "fatal"}  # what dockerd takes besides
+_DEFAULT_TCP = "tcp://localhost:2375"
+
+
+class FlagParser(argparse.ArgumentParser):
+    """A parser that says what is wrong in a line, and not all flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with dockerd's status of wrong flags."""
+        self.exit(1, f"{self.prog}: {message}\n  see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags of ketchd."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="ketchd",
         description="The Ketch daemon: a container engine that speaks the Docker Engine API.",
         allow_abbrev=False,
@@ -69,9 +81,9 @@ def parser() -> argparse.ArgumentParser:
     userns_settings.add_flags(parser)
     add("-G", "--group", metavar="NAME", help="group that may use the unix socket (default docker, when it exists)")
     add("--log-driver", metavar="NAME", help=f"where new containers log: {', '.join(log_options.DRIVERS)}")
-    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opt", help="option of that driver; repeatable")
+    add("--log-opt", metavar="KEY=VALUE", action="append", dest="log_opts", help="option of that driver; repeatable")
     add("--journald-socket", metavar="PATH", help=f"where journald listens (default {journald.SOCKET})")
-    add("-l", "--log-level", choices=_LEVELS, help="how much to log (default info)")
+    add("-l", "--log-level", type=_level, choices=_LEVELS, help="how much to log (default info)")
     add(
         "-D",
         "--debug",
@@ -121,6 +133,7 @@ def _network_flags(parser: argparse.ArgumentParser) -> None:
         "--default-network-opt",
         metavar="DRIVER=OPTION=VALUE",
         action="append",
+        dest="default_network_opts",
         help="option of new networks that do not say otherwise; repeatable",
     )
     add("--mtu", type=int, metavar="BYTES", help="MTU of the default network (default 1500)")
@@ -197,37 +210,63 @@ _Values = dict[str, Any]  # by the names of `Config`'s fields, and of the types 
 def load(argv: list[str]) -> Config:
     """The settings for these arguments; raises InvalidArgument with a sentence, or SystemExit from argparse."""
     flags = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
+    given = {name.replace("_", "-") for name in flags} | dockerd.keys_of(flags)
     notes = dockerd.take_flags(flags)
     proxies = {name: value for name in _PROXIES if (value := flags.pop(name.replace("-", "_"), None))}
-    if limits := flags.pop("default_ulimit", None):
-        flags["default_ulimits"] = container_settings.of_flags(limits)
-    values = _from_settings(flags, notes)
+    values = _from_settings(flags, given, notes)
     values["proxies"] = {**values.get("proxies", {}), **proxies}
     if flags.pop("debug", False) or values.pop("debug", False):
         values["log_level"] = "debug"
-    if options := flags.pop("default_network_opt", None):
-        flags["default_network_opts"] = addresses.options_of_flags(options)
-    if options := flags.pop("log_opt", None):
-        values["log_opts"] = {**values.get("log_opts", {}), **dict(_pair(o) for o in options)}
-    if added := flags.pop("add_runtime", None):
+    if added := flags.pop("add_runtime", None):  # of these alone dockerd has those of both
         values["runtimes"] = {**values.get("runtimes", {}), **runtime_settings.of_flags(added)}
     values.update(flags)
+    for name, of_flags in _OF_FLAGS.items():
+        if name in flags:
+            values[name] = of_flags(flags[name])
+    if "tlsverify" in values:  # dockerd serves TLS for either value of it
+        values["tls"] = True
     config = Config(**values, notes=notes)
-    here = places.mine()
-    config.data_root = os.path.abspath(config.data_root or here.data_root)
-    config.exec_root = os.path.abspath(config.exec_root or here.exec_root)
-    config.hosts = config.hosts or [here.host]
-    cgroup_settings.resolve(config)
+    _settle(config)
     _check(config)
     return config
 
 
-def _from_settings(flags: _Values, notes: list[str]) -> _Values:
-    """The settings beside the flags: of a file, and of a private daemon's directory, for which the machine's is not."""
+def _settle(config: Config) -> None:
+    """Give the settings the forms in which everything else knows them (InvalidArgument)."""
+    here = places.mine()
+    config.data_root = os.path.abspath(config.data_root or here.data_root)
+    config.exec_root = os.path.abspath(config.exec_root or here.exec_root)
+    config.hosts = [_host(host) for host in config.hosts or [here.host]]
+    config.log_level = _level(config.log_level)
+    addresses.settle(config)
+    registry_settings.settle(config)
+    cgroup_settings.resolve(config)
+
+
+def _level(text: str) -> str:
+    """A level of the log, by any of the words that dockerd knows."""
+    return _OTHER_LEVELS.get(text.lower(), text.lower())
+
+
+def _host(text: str) -> str:
+    """An address to listen on, completed as dockerd does: that is ``tcp://`` on loopback, or the default."""
+    scheme, colon, rest = text.strip().rpartition("://")
+    if rest == "" and scheme in ("", "unix"):
+        return places.mine().host
+    if scheme not in ("", "tcp") or rest.startswith("/"):
+        return text
+    return f"tcp://localhost{rest}" if rest.startswith(":") else f"tcp://{rest}" if rest else _DEFAULT_TCP
+
+
+def _from_settings(flags: _Values, given: set[str], notes: list[str]) -> _Values:
+    """The settings beside the flags: of a file, and of a private daemon's directory, for which the machine's is not.
+
+    ``given`` are the keys of the settings that are given by flags.
+    """
     path = flags.pop("config_file", None)
     if "private" not in flags:
-        return _from_file(path, flags, notes)
-    values = _from_file(path, flags, notes) if path is not None else {}
+        return _from_file(path, given, notes)
+    values = _from_file(path, given, notes) if path is not None else {}
     return {**private_settings.of(flags.pop("private")), **values}
 
 
@@ -238,26 +277,58 @@ def _pool(text: str) -> AddressPool:
     return {"base": values["base"], "size": values["size"]}
 
 
-def _pair(option: str) -> tuple[str, str]:
-    key, equals, value = option.partition("=")
-    if not equals:
-        raise InvalidArgument(f"invalid --log-opt `{option}`", hint="write KEY=VALUE")
-    return key, value
+def _log_options(given: list[str]) -> dict[str, str]:
+    """The options of ``--log-opt`` (InvalidArgument)."""
+    for option in given:
+        if "=" not in option:
+            raise InvalidArgument(f"invalid --log-opt `{option}`", hint="write KEY=VALUE")
+    return dict(option.split("=", 1) for option in given)
 
 
-def _from_file(path: str | None, flags: _Values, notes: list[str]) -> _Values:
+# What makes a setting of the values of a flag that can be repeated.
+_OF_FLAGS: dict[str, Callable[[list[str]], Any]] = {
+    "default_network_opts": addresses.options_of_flags,
+    "default_ulimits": container_settings.of_flags,
+    "log_opts": _log_options,
+}
+
+
+def _from_file(path: str | None, given: set[str], notes: list[str]) -> _Values:
     explicit, path = path is not None, path or places.mine().config
     raw = _read(path, explicit=explicit)
+    _take_old_key(raw, path)
+    _check_once(raw, path, given)
     notes += dockerd.take_keys(raw, path)
     known = Config.__dataclass_fields__.keys() - _OF_FLAGS_ALONE | {"debug"}
     if unknown := sorted(key for key in raw if "_" in key or key.replace("-", "_") not in known):
-        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}")
-    values = {key.replace("-", "_"): value for key, value in raw.items() if value is not None}
+        proxies = [key for key in unknown if key in _PROXIES]
+        hint = f'write {{"proxies": {{"{proxies[0]}": …}}}}' if proxies else None
+        raise InvalidArgument(f"read configuration `{path}`: unknown keys: {', '.join(unknown)}", hint=hint)
+    values = {key.replace("-", "_"): _without_null(value) for key, value in raw.items() if value is not None}
     for key, value in values.items():
         _check_type(path, key.replace("_", "-"), value, False if key == "debug" else getattr(Config(), key))
-    if both := sorted(key.replace("_", "-") for key in values.keys() & flags.keys() - {"hosts"}):
-        raise InvalidArgument(f"set both in `{path}` and by a flag: {', '.join(both)}", hint="keep one of the two")
-    return values
+    # As with dockerd, what is empty or 0 stands for the default.
+    return {key: value for key, value in values.items() if value or isinstance(value, bool)}
+
+
+def _take_old_key(raw: _Values, path: str) -> None:
+    """Give the key that dockerd had before 28 its name of now (InvalidArgument: both are there)."""
+    if "host-gateway-ip" in raw:
+        if "host-gateway-ips" in raw:
+            raise InvalidArgument(f"`{path}`: host-gateway-ip and host-gateway-ips: both are there", hint="keep one")
+        raw["host-gateway-ips"] = [raw.pop("host-gateway-ip")]
+
+
+def _check_once(raw: _Values, path: str, given: set[str]) -> None:
+    """Raise InvalidArgument for what is set by a flag as well, as dockerd does."""
+    proxies = raw.get("proxies")
+    keys = {*raw, *(proxies if isinstance(proxies, dict) else ())}
+    if both := sorted(keys & given):
+        raise InvalidArgument(
+            f"the following directives are specified both as a flag and in the configuration file `{path}`: "
+            f"{', '.join(both)}",
+            hint="keep one of the two",
+        )
 
 
 def _read(path: str, *, explicit: bool) -> _Values:
@@ -265,16 +336,23 @@ def _read(path: str, *, explicit: bool) -> _Values:
     try:
         with open(path, encoding="utf-8-sig") as f:
             text = f.read()
-        raw = json.loads(text) if text.strip() else {}
+        raw = json.loads(text, object_hook=_without_null) if text.strip() else {}
     except FileNotFoundError:
         if explicit:
             raise InvalidArgument(f"read configuration `{path}`: no such file") from None
         return {}
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise InvalidArgument(f"read configuration `{path}`: {e}", hint="the file must be one JSON object") from e
-    if raw is not None and not isinstance(raw, dict):
+    if not isinstance(raw, dict | None):
         raise InvalidArgument(f"read configuration `{path}`: not a JSON object")
     return raw or {}
+
+
+def _without_null(value: Any) -> Any:
+    """A value in which nothing of an object is null."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_null(below) for key, below in value.items() if below is not None}
 
 
 def _check_type(path: str, key: str, value: object, default: object) -> None:

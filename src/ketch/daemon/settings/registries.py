@@ -52,6 +52,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--max-download-attempts", type=int, metavar="N", help="tries before a download is given up (default 5)")
 
 
+def settle(config: Config) -> None:
+    """Take the schemes off insecure registries, where dockerd wants none and takes them off as well; noted."""
+    plain = []
+    for text in config.insecure_registries:
+        scheme, colon, rest = text.rpartition("://")
+        is_url = scheme.lower() in ("http", "https")
+        plain.append(rest if is_url else text)
+        if is_url:
+            config.notes.append(f"insecure registry {text}: taken for {rest}: a name has no {scheme}://")
+    config.insecure_registries = plain
+
+
 def check(config: Config) -> None:
     """Raise InvalidArgument for settings that make no sense."""
     for text in config.insecure_registries:
