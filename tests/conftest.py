@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.run import parallel, scratch, session, summary
 from tests.support.run.isolation import own_network
-from tests.support.waiting import PATIENCE, patient
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
@@ -68,12 +68,11 @@ def pytest_collection(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _is_worker(config):
         parallel.longest_first(items)
-    if PATIENCE != 1:
-        _lengthen(config, items)
+    _lengthen(config, items)
 
 
 def _lengthen(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A slow machine gets more time for each test, too."""
+    """The same patience with each test as with what it waits for."""
     for item in items:
         mark = item.get_closest_marker("timeout")
         usual = mark.args[0] if mark else float(config.getini("timeout"))

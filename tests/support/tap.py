@@ -10,6 +10,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.waiting import patient
+
 _PIECE = 1 << 16
 _BODILESS = (204, 304)
 
@@ -81,7 +83,7 @@ class Tap:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(patient(5))
         for talk in self._talks:
             talk.close()
         os.unlink(self.path)
@@ -120,7 +122,7 @@ class _Talk:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self.threads:
-            thread.join(5)
+            thread.join(patient(5))
         self.client.close()
         self.server.close()
 

@@ -11,13 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_USUAL = 3.0  # a machine may be so much busier than one on which a limit is plenty
 # How many times longer tests wait for others before they give up: on an emulated or a very busy machine.
-PATIENCE = float(os.environ.get("KETCH_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("KETCH_TEST_PATIENCE", _USUAL))
 
 
 def patient(limit_s: float) -> float:
-    """A limit of waiting for this machine, from what is plenty on a usual one."""
+    """A limit of waiting for this machine, from what is plenty on a quiet one."""
     return limit_s * PATIENCE
+
+
+def slowed(time_s: float) -> float:
+    """A time that a test itself spends, longer where others take longer."""
+    return time_s * max(PATIENCE / _USUAL, 1)
 
 
 def until(condition: Callable[[], object], what: str | Callable[[], str], timeout_s: float = 20) -> None:

@@ -91,7 +91,7 @@ def test_a_long_request_line(engine):
 @pytest.mark.ketch_only
 def test_invalid_http_is_answered_in_json(engine):
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
+        sock.settimeout(patient(10))
         sock.connect(engine.socket)
         sock.sendall(b"no such thing\r\n\r\n")
         answer = http.client.HTTPResponse(sock)
@@ -199,7 +199,7 @@ def test_kinds_of_errors(engine, method, path, body, status, kind):
 
 def test_garbage_on_the_socket(engine):
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(10)
+        s.settimeout(patient(10))
         s.connect(engine.socket)
         s.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n" + b"\0" * 5000)
         assert re.match(rb"HTTP/1\.[01] 400 ", s.recv(100))
@@ -242,7 +242,7 @@ def test_numbers_that_nobody_means(engine, number):
         if status == 201:
             api.must("DELETE", f"/containers/{answer['Id']}")
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(10)
+        sock.settimeout(patient(10))
         sock.connect(engine.socket)
         sock.sendall(f"POST /containers/x/attach HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * 5000}\r\n\r\n".encode())
         assert sock.recv(1 << 12).split()[1] == b"400"

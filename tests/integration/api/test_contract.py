@@ -16,6 +16,7 @@ import pytest
 from tests.support.engines import Engine, busybox_tar
 from tests.support.fuzzing.contract import EXTRAS, HABITS, Contract, load_description
 from tests.support.tap import Tap
+from tests.support.waiting import patient
 
 pytestmark = [
     pytest.mark.ketch_only,
@@ -61,7 +62,7 @@ class Tapped:
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=15)
+        super().__init__("localhost", timeout=patient(15))
         self._path = path
 
     def connect(self) -> None:
@@ -172,7 +173,7 @@ def test_command_line(tapped):
 
 def test_docker_py(tapped):
     with contextlib.closing(
-        docker.DockerClient(base_url=f"unix://{tapped.path}", version="auto", timeout=30)
+        docker.DockerClient(base_url=f"unix://{tapped.path}", version="auto", timeout=patient(30))
     ) as client:
         client.api.import_image_from_data(busybox_tar(), repository="bare")
         network = client.networks.create("py", driver="bridge", labels={"a": "b"})

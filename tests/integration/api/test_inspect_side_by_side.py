@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.rawapi import Api
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def scene(engine: Engine) -> dict[str, Any]:
     run("run", "-dit", "--name", "tty", "--rm", "-u", "1", "-w", "/x", "--hostname", "hh", *SLEEP)
     with contextlib.closing(engine.py()) as client:
         api = client.api
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while api.inspect_container("full")["State"]["Health"]["Status"] != "healthy":
             assert time.monotonic() < deadline
             time.sleep(0.05)

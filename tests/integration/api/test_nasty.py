@@ -21,6 +21,7 @@ from tests.support.fuzzing import nasty
 from tests.support.fuzzing.contract import EXTRAS, HABITS, Contract, load_description
 from tests.support.fuzzing.world import World, descriptors, resident
 from tests.support.tap import Exchange
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from tests.support.engines import Engine
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.ketch_only
 SHARE = float(os.environ.get("KETCH_NASTY_SHARE", "0.02"))
 SEED = int(os.environ.get("KETCH_NASTY_SEED", "1"))
 START = bool(os.environ.get("KETCH_NASTY_START"))
-TIMEOUT_S = 15
+TIMEOUT_S = patient(15)
 GROWTH = 60 << 20  # of the daemon's memory, by all that it was asked
 
 
@@ -88,7 +89,7 @@ def test_one_nasty_value(own_engine):
     own_engine.start()
     own_engine.add_busybox()
     failures: dict[str, str] = {}
-    with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version=API, timeout=30)) as client:
+    with contextlib.closing(docker.DockerClient(base_url=own_engine.host, version=API, timeout=patient(30))) as client:
         world = World(client)
         world.restore()
         judge_more = Readable()

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from tests.support.boxes.monitor_box import own_kib
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
@@ -23,7 +23,7 @@ UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 def request(engine, method, path, body=b"", headers=""):
     """A connection on which a request is about to be sent, and the request's bytes."""
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(15)
+    sock.settimeout(patient(15))
     sock.connect(engine.socket)
     length = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return sock, f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}{length}\r\n".encode() + body
@@ -166,7 +166,7 @@ def test_a_hundred_megabytes_in(engine, driver):
             stdin=source.stdout,
             capture_output=True,
             env=engine.environment(),
-            timeout=60,
+            timeout=patient(60),
             check=True,
         )
     assert done.stdout.strip() == b"104857600"
@@ -217,7 +217,7 @@ def test_signals_are_passed_on_unless_told_otherwise(engine, client):
     script = "trap 'echo caught; exit 5' TERM; echo up; while :; do sleep 0.05; done"
     client("run", "-d", "--name", "trap", "busybox", "sh", "-c", script)
     with client.piped("attach", "--sig-proxy=false", "--no-stdin", "trap") as deaf:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while not client("logs", "trap").out and time.monotonic() < deadline:
             time.sleep(0.02)
         deaf.signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from tests.support.boxes.monitor_box import open_fds, own_kib
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only  # dockerd makes everybody wait for the slowest
 SIZE = 40 << 20
@@ -24,7 +24,7 @@ DRIVERS = {
 def open_stream(engine, method, path, body=b"", *, upgrade=True):
     """A connection on which the answer's head was read and nothing else."""
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(15)
+    sock.settimeout(patient(15))
     sock.connect(engine.socket)
     headers = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else "Connection: close\r\n"
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Type: application/json\r\n"

@@ -14,6 +14,7 @@ from tests.support.boxes.monitor_box import own_kib
 from tests.support.engines import API, Engine
 from tests.support.leaks import Census
 from tests.support.logs.logservers import free_port, wait_for_port
+from tests.support.waiting import patient
 
 ECHO = 'echo ready; while read line; do echo "got $line"; done; echo over >&2'
 
@@ -46,7 +47,7 @@ def ws(server):
 
 
 def py(address):
-    return contextlib.closing(docker.DockerClient(f"tcp://{address}", version=API, timeout=30))
+    return contextlib.closing(docker.DockerClient(f"tcp://{address}", version=API, timeout=patient(30)))
 
 
 def read_until(connection, wanted):
@@ -64,7 +65,7 @@ def test_docker_py(ws):
     with py(address) as client:
         box = client.containers.create("busybox", ["sh", "-c", ECHO], stdin_open=True, name="box")
         connection = box.attach_socket(ws=True, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        connection.settimeout(15)
+        connection.settimeout(patient(15))
         box.start()  # attached before: nothing is lost
         assert read_until(connection, b"ready\n") == b"ready\n"
         connection.send("a\n")
@@ -85,13 +86,13 @@ def test_log_and_stream(ws):
     with py(address) as client:
         box = client.containers.get("box")
         one = box.attach_socket(ws=True, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1, "logs": 1})
-        one.settimeout(15)
+        one.settimeout(patient(15))
         assert read_until(one, b"early\n") == b"ready\ngot early\n"
         one.send("late\n")
         assert read_until(one, b"got late\n") == b"got late\n"
         one.close()
         only_logs = box.attach_socket(ws=True, params={"stdout": 1, "stderr": 1, "logs": 1})
-        only_logs.settimeout(15)
+        only_logs.settimeout(patient(15))
         assert read_until(only_logs, b"late\n") == b"ready\ngot early\ngot late\n"
         assert only_logs.recv() in ("", b"")
         only_logs.close()
@@ -104,7 +105,7 @@ def test_detach_keys_on_a_terminal(ws):
         one = client.containers.get("box").attach_socket(
             ws=True, params={"stdin": 1, "stdout": 1, "stream": 1, "detachKeys": "ctrl-a,d"}
         )
-        one.settimeout(15)
+        one.settimeout(patient(15))
         one.send("echo he''re\n")
         read_until(one, b"here\r\n")
         one.send_binary(b"\x01")
@@ -121,11 +122,11 @@ def test_a_client_that_goes_ends_stdin_once(ws):
         box = client.api.create_container("busybox", ["cat"], stdin_open=True, name="box")
         one = client.api.attach_socket(box, ws=True, params={"stdin": 1, "stdout": 1, "stream": 1})
         client.api.start(box)
-        one.settimeout(15)
+        one.settimeout(patient(15))
         one.send("x\n")
         assert read_until(one, b"x\n") == b"x\n"
         one.close()
-        assert client.api.wait(box, timeout=15)["StatusCode"] == 0
+        assert client.api.wait(box, timeout=patient(15))["StatusCode"] == 0
     assert engine.docker("logs", "box").out == "x\n"
 
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.support.waiting import patient
+
 ECHO = 'echo ready; while read line; do echo "got $line"; done; echo end of input'
 
 
@@ -49,7 +51,7 @@ def test_attach_several_at_once(client):
     client("run", "-d", "-i", "--name", "hub", "busybox", "sh", "-c", ECHO)
     with client.piped("attach", "hub") as one, client.piped("attach", "hub") as two:
         # Neither client says when it is attached: type until each has seen something.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while not (one.text and two.text) and time.monotonic() < deadline:
             one.send("hello\n")
             one.read(0.1)
@@ -87,7 +89,7 @@ def test_terminal_is_resized(client):
     with client.terminal("run", "-it", "--rm", "busybox", "sh") as t:
         t.expect("/ # ")
         t.resize(31, 97)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while time.monotonic() < deadline:  # the client sends the size when its own signal arrives
             t.send("stty size\n")
             if t.expect(r"\r\n(\d+ \d+|stty: .*)\r\n").group(1) == "31 97":
@@ -182,7 +184,7 @@ def test_no_output_in_the_read_of_the_head(engine, docker_py, what):
     if what == "exec":
         path, body = f"/exec/{docker_py.api.exec_create(box.id, ['echo', 'early'])['Id']}/start", b"{}"
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(patient(10))
         client.connect(engine.socket)
         client.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n"

@@ -15,6 +15,7 @@ import pytest
 from tests.support import peers
 from tests.support.rawapi import Api
 from tests.support.registries.registries import registry
+from tests.support.waiting import patient
 
 pytestmark = [pytest.mark.ketch_only, pytest.mark.usefixtures("no_images_left")]
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -240,7 +241,9 @@ def test_copied_whole_by_others(engine, context, tmp_path):
     engine.ketch("build", "-t", "said:6", "--attest=type=provenance", f"-o=type=oci,dest={output}", str(context))
     copied = tmp_path / "copied"
     subprocess.run(
-        peers.command("skopeo", "copy", "--all", f"oci-archive:{output}", f"oci:{copied}"), check=True, timeout=60
+        peers.command("skopeo", "copy", "--all", f"oci-archive:{output}", f"oci:{copied}"),
+        check=True,
+        timeout=patient(60),
     )
     (top,) = json.loads((copied / "index.json").read_text())["manifests"]
     assert top["mediaType"] == "application/vnd.oci.image.index.v1+json"

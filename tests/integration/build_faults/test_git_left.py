@@ -18,7 +18,7 @@ from tests.support.building.remains import notes, until_nothing_is_half_made
 from tests.support.building.requests import request
 from tests.support.programs import need
 from tests.support.rawapi import Api
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -56,7 +56,7 @@ def test_a_repository_that_is_half_made(own_engine, repository):
     own_engine.settings = {"KETCH_FAULT": "source.repository-made"}
     own_engine.start()
     assert Api(own_engine.socket)("POST", "/build", remote=repository)[0] == 0
-    assert own_engine.process.wait(20) == -signal.SIGKILL
+    assert own_engine.process.wait(patient(20)) == -signal.SIGKILL
     assert notes(own_engine) != []
     own_engine.settings = {}
     own_engine.start()
@@ -78,7 +78,7 @@ def test_git_that_works_on(own_engine):
                 until(lambda: _gits(own_engine), "git does not run")
                 left = _gits(own_engine)
                 own_engine.process.send_signal(signal.SIGKILL)
-                own_engine.process.wait(20)
+                own_engine.process.wait(patient(20))
                 assert [pid for pid in left if running(pid)] != [], "it ends by itself: nothing is tested"
                 own_engine.start()
                 until(lambda: not any(map(running, left)), "git works on for a daemon that is gone")

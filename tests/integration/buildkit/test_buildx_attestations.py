@@ -14,6 +14,7 @@ from tests.support.building import frontend_image
 from tests.support.engines import busybox_tar
 from tests.support.rawapi import Api
 from tests.support.registries.registries import registry
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     import pathlib
@@ -81,7 +82,9 @@ def test_pushed_later_and_pulled(engine, context):
         layers = [one["digest"] for one in raw(f"{there.host}/said@{image['digest']}")["layers"]]
         told = {}
         for layer in raw(f"{there.host}/said@{about['digest']}")["layers"]:
-            with urllib.request.urlopen(f"http://{there.host}/v2/said/blobs/{layer['digest']}", timeout=30) as answer:
+            with urllib.request.urlopen(
+                f"http://{there.host}/v2/said/blobs/{layer['digest']}", timeout=patient(30)
+            ) as answer:
                 told[layer["annotations"]["in-toto.io/predicate-type"]] = json.load(answer)
         assert {one["subject"][0]["digest"]["sha256"] for one in told.values()} == {image["digest"].partition(":")[2]}
         of_result = told["https://slsa.dev/provenance/v1"]["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]

@@ -19,7 +19,7 @@ from ketch.rpc.status import Code, RpcError
 from tests.support.building.gateway_client import STDERR, STDOUT, GatewayClient
 from tests.support.building.session_client import SessionClient
 from tests.support.leaks import Census, descendants
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 PLATFORM = llb.Platform(OS="linux", Architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, ""))
 BASE = source("docker-image://docker.io/library/busybox:latest", {}, PLATFORM)
@@ -297,7 +297,7 @@ async def test_unknown_names(build, engine):
     ]:
         async with build.processes() as processes:
             await processes.send("process", **message)
-            failure = await asyncio.wait_for(processes.failure, 20)
+            failure = await asyncio.wait_for(processes.failure, patient(20))
             assert failure.code == code, message
     with pytest.raises(RpcError, match="has no root"):
         await build.container("two")
@@ -335,7 +335,7 @@ async def test_messages_that_nobody_should_send(build):
         async with build.processes() as processes:
             process = await processes.start("held", "sleep", "1000")
             await processes.send(process.name, **message)
-            failure = await asyncio.wait_for(processes.failure, 20)
+            failure = await asyncio.wait_for(processes.failure, patient(20))
             assert failure.code == code, message
         await build.release("held")
 
@@ -420,7 +420,7 @@ async def test_input_that_nobody_reads_waits_with_the_client(build, engine):
         await asyncio.wait([writing], timeout=1)
         assert not writing.done()
         await build.release("one")
-        await asyncio.wait_for(writing, 30)
+        await asyncio.wait_for(writing, patient(30))
         assert (await process.wait()).Code == 137
 
 

@@ -16,7 +16,7 @@ from ketch.errors import KetchError
 from tests.support.engines import BIN, KETCH
 from tests.support.programs import need
 from tests.support.registries.registries import free_port, listens
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,9 @@ BIG = 5_000_000
 
 
 def ketch(environment, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([KETCH, *args], input=stdin, capture_output=True, env=environment, timeout=60, check=False)
+    return subprocess.run(
+        [KETCH, *args], input=stdin, capture_output=True, env=environment, timeout=patient(60), check=False
+    )
 
 
 def check_streams(environment, *flags: str) -> None:
@@ -65,7 +67,7 @@ def test_tls(secured, tmp_path):
     assert ketch(by_variables, "version", "-f", "{{.Server.Os}}").stdout == b"linux\n"
     program = "import ketch; print(ketch.run('busybox', ['cat'], input='hello').text)"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, env=by_variables, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, env=by_variables, timeout=patient(60), check=False
     )
     assert done.stdout == b"hello\n", done.stderr
 
@@ -124,7 +126,7 @@ for way in {"url": sys.argv[1]}, {"context": "far"}:
         print(box.exec(["echo", "there"]).text, end="")
 """
     words = [sys.executable, "-X", "dev", "-W", "error", "-c", program, address]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=patient(60), check=False)
     assert (done.stdout, done.stderr) == ("hello there\n" * 2, "")
     wrong = ketch(environment, "-H", f"{address}/nowhere", "ps")
     assert wrong.returncode == 1

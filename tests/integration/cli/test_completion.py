@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.engines import BIN, KETCH
 from tests.support.terminal import Terminal
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -163,7 +164,7 @@ def test_a_daemon_that_does_not_answer_holds_up_nobody(tmp_path):
         silent.bind(f"{tmp_path}/s")
         silent.listen()
         words = [KETCH, "-H", f"unix://{tmp_path}/s", "__complete", "bash", "rm", ""]
-        done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(words, capture_output=True, timeout=patient(60), check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGALRM, b"")
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support.engines import BIN
 from tests.support.leaks import Census
 from tests.support.run.session import MARK, SESSION
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -31,7 +32,7 @@ def in_private(script: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
 

@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from tests.support.engines import API
+from tests.support.waiting import patient
 
 SLEEP = ("busybox", "sleep", "1000")
 
@@ -104,7 +105,7 @@ def test_by_id_and_health(scene):
     assert names(scene, "-f", f"id={one}") == names(scene, "-f", f"id={one[:12]}") == "alpha"
     network = scene.docker("network", "inspect", "-f", "{{.Id}}", "fnet").out.strip()
     assert names(scene, "-f", f"network={network[:12]}") == "beta"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while names(scene, "-f", "health=healthy") != "gamma":
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from tests.support.engines import BIN
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 SLEEP = "busybox sleep 1000"
@@ -114,7 +115,12 @@ def again(engine, *names: str) -> None:
         script.append(line if "--detach" in line else line.replace("ketch run", "ketch create", 1))
     environment = {**engine.environment(), "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": "/nowhere"}
     done = subprocess.run(
-        ["sh", "-c", "\n".join(script)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", "\n".join(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+        check=False,
     )
     assert done.returncode == 0, "\n".join(script) + done.stdout + done.stderr
 

@@ -11,6 +11,7 @@ import pytest
 from ketch import printable
 from tests.support.engines import KETCH
 from tests.support.terminal import Terminal
+from tests.support.waiting import patient
 
 # A title, the clipboard (OSC 52), a colour; C1's CSI and OSC; the other way round; lines of its own.
 EVIL = "a\x1b]0;t\x07b\x1b]52;c;eA==\x07c\x1b[31md\x9b31me\x9d0;t\x9cf\u202eg\u2066h\u200fi\x7fj\bk\tl\u2028mé漢"
@@ -43,7 +44,7 @@ def evil(engine):
         "busybox", ["sh", "-c", script, EVIL, "", "x\n  y"], labels={"evil": EVIL}, name="evil"
     )
     made.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while not any(row[1].startswith("n") for row in made.top(ps_args="-eo pid,comm")["Processes"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -68,7 +69,7 @@ def _get(engine, path: str) -> bytes:
     import http.client
     import socket
 
-    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection = http.client.HTTPConnection("localhost", timeout=patient(20))
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(engine.socket)
     connection.request("GET", path)

@@ -7,6 +7,8 @@ import urllib.request
 
 import pytest
 
+from tests.support.waiting import patient
+
 FILE = """
 services:
   web:
@@ -69,7 +71,7 @@ def test_up_to_down(engine, compose):
     assert "me.test" in compose("exec", "-T", "visitor", "cat", "/etc/hosts")
     # The published port, and the fixed address.
     port = compose("port", "web", "80").strip()
-    with urllib.request.urlopen(f"http://{port}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{port}/", timeout=patient(5)) as answer:
         assert answer.read() == b"moored\n"
     assert "10.66.0.10/24" in compose("exec", "-T", "web", "ip", "-4", "addr")
     # The volume is shared, outlives `down`, and goes with `down -v`.

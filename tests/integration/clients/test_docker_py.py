@@ -9,6 +9,7 @@ import docker.errors
 import pytest
 
 from tests.support.engines import busybox_tar
+from tests.support.waiting import patient
 
 
 def test_run(docker_py):
@@ -86,7 +87,7 @@ def test_exec_over_a_socket(docker_py):
         data += chunk
     stream.close()
     assert data[8:] == b"there and back"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while docker_py.api.exec_inspect(run["Id"])["Running"]:
         assert time.monotonic() < deadline
     assert docker_py.api.exec_inspect(run["Id"])["ExitCode"] == 0
@@ -134,10 +135,10 @@ def test_ports_and_mounts(docker_py, tmp_path):
     container.reload()
     port = int(container.ports["80/tcp"][0]["HostPort"])
     data = b""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while not data and time.monotonic() < deadline:
         try:
-            with socket.create_connection(("127.0.0.1", port), 2) as s:
+            with socket.create_connection(("127.0.0.1", port), patient(2)) as s:
                 data = s.recv(100)
         except OSError:
             time.sleep(0.02)

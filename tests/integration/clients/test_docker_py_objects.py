@@ -15,7 +15,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from tests.support.engines import busybox_tar
 from tests.support.registries import made_images
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 # -- Execs --------------------------------------------------------------------------------------------------------
 
@@ -508,7 +508,7 @@ def test_websocket_free_attach(client):
     box.start()
     wire._sock.sendall(b"it\n")
     seen = b""
-    wire._sock.settimeout(20)
+    wire._sock.settimeout(patient(20))
     with contextlib.suppress(socket.timeout):
         while b"got it" not in seen:
             seen += wire._sock.recv(4096)

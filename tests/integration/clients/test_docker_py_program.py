@@ -11,7 +11,7 @@ import pytest
 from docker.types import EndpointConfig, Healthcheck, LogConfig, Mount, Ulimit
 
 from tests.support.engines import API
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 SECOND = 1_000_000_000
 
@@ -47,11 +47,11 @@ class Watcher(threading.Thread):
             return all(w in rest for w in wanted)
 
         with self._changed:
-            assert self._changed.wait_for(there, 15), self.seen
+            assert self._changed.wait_for(there, patient(15)), self.seen
 
     def close(self) -> None:
         self._events.close()
-        self.join(10)
+        self.join(patient(10))
         assert not self.is_alive()
 
 
@@ -133,7 +133,7 @@ def test_streams(world):
     assert box.logs(stdout=False) == b"err one\nerr two\n"
     assert box.logs(tail=1, stderr=False) == b"out two\n"
     box.stop(timeout=0)
-    follower.join(10)
+    follower.join(patient(10))
     assert not follower.is_alive()
     text = b"".join(lines)
     assert (text.count(b"Z out "), text.count(b"Z err "), text[:2]) == (2, 2, b"20")
@@ -186,7 +186,7 @@ def test_looking_and_changing(world):
     waiter.start()
     box.kill("SIGTERM")  # PID 1 ignores it
     box.kill()
-    waiter.join(10)
+    waiter.join(patient(10))
     assert waited == [137]
     box.start()
     box.restart(timeout=0)
@@ -267,6 +267,6 @@ def test_many_threads_share_a_client(world):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patient(30))
     assert failures == []
     assert world.containers.list(all=True) == []

@@ -23,6 +23,7 @@ from testcontainers.core.wait_strategies import (
 )
 
 from tests.support import peers
+from tests.support.waiting import patient
 
 SECOND = 1_000_000_000
 SERVE = "mkdir -p /www && echo moored > /www/index.html && echo serving && exec httpd -f -p 80 -h /www"
@@ -45,7 +46,7 @@ def shell(script: str) -> DockerContainer:
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=5) as answer:
+    with urllib.request.urlopen(address, timeout=patient(5)) as answer:
         return answer.read().decode()
 
 
@@ -55,7 +56,7 @@ def test_waiting_for_a_log_line():
         out, err = box.get_logs()
         assert out == b"up and running\n"
         assert box.exec(["sh", "-c", "echo $((6 * 7)); exit 3"]) == (3, b"42\n")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while err != b"oops\n":
             assert time.monotonic() < deadline
             out, err = box.get_logs()

@@ -7,6 +7,7 @@ import os
 import tarfile
 
 from tests.support.rawapi import Api
+from tests.support.waiting import patient
 
 AUTO = ("--userns", "auto")
 OLD_KERNEL = {"KETCH_FAULT": "overlay.owners-mapped=einval"}
@@ -49,7 +50,7 @@ def test_copies_where_layers_cannot_be_mapped(own_engine, tmp_path):
     engine.stop()
     engine.extra.remove("--userns-copy")
     engine.launch()
-    assert engine.process.wait(30) == 1
+    assert engine.process.wait(patient(30)) == 1
     assert "with --userns-copy both kinds can be there" in engine.log()
     engine.extra.append("--userns-copy")
     engine.settings = {}  # a newer kernel

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import fuse
 from tests.support.rawapi import Api
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def stuck(engine, tmp_path):
     with fuse.mounted(place) as waited_for:
         engine.client("run", "-d", "--name", "stuck", "-v", f"{place}:/fuse", "busybox", "cat", "/fuse/file")
         try:
-            assert waited_for.wait(60)
+            assert waited_for.wait(patient(60))
             yield "stuck"
         finally:
             engine.client("rm", "-f", "stuck", check=False)

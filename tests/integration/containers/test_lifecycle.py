@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.rawapi import Api
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_events(client, engine):
     begin = str(int(time.time()))
     with client.piped("events", "--filter", "type=container", "--format", "{{.Action}}") as live:
         # The subscription is there when something that happens shows; attach until it does.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while not live.text and time.monotonic() < deadline:
             client("create", "--name", "herald", "busybox")
             client("rm", "herald")
@@ -256,11 +256,11 @@ def _end_in_the_pause(api, end):
             state = api.must("GET", f"/containers/{end}/json")["State"]
             assert (state["Status"], state["ExitCode"]) == ("exited", 3)
         for condition in ("not-running", "next-exit"):
-            assert waits[condition].result(5) == (200, {"StatusCode": 3})
+            assert waits[condition].result(patient(5)) == (200, {"StatusCode": 3})
         if end != "rm":
             assert not waits["removed"].done()
             api.must("DELETE", f"/containers/{end}")
-        assert waits["removed"].result(5) == (200, {"StatusCode": 3})
+        assert waits["removed"].result(patient(5)) == (200, {"StatusCode": 3})
 
 
 def test_nobody_sees_a_restart_as_an_end(engine):
@@ -274,5 +274,5 @@ def test_nobody_sees_a_restart_as_an_end(engine):
         for _ in range(5):
             next(events)
             assert looking.api.inspect_container("one")["State"]["Running"] is True
-        restarting.result(60)
+        restarting.result(patient(60))
         events.close()

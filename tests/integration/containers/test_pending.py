@@ -11,6 +11,8 @@ import urllib.request
 
 import pytest
 
+from tests.support.waiting import patient
+
 pytestmark = pytest.mark.ketch_only
 SERVE = "mkdir -p /www && echo moored > /www/index.html && exec httpd -f -p 80 -h /www"
 
@@ -27,10 +29,10 @@ def free_port() -> int:
 
 def answer_of(port: int) -> bytes:
     """What the server says, as soon as it listens."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=patient(5)) as answer:
                 return answer.read()
         except OSError:
             if time.monotonic() > deadline:

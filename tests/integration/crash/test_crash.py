@@ -15,7 +15,7 @@ import pytest
 from ketch.storage.database.mark import boot_id
 from tests.support.boxes.crash_box import monitored, pids_of, read, running
 from tests.support.rawapi import Api
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -231,7 +231,7 @@ def test_what_a_killed_monitor_has_forked_ends_with_the_start(own_engine, point)
             f.write(point)
         try:
             assert own_engine.client("start", "made", check=False).code == 1
-            assert fork.wait(10) == -signal.SIGKILL
+            assert fork.wait(patient(10)) == -signal.SIGKILL
         finally:
             fork.kill()
     os.truncate(switch, 0)
@@ -247,7 +247,7 @@ def test_a_begun_stop_is_not_undone(alone):
     alone.client("run", "-d", "--name", "down", "--restart", "unless-stopped", "busybox", "sh", "-c", trap)
     until(lambda: alone.client("logs", "down").out == "up\n", "it does not come up")
     status, _ = Api(alone.socket)("POST", "/containers/down/stop")
-    assert (status, alone.process.wait(10)) == (0, -9)
+    assert (status, alone.process.wait(patient(10))) == (0, -9)
     alone.settings = {}
     alone.process = None
     alone.start()

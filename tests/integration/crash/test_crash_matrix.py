@@ -10,6 +10,7 @@ import pytest
 from tests.support.boxes import crash_cases as c
 from tests.support.boxes.crash_box import Box
 from tests.support.boxes.crash_matrix import CASES, Case
+from tests.support.waiting import patient
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_point(box: Box, case: Case):
             box.engine.stop(signal.SIGKILL)
         box.arm(str(case))
         box.engine.launch()
-        box.engine.process.wait(20)
+        box.engine.process.wait(patient(20))
     else:
         box.arm(str(case))
         status = case.do(box)
@@ -47,7 +48,7 @@ def test_point(box: Box, case: Case):
     if not (case.dies == "child" and not os.path.exists(box.trace)):  # out of reach behind pivot_root
         box.died(case.point)
     if case.dies == "ketchd":
-        assert box.engine.process.wait(10) == -9
+        assert box.engine.process.wait(patient(10)) == -9
     box.recover()
     box.check()
     case.then(box)

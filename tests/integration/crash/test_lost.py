@@ -16,7 +16,7 @@ from tests.support.boxes.crash_box import read
 from tests.support.boxes.crash_matrix import REPAIRS
 from tests.support.boxes.damage import database, overwrite, refused, repaired
 from tests.support.engines import busybox_tar
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 DATABASE = ("ketch.db", "ketch.db-wal", "ketch.db-shm", "ketch.db-mark", "ketch.db-reserve")
@@ -159,7 +159,7 @@ def test_lost_things_are_pruned_when_asked(own_engine):
     own_engine.stop()
     assert os.path.exists(f"{own_engine.data_root}/layers/lost+found")
     done = subprocess.run(
-        [*own_engine.command(), "--prune-lost"], capture_output=True, text=True, timeout=30, check=False
+        [*own_engine.command(), "--prune-lost"], capture_output=True, text=True, timeout=patient(30), check=False
     )
     assert done.returncode == 0, done.stderr
     assert os.listdir(own_engine.data_root + "/lost") == []
@@ -175,7 +175,7 @@ def test_a_repair_that_is_killed(own_engine, point):
         own_engine.client("create", "--name", name, "busybox", "true")
     own_engine.stop(signal.SIGKILL)
     environment = {**os.environ, "KETCH_FAULT": point}
-    done = subprocess.run([*own_engine.command(), "--repair"], env=environment, timeout=30, check=False)
+    done = subprocess.run([*own_engine.command(), "--repair"], env=environment, timeout=patient(30), check=False)
     assert done.returncode == -signal.SIGKILL
     if point in REPAIRS[3:]:  # decided: the next start carries it out
         own_engine.start()
@@ -196,5 +196,5 @@ def test_two_daemons_race_for_one_data_root(own_engine):
     finally:
         for one in running:
             one.terminate()
-        said = [one.communicate(timeout=20)[1] for one in running]
+        said = [one.communicate(timeout=patient(20))[1] for one in running]
     assert sum("in use by another ketchd" in text for text in said) == 3

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.rawapi import Api, connected
 from tests.support.registries.registries import registry
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -257,7 +257,7 @@ def test_a_stream_that_breaks_is_no_whole_one(own_engine):
     )
     size = os.path.getsize(layer)
     with connected(own_engine.socket) as sock:
-        sock.settimeout(20)
+        sock.settimeout(patient(20))
         sock.sendall(b"GET /images/big/get HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         data = sock.recv(1 << 16)
         assert data.startswith(b"HTTP/1.1 200")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.boxes.damage import database, refused
 from tests.support.rawapi import Api
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 TABLES = {
@@ -129,7 +130,7 @@ def test_records_of_a_newer_form_are_refused(own_engine, table):
     assert f"in its table `{table}` is of version 2, this program knows 1" in said
     assert "newer version of ketch" in said
     repair = [*own_engine.command(), "--repair"]
-    done = subprocess.run(repair, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(repair, capture_output=True, text=True, timeout=patient(30), check=False)
     assert done.returncode == 1, "a repair by this version would lose what it cannot read"
     assert "version 2" in done.stderr
     assert "Traceback" not in done.stderr

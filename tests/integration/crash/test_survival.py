@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from tests.support.containers import SERVE, fetch
+from tests.support.waiting import patient
 
 
 @pytest.mark.parametrize("name", ["docker", "ketch"])
@@ -83,7 +84,7 @@ def test_exit_while_the_daemon_is_away(own_engine):
     own_engine.stop(signal.SIGKILL)
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
-    select.select([pidfd], [], [], 10)
+    select.select([pidfd], [], [], patient(10))
     os.close(pidfd)
     own_engine.start()
     assert own_engine.client("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "one").out == "exited 137\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.boxes import runtime_box
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ def test_containers_of_such_a_daemon(bad: Engine) -> None:
     check = ("--health-cmd", f"{SIGNALS} > /tmp/check; umask >> /tmp/check", "--health-interval", "1s")
     places = ("-v", "data:/v", "-v", f"{bad.root}/new:/new", "-w", "/work")
     bad.client("run", "-d", "--name", "one", "-u", "4242:4343", *check, *places, "busybox", "sh", "-c", script)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patient(20)
     while bad.client("inspect", "-f", "{{.State.Health.Status}}", "one").out.strip() == "starting":
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -112,13 +113,15 @@ def test_the_command_line(tmp_path: Path, umask: str) -> None:
 
     def runtime(*args: str) -> str:
         return subprocess.run(
-            [*command, *args], cwd=bundle, capture_output=True, text=True, timeout=15, check=True
+            [*command, *args], cwd=bundle, capture_output=True, text=True, timeout=patient(15), check=True
         ).stdout
 
     with (tmp_path / "out").open("wb") as out:
-        subprocess.run([*command, "run", "-d", "one"], cwd=bundle, stdout=out, stderr=out, timeout=15, check=True)
+        subprocess.run(
+            [*command, "run", "-d", "one"], cwd=bundle, stdout=out, stderr=out, timeout=patient(15), check=True
+        )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while not (rootfs / "tmp/ready").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)

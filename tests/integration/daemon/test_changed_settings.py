@@ -287,7 +287,7 @@ def test_another_exec_root_is_refused_while_containers_run(running):
     running.stop()
     elsewhere = os.path.join(running.root, "elsewhere")
     done = subprocess.run(
-        [*running.command(), "--exec-root", elsewhere], capture_output=True, text=True, timeout=20, check=False
+        [*running.command(), "--exec-root", elsewhere], capture_output=True, text=True, timeout=patient(20), check=False
     )
     assert done.returncode == 1
     assert f"their monitors are in `{running.exec_root}`" in done.stderr

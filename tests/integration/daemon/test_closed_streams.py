@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.engines import BIN, KETCH
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from tests.support.engines import Engine
@@ -56,7 +57,7 @@ def test_commands_without_streams(engine: Engine) -> None:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=30,
+                timeout=patient(30),
             )
             assert (done.returncode, done.stderr) == (0, ""), (streams, words)
 
@@ -80,7 +81,7 @@ def test_output_that_cannot_be_written(engine: Engine, unbuffered: str) -> None:
                 stderr=subprocess.PIPE,
                 text=True,
                 check=False,
-                timeout=30,
+                timeout=patient(30),
             )
             said = f"{os.path.basename(program)}: write error: No space left on device\n"
             assert (done.returncode, done.stderr) == (1, said), (program, words)

@@ -17,6 +17,7 @@ from ketch.cli import catalog
 from ketch.runtime.oci_cli import main as runtime_cli
 from tests.support.engines import BIN
 from tests.support.source.project import ROOT
+from tests.support.waiting import patient
 
 PACKAGES = (
     "ketch",
@@ -99,7 +100,7 @@ def run(program: str, *args: str, prefix: tuple[str, ...] = (), **environment: s
         input="password\n",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
 
@@ -219,7 +220,7 @@ def test_a_registry_and_its_workers(planted, tmp_path):
             assert "registry listens" in process.stderr.readline()
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(patient(20))
 
 
 @pytest.mark.parametrize("path", ["", ".", "relative", "/usr/bin:", ":/usr/bin"])

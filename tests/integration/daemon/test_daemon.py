@@ -52,7 +52,7 @@ def test_second_daemon_on_the_same_roots_is_refused(own_engine):
         [*own_engine.command(), "-H", f"unix://{own_engine.root}/other"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=patient(20),
         check=False,
     )
     assert second.returncode != 0
@@ -67,7 +67,7 @@ def test_listens_on_loopback_tcp(own_engine):
     own_engine.extra = ["-H", f"tcp://127.0.0.1:{port}"]
     own_engine.start()
     own_engine.add_busybox()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1.51/version", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1.51/version", timeout=patient(5)) as answer:
         assert json.load(answer)["Os"] == "linux"
     cat = ("run", "-i", "--rm", "busybox", "cat")
     out = own_engine.client("-H", f"tcp://127.0.0.1:{port}", *cat, stdin=b"over tcp\n").out
@@ -92,7 +92,7 @@ def test_listens_on_loopback_tcp(own_engine):
 def test_bad_flags(tmp_path, flags, message):
     roots = ["--data-root", f"{tmp_path}/d", "--exec-root", f"{tmp_path}/e", "--pidfile", f"{tmp_path}/p"]
     command = [KETCHD, *roots, "--bridge", "none", *([] if "-H" in flags else ["-H", f"unix://{tmp_path}/s"]), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(20), check=False)
     assert done.returncode not in (0, -9)
     assert message in done.stderr.lower()
     assert "Traceback" not in done.stderr
@@ -117,7 +117,7 @@ def test_config_file(own_engine, tmp_path):
     assert own_engine.client("run", "--rm", "busybox", "cat", "/sys/class/net/eth0/mtu").out == "1400\n"
     path.write_text('{"no-such-key": 1}', encoding="utf-8")
     command = [KETCHD, "--data-root", f"{tmp_path}/d", "--exec-root", f"{tmp_path}/e", "--config-file", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(20), check=False)
     assert done.returncode != 0
     assert "no-such-key" in done.stderr
 
@@ -229,7 +229,7 @@ def test_nothing_is_held_open(engine):
     for _ in range(15):
         once()
     # Worker threads may have come and opened the database, connections may be closing: less than one a round.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patient(5)
     while len(os.listdir(fds)) >= before + 10:
         assert time.monotonic() < deadline, sorted(os.readlink(f"{fds}/{fd}") for fd in os.listdir(fds))
         time.sleep(0.05)
@@ -239,7 +239,7 @@ def test_ketch_command_line_is_light():
     """The hot commands must not import what they do not need."""
     code = "import sys; import ketch.cli.main, ketch.cli.commands.containers.run; print(' '.join(sys.modules))"
     python = os.path.join(BIN, "python")
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=patient(20), check=True)
     for heavy in ("asyncio", "aiohttp", "click", "argparse", "http.client", "logging", "pyroute2", "rich"):
         assert heavy not in done.stdout.split(), heavy
 
@@ -264,7 +264,7 @@ def test_burst_of_connections(own_engine, kind):
         finally:
             own_engine.process.send_signal(signal.SIGCONT)
         for one in burst:
-            one.settimeout(30)
+            one.settimeout(patient(30))
             one.sendall(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert {one.recv(12) for one in burst} == {b"HTTP/1.1 200"}
 
@@ -318,7 +318,7 @@ def test_restarts_turn_no_client_away(own_engine):
             _start(own_engine, listener)
         over.set()
         for client in clients:
-            client.result(60)
+            client.result(patient(60))
 
 
 def _ended(clients):

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import peers
 from tests.support.projects import base
+from tests.support.waiting import patient
 
 SCRIPT = peers.SCRIPT
 pytestmark = [
@@ -23,7 +24,7 @@ pytestmark = [
 
 def run(*command: str, cache: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"KETCH_PEERS": cache, "KETCH_BASES": cache} if cache else {})}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=patient(50))
 
 
 @pytest.mark.parametrize(

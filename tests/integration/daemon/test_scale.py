@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.timeout(120)
 MANY = 60
@@ -96,7 +96,7 @@ def test_ends_that_nobody_saw(crowd):
     for name in killed:
         os.kill(before[name][0], 9)
     records = os.path.join(crowd.exec_root, "run", "*", "exit.json")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patient(20)
     while len(glob.glob(records)) < len(killed):
         assert time.monotonic() < deadline, "each monitor writes how its container ended"
         time.sleep(0.05)
@@ -121,7 +121,7 @@ def test_a_power_cut(crowd):
     shutil.rmtree(crowd.exec_root)
     crowd.start()
     wanted = {name for name in before if int(name[2:]) % 2}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patient(30)
     while set(after := states(crowd)) != wanted or not all(pid for pid, *_ in after.values()):  # 0: about to restart
         assert time.monotonic() < deadline, sorted(after)
         time.sleep(0.1)

@@ -36,7 +36,7 @@ class Plain(Engine):
     def refused(self, *flags: str) -> str:
         """What a start says that ends at once."""
         done = subprocess.run(
-            [*self.command(), *flags], capture_output=True, text=True, timeout=20, check=False, env=os.environ
+            [*self.command(), *flags], capture_output=True, text=True, timeout=patient(20), check=False, env=os.environ
         )
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr

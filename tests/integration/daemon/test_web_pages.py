@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.rawapi import connected
 from tests.support.tls import trusting
+from tests.support.waiting import patient
 
 CREATE = json.dumps({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}).encode()
 # fetch(url, {mode: "no-cors"}) may send these kinds; a Blob without a type is sent with none.
@@ -51,7 +52,7 @@ def ask(sock: socket.socket, method: str, path: str, headers: dict[str, str], bo
     """(status, text) of one request."""
     with sock:
         lines = [f"{method} {path} HTTP/1.1", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
-        sock.settimeout(20)
+        sock.settimeout(patient(20))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body)
         answer = b""
@@ -227,7 +228,7 @@ def test_bodies_have_a_limit(engine):
     assert status == 413, text
     assert "8 MiB" in text
     with connected(engine.socket) as sock:
-        sock.settimeout(20)
+        sock.settimeout(patient(20))
         head = "POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from tests.support.rawapi import Unix
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 NOBODY = 65534
 
@@ -346,7 +346,7 @@ def test_concurrent_uploads(engine, docker_py):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(20)
+        worker.join(patient(20))
     assert errors == []
     assert {f"tmp/file{i}" for i in range(6)} <= set(names(docker_py, name, "/tmp"))
 

@@ -14,6 +14,7 @@ import docker.errors
 import pytest
 
 from tests.support import peers
+from tests.support.waiting import patient
 
 READY = "until test -e /ready; do sleep 0.01; done"
 
@@ -273,7 +274,7 @@ def test_a_daemon_that_dies_during_a_commit(own_engine):
     name = started(own_engine.docker, "dd if=/dev/urandom of=/big bs=1M count=300 2>/dev/null")
     with contextlib.closing(own_engine.py()) as sdk:
         committing = own_engine.docker.piped("commit", name)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while sdk.api.inspect_container(name)["State"]["Status"] != "paused":
             assert time.monotonic() < deadline
     own_engine.stop(9)

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.support.engines import busybox_tar
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only  # looks into Ketch's directories
 
@@ -17,7 +17,7 @@ def upload_half(path: str, address: str) -> socket.socket:
     """Begin a chunked upload and send half of an archive."""
     data = busybox_tar()
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(patient(10))
     connection.connect(path)
     connection.sendall(
         f"POST {address} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"

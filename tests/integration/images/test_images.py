@@ -17,6 +17,7 @@ import zstandard
 
 from tests.support import peers
 from tests.support.engines import busybox_tar
+from tests.support.waiting import patient
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_names_and_times_in_an_archive(client, tmp_path):
     assert list(names) == ["copy"] and sorted(names["copy"]) == ["1", "2"]
     assert entry["RepoTags"] == ["copy:1", "copy:2"] and list(entry["LayerSources"]) == seen["RootFS"]["Layers"]
     inspect = peers.command("skopeo", "inspect", "--config", f"oci-archive:{path}:2")
-    done = subprocess.run(inspect, check=True, timeout=30, capture_output=True)
+    done = subprocess.run(inspect, check=True, timeout=patient(30), capture_output=True)
     assert json.loads(done.stdout)["config"]["Cmd"] == ["sh"]
     client("rmi", "copy:1", "copy:2")
 
@@ -125,7 +126,7 @@ def test_load_of_what_skopeo_writes(client, tmp_path, kind):
     saved, other = tmp_path / "saved.tar", tmp_path / "other.tar"
     client.engine.docker("save", "-o", str(saved), "busybox")
     copy = ["copy", "-q", f"docker-archive:{saved}", f"{kind}:{other}:foreign:2"]
-    subprocess.run(peers.command("skopeo", "--insecure-policy", *copy), check=True, timeout=30)
+    subprocess.run(peers.command("skopeo", "--insecure-policy", *copy), check=True, timeout=patient(30))
     assert "foreign:2" in client("load", "-i", str(other)).out
     assert client("run", "--rm", "foreign:2", "echo", "runs").out == "runs\n"
 

@@ -27,6 +27,7 @@ from ketch.images.store import ImageStore
 from ketch.oci import digest
 from ketch.storage.database.db import Database
 from tests.support import peers
+from tests.support.waiting import patient
 
 _XATTR = "SCHILY.xattr.trusted.overlay.opaque"
 
@@ -390,7 +391,7 @@ def test_a_slow_client_blocks_nothing(store):
         assert store.list() == [] and os.path.exists(layer)
         client.write(buffer.getvalue()[2 << 20 :])
         client.close()
-        thread.join(10)
+        thread.join(patient(10))
     assert [i.id for i in loaded] == [image.id]
     assert store.layers.exists(image.chain_ids[0]) and store.content.exists(image.blobs[0])
 

@@ -14,6 +14,7 @@ import pytest
 from tests.support.engines import Engine
 from tests.support.leaks import Census
 from tests.support.logs.logservers import Journal, free_port, journald, rsyslog, wait_for, wait_for_port
+from tests.support.waiting import patient
 
 SCRIPT = "echo out; echo err >&2; printf 'é %s\\n' '\"<&>\\\\'; printf '\\377\\342\\202|\\n'; printf end"
 
@@ -368,7 +369,7 @@ def _udp_is_open(port):
 
 
 def _wait_until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -11,7 +11,7 @@ import socket
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 DASHBOARD = os.path.join(os.path.dirname(__file__), "../../../docs/grafana/ketch.json")
@@ -27,7 +27,7 @@ class Scraped:
 
     def ask(self, method: str = "GET", path: str = "/metrics", **headers: str) -> tuple[int, str, str]:
         """(status, type of the content, text)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patient(20))
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.headers["Content-Type"], answer.read().decode()
@@ -123,7 +123,7 @@ def test_what_else_is_asked_there(file_engine, scraped):
     assert scraped.ask(Host="rebound.example")[0] == 403
     assert scraped.ask(Origin="http://page.example")[0] == 403
 
-    with socket.create_connection(("127.0.0.1", scraped.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", scraped.port), timeout=patient(20)) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
         assert b" 400 " in client.recv(100)
     assert "Traceback" not in file_engine.log()  # which anybody could fill

@@ -13,7 +13,7 @@ from tests.support.boxes.crash_box import read, running
 from tests.support.engines import BIN
 from tests.support.leaks import cgroups
 from tests.support.rawapi import Api
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -58,7 +58,7 @@ def refused(engine, *prefix: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
     assert done.returncode == 1, done.stderr
@@ -149,7 +149,7 @@ def test_no_executables_in_memory(own_engine, value):
         until(own_engine.answers, lambda: f"it does not answer:\n{own_engine.log()}")
         (inner,) = read(f"/proc/{process.pid}/task/{process.pid}/children").split()
         os.kill(int(inner), signal.SIGTERM)
-        process.wait(30)
+        process.wait(patient(30))
     finally:
         process.kill()
         process.wait()
@@ -170,7 +170,7 @@ def test_interpreter_that_does_not_start(own_engine, tmp_path):
         [f"{BIN}/python", "-c", code, str(tmp_path), *own_engine.command()[1:]],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
     assert done.returncode == 1

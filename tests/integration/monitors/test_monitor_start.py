@@ -36,7 +36,7 @@ async def gone(pid: int) -> None:
     ended = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().add_reader(fd, lambda: ended.done() or ended.set_result(None))
     try:
-        await asyncio.wait_for(ended, 10)
+        await asyncio.wait_for(ended, patient(10))
     finally:
         asyncio.get_running_loop().remove_reader(fd)
         os.close(fd)
@@ -297,7 +297,7 @@ async def test_out_of_memory_is_told(yard):
     one = await yard.start(
         ["sh", "-c", "x=0123456789abcdef; while :; do x=$x$x; done"], {"linux.resources.memory": {"limit": 16 << 20}}
     )
-    exit_ = await asyncio.wait_for(one.monitor.exited, 15)
+    exit_ = await asyncio.wait_for(one.monitor.exited, patient(15))
     assert exit_.code in (2, 137)
     assert exit_.oom
 

@@ -21,6 +21,7 @@ from ketch.engine.monitors.run_directory import read_exit
 from ketch.errors import RuntimeFailure, Unavailable
 from ketch.runtime.process import messages
 from tests.support.boxes.monitor_box import NOBODY, Peer, connect, own_kib, process
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 ECHO = ["sh", "-c", 'echo ready; while read line; do echo "got $line"; done; echo over']
@@ -100,7 +101,7 @@ async def test_input_that_comes_too_late_costs_no_output(yard, tcp):
     await one.monitor.start()
     assert await peer.rest() == b"".join(b"%d\n" % n for n in range(1, 20001))
     with pytest.raises((BrokenPipeError, ConnectionResetError)) if not tcp else contextlib.suppress(OSError):
-        await asyncio.wait_for(sender, 10)
+        await asyncio.wait_for(sender, patient(10))
     peer.close()
     await asyncio.to_thread(_wait_for_end, pid)  # it does not stay for its client
 
@@ -224,7 +225,7 @@ async def test_a_stuck_client_holds_nobody_up(yard):
 
 
 async def pieces(peer):
-    while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer.sock, 1 << 20), 15):
+    while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer.sock, 1 << 20), patient(15)):
         yield data
 
 
@@ -249,7 +250,7 @@ async def test_a_lagging_client_goes_on_across_rotated_files(yard):
     one = await yard.create(["seq", "300000"], max_size=256 << 10, max_files=20)
     slow = await Peer().attach(one.monitor)
     await one.monitor.start()
-    await asyncio.wait([one.monitor.exited], timeout=10)
+    await asyncio.wait([one.monitor.exited], timeout=patient(10))
     assert await slow.rest() == text
     slow.close()
 
@@ -296,7 +297,7 @@ async def test_parent_killed_while_a_terminal_is_attached(yard):
         assert await monitor.exec("e1", process(["true"]), None, NOBODY) > 0
         await peer.send(b"echo last $((40 + 3)); exit 6\n")
         await peer.rest()
-        assert (await asyncio.wait_for(monitor.exited, 10)).code == 6
+        assert (await asyncio.wait_for(monitor.exited, patient(10))).code == 6
         assert read_exit(run_dir).code == 6
         text = b"".join([chunk async for chunk in _all_of(log_dir)])
         assert [text.index(word) for word in (b"before 41", b"after 42", b"last 43")] == sorted(
@@ -328,7 +329,7 @@ def _wait_for_end(pid):
     with contextlib.suppress(ProcessLookupError):
         fd = pidfd.open_process(pid)
         try:
-            assert select.select([fd], [], [], 10)[0]
+            assert select.select([fd], [], [], patient(10))[0]
         finally:
             os.close(fd)
 

@@ -14,6 +14,7 @@ from ketch.runtime import defaults
 from ketch.runtime.cgroups import common
 from tests.support.boxes.monitor_box import Peer, children, connect
 from tests.support.boxes.runtime_box import orphaned_cgroups
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -92,7 +93,7 @@ async def test_a_container_that_was_never_started_goes_with_its_ketchd(mapped):
     asyncio.get_running_loop().add_reader(pidfd, ended.set_result, None)
     one.monitor.disconnect()
     try:
-        await asyncio.wait_for(ended, 10)
+        await asyncio.wait_for(ended, patient(10))
     finally:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
@@ -106,7 +107,7 @@ async def test_the_first_process_dies_with_its_monitor(mapped):
     asyncio.get_running_loop().add_reader(pidfd, ended.set_result, None)
     os.kill(one.monitor_pid(), signal.SIGKILL)
     try:
-        await asyncio.wait_for(ended, 10)
+        await asyncio.wait_for(ended, patient(10))
     finally:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)

@@ -22,6 +22,7 @@ from ketch.network.dns.sockets import open_sockets
 from ketch.network.dns.upstream import NameServer
 from ketch.network.ports.outside import Outside
 from tests.support.netns import Netns, in_new_host
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +107,7 @@ def test_names_survive_a_killed_daemon(own_engine):
     with _in_namespace_of(pid):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sock:
-        sock.settimeout(20)
+        sock.settimeout(patient(20))
         sock.connect(SERVER)
         assert engine.stop(signal.SIGKILL) == -signal.SIGKILL
         sock.send(question("two", 7))  # while nobody is there to answer: it waits in the socket that was kept
@@ -170,7 +171,7 @@ def resolver(
 def client_of(space: Netns, kind: int = socket.SOCK_DGRAM) -> socket.socket:
     with space.entered():
         sock = socket.socket(socket.AF_INET, kind)
-    sock.settimeout(5)
+    sock.settimeout(patient(5))
     sock.connect(SERVER)
     return sock
 
@@ -200,7 +201,7 @@ def test_ten_thousand_questions_none_lost() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(25)
+            thread.join(patient(25))
         assert got == [500] * 20
         for sock in socks:
             sock.close()
@@ -249,7 +250,7 @@ def test_other_names_are_asked_elsewhere() -> None:
     with socket.socket(*kind) as silent, socket.socket(*kind) as up:
         silent.bind(("127.0.0.1", 0))
         up.bind(("127.0.0.1", 0))
-        up.settimeout(5)
+        up.settimeout(patient(5))
         servers = [NameServer("127.0.0.1", silent.getsockname()[1]), NameServer("127.0.0.1", up.getsockname()[1])]
 
         def serve() -> None:
@@ -281,7 +282,7 @@ def test_the_machines_servers_are_asked_from_there() -> None:
     outside = Outside()
     with contextlib.closing(outside), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as up:
         up.bind(("127.0.0.1", 0))
-        up.settimeout(5)
+        up.settimeout(patient(5))
         server = NameServer("127.0.0.1", up.getsockname()[1], inside=False)
         ns.unshare(ns.CLONE_NEWNET)
         with resolver(named(), server, outside=outside) as (_, space), client_of(space) as sock:

@@ -9,6 +9,7 @@ import pytest
 
 from ketch import TimedOut, aio
 from ketch.aio import files
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -47,7 +48,7 @@ async def test_a_program_that_is_closed_while_a_task_reads(python):
             assert (await anext(lines)).data == b"1\n"
             reader = asyncio.ensure_future(lines.next())
             await asyncio.sleep(0.05)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(patient(30)):
             assert await reader is None
         assert (await box.exec(["echo", "2"])).text == "2\n"
 

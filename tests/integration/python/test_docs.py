@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.programs import need
 from tests.support.source.project import ROOT
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -42,7 +43,11 @@ def test_example(engine, tmp_path, name, request):
         pytest.skip("what the test makes as root is a stranger's for a user")
     code, said = EXAMPLES[name].groups()
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(engine, tmp_path), capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", code],
+        env=environment(engine, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=patient(50),
     )
     assert done.stdout == said, done.stderr
     assert done.returncode == 0, done.stderr
@@ -75,7 +80,7 @@ def test_the_fixture(engine, limits, tmp_path):
         env={**environment(engine, tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=patient(50),
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
@@ -85,5 +90,5 @@ def test_types(tmp_path):
     for number, match in enumerate(EXAMPLES.values()):
         (tmp_path / f"example_{number}.py").write_text(match[1])
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--cache-dir", os.devnull, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=patient(120))
     assert done.returncode == 0, done.stdout

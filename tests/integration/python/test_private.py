@@ -14,7 +14,7 @@ import pytest
 import ketch
 from ketch.errors import FailedPrecondition, NotFound
 from tests.support.programs import need
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 PROGRAM = """
@@ -106,7 +106,7 @@ except ChildProcessError:
     print("no child")
 """
     words = [sys.executable, "-X", "dev", "-W", "error", "-c", script, state]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=patient(60))
     assert (done.returncode, done.stdout, done.stderr) == (0, "no child\n", "")
     nothing_left(state)
 
@@ -134,7 +134,7 @@ def test_a_program_that_is_killed(state, number):
     with started(state, "sleep 1000") as program:
         until(lambda: sum("sleep 1000" in line for line in running(state)) >= 2, "both containers run")
         program.send_signal(number)
-        errors = program.communicate(timeout=30)[1]
+        errors = program.communicate(timeout=patient(30))[1]
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
     nothing_left(state)
 

@@ -9,6 +9,7 @@ import pytest
 
 import ketch
 from ketch.errors import Conflict, ImageNotFound, InvalidArgument, NotFound, ProgramNotFound
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -192,7 +193,7 @@ def test_networks_and_limits(python, limits, tmp_path):
         box.pause()
         box.unpause()
         box.kill()
-        assert box.wait(timeout=30) == 137
+        assert box.wait(timeout=patient(30)) == 137
     with python.container("busybox", mounts={"/v": ketch.Volume("py-kept")}) as box:
         box.put("/v/file", b"stays")
     assert python.run("busybox", ["cat", "/v/file"], mounts={"/v": ketch.Volume("py-kept")}).stdout == b"stays"

@@ -18,6 +18,7 @@ import pytest
 from tests.support.registries import made_images as made
 from tests.support.registries.raw import Raw, named
 from tests.support.registries.registries import ours, registry
+from tests.support.waiting import patient
 
 IMAGE, INDEX, EMPTY = made.MANIFEST, made.INDEX, "application/vnd.oci.empty.v1+json"
 LAYER, FOREIGN = made.LAYERS["gzip"], f"{made.OCI}layer.nondistributable.v1.tar+gzip"
@@ -178,7 +179,7 @@ def test_streamed_uploads(raw, repo, algorithm):
     content = os.urandom(5000)
     place = start(raw, repo)
     target = re.sub(r"^https?://[^/]+", "", place)
-    connection = http.client.HTTPConnection(raw.host, timeout=30)
+    connection = http.client.HTTPConnection(raw.host, timeout=patient(30))
     connection.request(
         "PATCH", target, iter([content[:100], content[100:]]), {"Content-Type": BYTES}, encode_chunked=True
     )

@@ -15,6 +15,7 @@ from tests.support import peers
 from tests.support.engines import Engine
 from tests.support.registries import made_images as made
 from tests.support.registries.registries import bucket, ours, registry
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ class ByCommand:
         self._root = root
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(peers.command(*command), capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(peers.command(*command), capture_output=True, text=True, check=False, timeout=patient(60))
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 

@@ -24,6 +24,7 @@ from tests.support.registries.raw import Raw
 from tests.support.registries.registries import free_port, ours, password_file
 from tests.support.registries.token_server import TokenServer
 from tests.support.tls import trusting
+from tests.support.waiting import patient
 
 pytestmark = pytest.mark.ketch_only
 
@@ -131,10 +132,10 @@ def test_docker_with_tokens(issuer, engine):
 def test_tls(tmp_path, own_engine, trusted):
     with ours(tls=True) as one:
         with pytest.raises(ssl.SSLError):
-            connection = http.client.HTTPSConnection(one.host, timeout=10)
+            connection = http.client.HTTPSConnection(one.host, timeout=patient(10))
             connection.request("GET", "/v2/")
         context = trusting(one.ca)
-        connection = http.client.HTTPSConnection(one.host, timeout=10, context=context)
+        connection = http.client.HTTPSConnection(one.host, timeout=patient(10), context=context)
         connection.request("GET", "/v2/")
         assert connection.getresponse().status == 200
         if trusted == "by the machine":
@@ -253,7 +254,7 @@ def test_password_attempts_do_not_delay_storage(tmp_path):
         raw = Raw(one.host)
         good = basic("ann", "secret")
         assert raw("GET", "/v2/", Authorization=good)[0] == 200  # known from now on
-        trying = [http.client.HTTPConnection(one.host, timeout=120) for _ in range(200)]
+        trying = [http.client.HTTPConnection(one.host, timeout=patient(120)) for _ in range(200)]
         for connection in trying:
             undo.callback(connection.close)
             connection.request("GET", "/v2/", headers={"Authorization": basic("bob", "wrong")})
@@ -278,5 +279,5 @@ def test_users_that_cannot_be_read(tmp_path):
         "--htpasswd",
         str(path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(60), check=False)
     assert done.returncode == 1 and "is not UTF-8" in done.stderr and "Traceback" not in done.stderr, done.stderr

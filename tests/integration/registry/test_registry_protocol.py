@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.registries import made_images as made
 from tests.support.registries.raw import JSON, Raw, begin, named, put_blob, put_manifest
 from tests.support.registries.registries import bucket, ours
+from tests.support.waiting import patient
 
 ALGORITHMS = ["sha256", "sha512"]
 
@@ -61,7 +62,7 @@ def test_blobs_and_parts_of_them(raw, name):
 def test_one_answer_for_each_request_on_a_connection(raw, name):
     data = os.urandom(100_000)
     digest = put_blob(raw, name, data)
-    connection = http.client.HTTPConnection(raw.host, timeout=30)
+    connection = http.client.HTTPConnection(raw.host, timeout=patient(30))
     for _ in range(3):
         for method, place, body in (("GET", f"blobs/{digest}", data), ("HEAD", f"blobs/{digest}", b"")):
             connection.request(method, f"/v2/{name}/{place}")

@@ -22,7 +22,7 @@ from tests.support.registries import made_images as made
 from tests.support.registries.nasty_registry import Fault, NastyRegistry
 from tests.support.registries.raw import Raw, begin, named, put_blob, put_manifest
 from tests.support.registries.registries import bucket, free_port, listens, ours, registry
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.ketch_only
 def collect(root: str, *flags: str) -> dict:
     """``ketch registry gc`` beside whatever runs."""
     command = [KETCH, "registry", "gc", "--root", f"{root}/data", *flags]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=patient(60)).stdout)
 
 
 def test_read_only():
@@ -246,7 +246,7 @@ serve.subprocess.Popen = Started
 serve.programs.python = lambda *_: ["sleep", "1000"]
 sys.exit(serve._supervise(2, []))
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=patient(50), check=False).returncode == 0
 
 
 # -- figures, logs, ends -----------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_requests_under_way_are_finished():
         raw = Raw(one.host)
         digest = put_blob(raw, "some", os.urandom(8 << 20))
         host, _, port = one.host.partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection = http.client.HTTPConnection(host, int(port), timeout=patient(30))
         connection.request("GET", f"/v2/some/blobs/{digest}")
         answer = connection.getresponse()
         one.process.terminate()
@@ -342,7 +342,7 @@ def test_a_client_that_breaks_off():
         raw = Raw(one.host)
         place = begin(raw, "some")
         host, _, port = one.host.partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection = http.client.HTTPConnection(host, int(port), timeout=patient(30))
         connection.putrequest("PATCH", place)
         connection.putheader("Content-Length", str(8 << 20))
         connection.endheaders()
@@ -371,7 +371,7 @@ def test_settings_that_cannot_be_meant(tmp_path, flags, said):
     command = [KETCH, "registry", "serve", "--root", str(tmp_path), *flags]
     if "--addr" not in flags:
         command += ["--addr", f"127.0.0.1:{free_port()}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(30), check=False)
     assert done.returncode == 1
     assert said.lower() in done.stderr.lower()
 
@@ -389,7 +389,9 @@ def test_a_configuration_file(tmp_path):
 def test_htpasswd_lines():
     command = [KETCH, "registry", "htpasswd", "--cost", "4", "ann"]
     line = (
-        subprocess.run(command, input=b"secret\n", capture_output=True, check=True, timeout=30).stdout.decode().strip()
+        subprocess.run(command, input=b"secret\n", capture_output=True, check=True, timeout=patient(30))
+        .stdout.decode()
+        .strip()
     )
     user, _, hashed = line.partition(":")
     assert user == "ann" and bcrypt.checkpw(b"secret", hashed.encode())

@@ -17,7 +17,7 @@ import pytest
 from ketch.linux import ns
 from ketch.pidfd import start_time
 from tests.support.run import unprivileged
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 pytestmark = [
     pytest.mark.ketch_only,
@@ -49,7 +49,7 @@ def socket_in(pid: int) -> socket.socket:
         with open(f"/proc/{pid}/ns/net", "rb") as namespace:
             ns.setns(namespace.fileno(), ns.CLONE_NEWNET)
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(10)
+        sock.settimeout(patient(10))
         return sock
 
     with ThreadPoolExecutor(1) as thread:
@@ -121,7 +121,7 @@ def test_published_ports(users_engine):
     found = users_engine.inspect("web")["NetworkSettings"]["Ports"]
     for one in found["80/tcp"]:
         host = f"[{one['HostIp']}]" if ":" in one["HostIp"] else one["HostIp"]
-        with urllib.request.urlopen(f"http://{host}:{one['HostPort']}/", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{host}:{one['HostPort']}/", timeout=patient(10)) as answer:
             assert answer.read() == b"page\n"
     server = socket_in(users_engine.inspect("web")["State"]["Pid"])
     with server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -130,7 +130,7 @@ def test_published_ports(users_engine):
         client.send(b"asked")
         asked, address = server.recvfrom(100)
         server.sendto(asked + b" answered", address)
-        client.settimeout(10)
+        client.settimeout(patient(10))
         assert client.recv(100) == b"asked answered"
     fetched = users_engine.docker("run", "--rm", "--network", "inner", "busybox", "wget", "-qO-", "http://web/")
     assert fetched.out == "page\n"
@@ -184,7 +184,7 @@ def test_a_daemon_that_is_killed(own_users_engine):
     assert any("httpd" in line for line in processes_of_the_user())
     engine.start()
     assert record(engine)["pid"] == keeper
-    with urllib.request.urlopen("http://127.0.0.1:18085/", timeout=10) as answer:
+    with urllib.request.urlopen("http://127.0.0.1:18085/", timeout=patient(10)) as answer:
         assert answer.read() == b"page\n"
     assert engine.docker("exec", "web", "echo", "here").out == "here\n"
     engine.docker("rm", "-f", "web")
@@ -198,7 +198,7 @@ def test_two_daemons_at_once(own_users_engine):
     before = record(engine)
     engine.extra += ["-H", f"unix://{engine.root}/other.sock", "--data-root", f"{engine.root}/other"]
     second = subprocess.run(
-        engine.command(), env=engine.daemon_environment(), capture_output=True, text=True, timeout=30
+        engine.command(), env=engine.daemon_environment(), capture_output=True, text=True, timeout=patient(30)
     )
     assert second.returncode == 1
     assert "exec root" in second.stderr and "is in use by another ketchd" in second.stderr
@@ -216,7 +216,7 @@ def test_a_daemon_that_cannot_start(own_users_engine):
         env=engine.daemon_environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
     )
     assert failed.returncode == 1, failed.stderr
     assert not os.path.exists(f"{engine.exec_root}/namespaces.json")
@@ -302,7 +302,7 @@ def test_a_keeper_that_is_killed_with_containers(own_users_engine):
         after = record(engine)
         assert start_time(after["pid"]) == after["started"]
         assert [after[key] for key in ("name", "mounts")] == [before[key] for key in ("name", "mounts")]
-        with urllib.request.urlopen("http://127.0.0.1:18086/", timeout=10) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:18086/", timeout=patient(10)) as answer:
             assert answer.read() == b"page\n"
     assert engine.docker("run", "--rm", "--network", "container:web", "busybox", "echo", "here").out == "here\n"
     engine.docker("rm", "-f", "web")

@@ -12,7 +12,7 @@ import pytest
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups import common, files
 from tests.support.boxes import runtime_box
-from tests.support.waiting import patient
+from tests.support.waiting import slowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,7 +237,7 @@ def test_a_cgroup_that_goes_while_it_is_frozen_is_just_gone() -> None:
     thread.start()
     seen = {"done": 0, "gone": 0}
     try:
-        deadline = time.monotonic() + patient(1)
+        deadline = time.monotonic() + slowed(1)
         while time.monotonic() < deadline:
             try:
                 files.write(directory, name, word)

@@ -35,7 +35,7 @@ def wait_for_end(pid: int) -> None:
         fd = pidfd.open_process(pid)
     except ProcessLookupError:
         return
-    ready, _, _ = select.select([fd], [], [], 10)
+    ready, _, _ = select.select([fd], [], [], patient(10))
     os.close(fd)
     assert ready
 
@@ -164,7 +164,7 @@ def test_terminal_through_a_console_socket(runtime: Runtime, tmp_path: Path) -> 
         os.write(master_fd, b"hello\n")
         seen = b""
         while b"got hello" not in seen:
-            assert select.select([master_fd], [], [], 10)[0]
+            assert select.select([master_fd], [], [], patient(10))[0]
             seen += os.read(master_fd, 4096)
         assert b"/dev/pts/0" in seen
     finally:
@@ -187,7 +187,7 @@ def test_run_with_a_terminal_in_the_foreground(runtime: Runtime) -> None:
     os.write(master_fd, b"typed\r")
     seen = b""
     while True:
-        assert select.select([master_fd], [], [], 20)[0], seen
+        assert select.select([master_fd], [], [], patient(20))[0], seen
         try:
             data = os.read(master_fd, 4096)
         except OSError:

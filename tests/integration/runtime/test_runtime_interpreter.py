@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.engines import BIN
 from tests.support.source.project import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_process_leaves_it_and_is_the_same(interpreter: str, tmp_path: Path) -
         with subprocess.Popen(
             command, env=environment, pass_fds=[number], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=patient(30))
     assert (process.returncode, err) == (0, "")
     assert out.splitlines() == [f"{process.pid} ['{number}', 'a b'] yes {len(CALL)}", "[7, 7, 7] 5"]
 
@@ -69,7 +69,13 @@ def test_where_it_cannot_be_mounted_again(tmp_path: Path) -> None:
     command = ["unshare", "-m", "sh", "-c", inner]
     environment = {**os.environ, "KEPT": "yes"}
     done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=patient(30),
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].endswith(" ['0'] yes 0")
@@ -78,7 +84,7 @@ def test_where_it_cannot_be_mounted_again(tmp_path: Path) -> None:
 def test_where_there_is_no_procfs(runtime: Runtime) -> None:
     inner = f"mount -t tmpfs none /proc && exec {BIN}/ketch-runtime --root {runtime.root} create one"
     command = ["unshare", "-m", "sh", "-c", inner]
-    done = subprocess.run(command, cwd=runtime.bundle, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, cwd=runtime.bundle, capture_output=True, text=True, timeout=patient(30), check=False)
     assert (done.returncode, done.stderr) == (1, "ketch-runtime: /proc/self/exe: no such file or directory\n")
 
 
@@ -100,7 +106,7 @@ def test_it_cannot_be_written_to_by_way_of_a_container(runtime: Runtime, script:
     else:
         command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root)]
     bundle = ["--bundle", str(runtime.bundle)]
-    subprocess.run([*command, "create", *bundle, "held"], check=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run([*command, "create", *bundle, "held"], check=True, stdin=subprocess.DEVNULL, timeout=patient(30))
     pid = runtime.state("held")["pid"]
     fd = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
     try:
@@ -114,6 +120,6 @@ def test_it_cannot_be_written_to_by_way_of_a_container(runtime: Runtime, script:
             until(lambda: len(runtime("ps", "-f", "json", "held").stdout.split(",")) == 2, "exec does not begin")
             assert os.statvfs(f"/proc/{process.pid}/exe").f_flag & os.ST_RDONLY
             runtime("kill", "--all", "held", "KILL")
-            assert process.wait(30) == 128 + signal.SIGKILL
+            assert process.wait(patient(30)) == 128 + signal.SIGKILL
     finally:
         os.close(fd)

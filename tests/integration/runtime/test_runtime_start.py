@@ -17,6 +17,7 @@ from ketch.runtime.cgroups import common
 from ketch.runtime.process.children import init
 from ketch.runtime.process.children.parent import Parent
 from tests.support.boxes import runtime_box
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -306,7 +307,7 @@ def test_a_container_ends_with_its_monitor(box: Box) -> None:
     os.kill(monitor, signal.SIGKILL)
     os.waitpid(monitor, 0)
     try:
-        assert select.select([pidfd], [], [], 5)[0]
+        assert select.select([pidfd], [], [], patient(5))[0]
     finally:
         os.close(pidfd)
         near.close()

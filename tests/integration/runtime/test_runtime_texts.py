@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.boxes import runtime_box
 from tests.support.boxes.runtime_cli import Runtime
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def test_texts_that_only_look_so(runtime: Runtime, tmp_path: Path) -> None:
     runtime.configure(["printf", "%s", "\\u0000\\ud83d\udcff\U0001f600"])
     with (tmp_path / "out").open("wb") as out:
         command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(runtime.root), "run", "x"]
-        subprocess.run(command, cwd=runtime.bundle, stdout=out, timeout=15, check=True)
+        subprocess.run(command, cwd=runtime.bundle, stdout=out, timeout=patient(15), check=True)
     assert (tmp_path / "out").read_bytes() == b"\\u0000\\ud83d\xff" + "\U0001f600".encode()
 
 

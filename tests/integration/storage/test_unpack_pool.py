@@ -25,7 +25,7 @@ from ketch.storage.content.store import ContentStore
 from ketch.storage.database.db import Database
 from ketch.storage.layers.unpack_pool import UnpackPool
 from tests.support.registries import made_images as made
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def test_a_blob_is_unpacked_while_it_grows(pool, place, tmp_path):
         assert not job.future.done()
         f.write(blob[half:])
     job.finish(len(blob))
-    assert job.future.result(20) == (made.digest(blob), made.digest(plain), 6 << 20)
+    assert job.future.result(patient(20)) == (made.digest(blob), made.digest(plain), 6 << 20)
     assert os.path.getsize(f"{place}/last") == 3 << 20
 
 
@@ -106,10 +106,10 @@ def test_a_blob_that_is_given_up(pool, place, tmp_path, begun):
         until(lambda: os.path.exists(f"{place}/file"), "its file")
     job.abort()
     with pytest.raises(Unavailable, match="given up"):
-        job.future.result(20)
+        job.future.result(patient(20))
     again = pool.begin(written(tmp_path, blob), place)
     again.finish(len(blob))
-    assert again.future.result(20).diff_id == made.digest(blob)
+    assert again.future.result(patient(20)).diff_id == made.digest(blob)
 
 
 def stuck(pool: UnpackPool, place: str, tmp_path: Path, blob: bytes) -> Unpacking:
@@ -126,17 +126,17 @@ def test_a_process_that_is_killed_is_an_error_and_the_next_job_gets_another(pool
     (victim,) = workers()
     os.kill(victim, signal.SIGKILL)
     with pytest.raises(ResourceExhausted, match="ended by signal 9"):
-        job.future.result(20)
+        job.future.result(patient(20))
     job.finish(len(blob))  # who downloads may not have noticed yet
     again = pool.begin(written(tmp_path, blob), place)
     again.finish(len(blob))
-    assert again.future.result(20).size == 2 << 20
+    assert again.future.result(patient(20)).size == 2 << 20
     (idle,) = workers()
     os.kill(idle, signal.SIGKILL)  # while it has nothing to do
     until(lambda: os.waitid(os.P_PID, idle, os.WEXITED | os.WNOHANG | os.WNOWAIT), "its end")
     third = pool.begin(written(tmp_path, blob), place)
     third.finish(len(blob))
-    assert third.future.result(20).size == 2 << 20
+    assert third.future.result(patient(20)).size == 2 << 20
 
 
 def test_no_process_can_be_started(pool, place, tmp_path, monkeypatch):
@@ -144,11 +144,11 @@ def test_no_process_can_be_started(pool, place, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", str(tmp_path / "missing"))
     job = pool.begin(written(tmp_path, blob), place)
     with pytest.raises(ResourceExhausted, match="start a process: No such file"):
-        job.future.result(20)
+        job.future.result(patient(20))
     monkeypatch.undo()
     again = pool.begin(written(tmp_path, blob), place)
     again.finish(len(blob))
-    assert again.future.result(20).size == 1
+    assert again.future.result(patient(20)).size == 1
 
 
 def test_more_jobs_than_processes(pool, tmp_path):
@@ -159,7 +159,7 @@ def test_more_jobs_than_processes(pool, tmp_path):
         path = tmp_path / f"blob{n}"
         path.write_bytes(blob)
         jobs.append((made.digest(blob), pool.begin(str(path), str(tmp_path / f"l{n}"), size=len(blob))))
-    assert [job.future.result(20).digest for _, job in jobs] == [digest for digest, _ in jobs]
+    assert [job.future.result(patient(20)).digest for _, job in jobs] == [digest for digest, _ in jobs]
     assert len(workers()) <= 2
 
 
@@ -175,7 +175,7 @@ def test_blobs_that_do_not_arrive_hold_up_no_others(place, tmp_path):
     last = own.begin(path, places[5])
     for job in (first, last):
         job.finish(len(blob))
-        assert job.future.result(20).size == 2 << 20
+        assert job.future.result(patient(20)).size == 2 << 20
     for job in (*slow, *later):
         assert not job.future.done()
         job.abort()
@@ -187,7 +187,7 @@ def test_the_processes_end_with_the_pool(place, tmp_path):
     blob = made.tar({"file": b"x"})
     job = own.begin(written(tmp_path, blob), place)
     job.finish(len(blob))
-    job.future.result(20)
+    job.future.result(patient(20))
     assert workers()
     own.close()
     assert not workers()
@@ -206,7 +206,7 @@ def test_a_bomb_leaves_room_for_others(pool, place, tmp_path, options):
         job = pool.begin(written(tmp_path, blob), place)
         job.finish(len(blob))
         with pytest.raises(ResourceExhausted, match="no space left"):
-            job.future.result(20)
+            job.future.result(patient(20))
         free = os.statvfs(place)
         if "nr_inodes" not in options:
             assert free.f_bavail * free.f_frsize > limits._RESERVE - limits._EVERY - (10 << 20)
@@ -263,7 +263,7 @@ def test_memory_stays_small_whatever_the_layer(pool, place, tmp_path):
     blob = made.packed(plain, "gzip")
     job = pool.begin(written(tmp_path, blob), place)
     job.finish(len(blob))
-    assert job.future.result(60).size == 300 << 20
+    assert job.future.result(patient(60)).size == 300 << 20
     (worker,) = workers()
     with open(f"/proc/{worker}/status") as f:
         peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
@@ -277,4 +277,4 @@ def test_an_escape_is_the_same_error_as_in_this_process(pool, place, tmp_path):
     job = pool.begin(written(tmp_path, buffer.getvalue()), place)
     job.finish(len(buffer.getvalue()))
     with pytest.raises(InvalidArgument, match=r"extract `../out`: path leads out of the archive"):
-        job.future.result(20)
+        job.future.result(patient(20))

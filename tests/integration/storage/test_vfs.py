@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.support.waiting import patient
+
 pytestmark = pytest.mark.ketch_only
 
 
@@ -40,7 +42,7 @@ def test_the_other_driver_does_not_take_its_containers(vfs):
     vfs.stop()
     vfs.extra[-1] = "overlay"
     vfs.launch()
-    assert vfs.process.wait(30)
+    assert vfs.process.wait(patient(30))
     assert "was made with vfs" in vfs.log()
     vfs.extra[-1] = "vfs"
     vfs.start()

@@ -303,7 +303,7 @@ def test_ketchd_refuses_an_address_that_others_reach():
     one.extra = ["--ui", "0.0.0.0:2370"]
     try:
         one.launch()
-        assert one.process.wait(30) == 1
+        assert one.process.wait(patient(30)) == 1
         assert "without TLS others could read its cookie" in one.log()
         one.process = None
     finally:

@@ -17,6 +17,7 @@ from tests.support.engines import Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
 from tests.support.run import session
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +94,7 @@ class BuildWreck:
         assert self.engine.process is not None
         if not os.path.exists(self.trace):
             raise AssertionError(f"the daemon passed {point} and lives: {told}\n{self.engine.log()}")
-        assert self.engine.process.wait(20) == -signal.SIGKILL
+        assert self.engine.process.wait(patient(20)) == -signal.SIGKILL
         return told
 
     def recover(self) -> None:

@@ -8,18 +8,21 @@ import signal
 import subprocess
 
 from tests.support.rawapi import Api
+from tests.support.waiting import patient
 
 
 def refused(engine) -> str:
     """A start that fails: what it says."""
-    done = subprocess.run(engine.command(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(engine.command(), capture_output=True, text=True, timeout=patient(30), check=False)
     assert done.returncode == 1, done
     assert "Traceback" not in done.stderr
     return done.stderr
 
 
 def repaired(engine) -> str:
-    done = subprocess.run([*engine.command(), "--repair"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [*engine.command(), "--repair"], capture_output=True, text=True, timeout=patient(30), check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 

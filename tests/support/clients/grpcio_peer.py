@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from tests.support.waiting import patient
+
 LARGEST = 16 << 20
 _SIZES = [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST + 100)]
 PREFIX = "/test.Peer/"
@@ -46,7 +48,7 @@ class Peer(grpc.GenericRpcHandler):
     def wait(_request, context):
         ended = threading.Event()
         context.add_callback(ended.set)
-        ended.wait(30)
+        ended.wait(patient(30))
         return b""
 
     @staticmethod

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
+from tests.support.waiting import patient
+
 if TYPE_CHECKING:
     from tests.support.engines import Client
 
@@ -126,7 +128,7 @@ def busybox(*layers: dict[str, bytes], **options: object) -> Made:
 
 def _call(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> dict[str, str]:
     request = urllib.request.Request(url, data, headers or {}, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=patient(20)) as answer:
         answer.read()
         return dict(answer.headers)
 
@@ -149,7 +151,7 @@ def got(host: str, repository: str, ref: str) -> bytes:
     """A manifest's bytes as a registry has them."""
     accept = ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX))
     request = urllib.request.Request(f"http://{host}/v2/{repository}/manifests/{ref}", headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=patient(20)) as answer:
         return answer.read()
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.support.registries.made_images import Made, digest
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from typing import Any
@@ -215,7 +216,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _stall(self, one: NastyRegistry) -> None:
         """Send nothing until the client goes away, the registry ends, or half a minute is over."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patient(30)
         while not one.ended.wait(0.02) and time.monotonic() < deadline:
             if select.select([self.connection], [], [], 0)[0]:
                 one.given_up += 1

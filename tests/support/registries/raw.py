@@ -8,6 +8,7 @@ import json
 import re
 
 from tests.support.registries import made_images as made
+from tests.support.waiting import patient
 
 JSON = made.MANIFEST
 
@@ -21,7 +22,7 @@ class Raw:
     def __call__(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection(self.host, timeout=30)
+        connection = http.client.HTTPConnection(self.host, timeout=patient(30))
         path = re.sub(r"^https?://[^/]+", "", path)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, named)

@@ -20,7 +20,7 @@ import bcrypt
 from tests.support import tls
 from tests.support.engines import BIN, KETCH
 from tests.support.programs import need
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Registry:
     ca: str = ""
 
     def repositories(self) -> list[str]:
-        with urllib.request.urlopen(f"http://{self.host}/v2/_catalog", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.host}/v2/_catalog", timeout=patient(10)) as answer:
             return json.load(answer)["repositories"]
 
 
@@ -92,7 +92,7 @@ def signed_certificate(root: Path) -> tuple[str, str, str]:
 def listens(host: str) -> bool:
     """Whether somebody accepts connections there."""
     name, _, port = host.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((name, int(port)), timeout=1):
+    with contextlib.suppress(OSError), socket.create_connection((name, int(port)), timeout=patient(1)):
         return True
     return False
 
@@ -171,7 +171,7 @@ def ours(
             yield Registry(host, place, process, ca)
         finally:
             process.terminate()
-            assert process.wait(20) == 0, said()
+            assert process.wait(patient(20)) == 0, said()
 
 
 @contextlib.contextmanager
@@ -184,7 +184,7 @@ def bucket() -> Iterator[list[str]]:
         until(lambda: listens(f"127.0.0.1:{port}"), "the object store does not listen", 30)
         request = urllib.request.Request(f"http://127.0.0.1:{port}/images", method="PUT")
         request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=test/20240101/us-east-1/s3/aws4_request")
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=patient(20)).close()
         options = {
             "endpoint": f"http://127.0.0.1:{port}",
             "region": "us-east-1",

@@ -17,6 +17,7 @@ from ketch.aio.http import Answer, Http
 from ketch.aio.streams import Stream
 from ketch.aio.waiting import Blocking, after, finished
 from ketch.errors import NotFound, Unavailable
+from tests.support.waiting import patient
 
 
 def read(answer: bytes, headers: dict[str, str], cuts: list[int] | None = None) -> tuple[bytes, Answer]:
@@ -121,11 +122,11 @@ def test_what_a_program_never_sees_is_closed_at_its_end(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as connections:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        listener.settimeout(20)
+        listener.settimeout(patient(20))
         environment = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/s"}
         program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         for head in ("101 Upgraded\r\nKetch-Session: one", "200 OK\r\nContent-Length: 2"):
             connection = connections.enter_context(listener.accept()[0])
             connection.recv(1 << 16)
             connection.sendall(f"HTTP/1.1 {head}\r\n\r\n{{}}".encode())
-        assert program.communicate(timeout=20) == ("{}\n", "")
+        assert program.communicate(timeout=patient(20)) == ("{}\n", "")

@@ -12,6 +12,7 @@ from ketch.aio import private
 from ketch.daemon import main
 from ketch.errors import FailedPrecondition
 from ketch.runtime.cgroups import monitors
+from tests.support.waiting import patient
 
 # A thread that forks while another one starts an engine: the child has the lock's descriptor, too.
 FORKED = """
@@ -80,6 +81,10 @@ def test_programs_have_more_patience_than_the_engine():
 
 def test_a_child_keeps_nobody_waiting(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(tmp_path / "state")], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", FORKED, str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+        check=True,
     )
     assert done.stdout == "free\n"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ketch.aio.streams import Chunk, Frames, Lines, Stream
 from ketch.aio.waiting import Asyncio, Blocking, after, finished
 from ketch.notation.stream_frames import ENDING, frame
+from tests.support.waiting import patient
 
 chunks = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=20)))
 
@@ -133,7 +134,7 @@ def test_closed_while_a_thread_reads():
     found: list[bytes] = []
     thread = threading.Thread(target=lambda: found.append(finished(stream.receive(after(30)))))
     thread.start()
-    until = time.monotonic() + 30
+    until = time.monotonic() + patient(30)
     while not stream._waiting and time.monotonic() < until:
         time.sleep(0.001)
     stream.close()

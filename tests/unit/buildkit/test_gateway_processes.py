@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from ketch.build.llb import ops_pb2 as llb
 from ketch.buildkit.gateway import processes
 from ketch.buildkit.wire.gateway import gateway_pb2 as pb
+from tests.support.waiting import patient
 
 
 class Call:
@@ -37,7 +38,7 @@ def build(error):
 
 async def test_a_machine_without_room():
     call = Call()
-    await asyncio.wait_for(processes.serve(build(OSError(ENOSPC, "", "/run/x")), call), 20)
+    await asyncio.wait_for(processes.serve(build(OSError(ENOSPC, "", "/run/x")), call), patient(20))
     assert [one.WhichOneof("Input") for one in call.told] == ["Started", "Exit", "File", "File", "Done"]
     exit = call.told[1].Exit
     assert exit.Code == 255
@@ -46,5 +47,5 @@ async def test_a_machine_without_room():
 
 async def test_a_defect_is_logged_and_holds_up_nothing(caplog):
     call = Call()
-    await asyncio.wait_for(processes.serve(build(ZeroDivisionError("ours")), call), 20)
+    await asyncio.wait_for(processes.serve(build(ZeroDivisionError("ours")), call), patient(20))
     assert "ours" in caplog.text

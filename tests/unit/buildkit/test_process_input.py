@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.buildkit.gateway.process_input import WAITING, ProcessInput
+from tests.support.waiting import patient
 
 PIECES = st.lists(st.one_of(st.binary(max_size=20), st.integers(0, 3).map(lambda n: b"x" * (n * WAITING // 2))))
 
@@ -52,7 +53,7 @@ def test_dropped_input_holds_nobody_up() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         given_on.drop()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, patient(5))
         await given_on.put(bytes(2 * WAITING), end=False)
         await given_on.put(b"and more", end=True)
         assert await given_on.get() is None

@@ -19,7 +19,7 @@ from ketch.errors import InvalidArgument, Unavailable
 from ketch.rpc.status import Code, RpcError
 from tests.support.building.session_client import SEND_PACKETS, SessionClient, playing
 from tests.support.building.sources import SourceBox, SourceWork
-from tests.support.waiting import patient
+from tests.support.waiting import patient, slowed
 
 FIN, REQ = Packet.PACKET_FIN, Packet.PACKET_REQ
 LAST = Packet()
@@ -152,7 +152,7 @@ async def test_a_client_that_has_all_and_does_not_end_its_call(sessions, top, mo
 
 async def test_a_long_file_is_no_silence(sessions, top, monkeypatch):
     """While a client reads a long file it has nothing to say, for as long as that takes."""
-    monkeypatch.setattr(transfers, "_STALL_S", patient(1))
+    monkeypatch.setattr(transfers, "_STALL_S", slowed(1))
     got = []
 
     async def read(call):
@@ -160,7 +160,7 @@ async def test_a_long_file_is_no_silence(sessions, top, monkeypatch):
         await call.send(Packet(type=REQ, ID=number))
         while (packet := await call.receive()).data:
             got.append(len(packet.data))
-            await asyncio.sleep(patient(0.02))
+            await asyncio.sleep(slowed(0.02))
         await call.send(Packet(type=FIN))
         assert (await call.receive()).type == FIN
 

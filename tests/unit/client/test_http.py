@@ -15,6 +15,7 @@ from ketch.aio.http import Http
 from ketch.aio.waiting import Blocking, finished
 from ketch.client.http import Client, request_head
 from ketch.errors import InvalidArgument, PermissionDenied, Unavailable
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +37,7 @@ def _serve(listener: socket.socket, connections: list[int], closed: threading.Ev
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_idle_connection_that_the_daemon_closed_is_not_used(tmp_path: Path, method: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(20)
+        listener.settimeout(patient(20))
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         connections: list[int] = []
@@ -46,7 +47,7 @@ def test_an_idle_connection_that_the_daemon_closed_is_not_used(tmp_path: Path, m
         client = Client(f"unix://{tmp_path}/s")
         try:
             assert client.request(method, "/one").json() == {}
-            assert closed.wait(20)
+            assert closed.wait(patient(20))
             assert client.request(method, "/two").json() == {}
         finally:
             server.join()
@@ -79,7 +80,7 @@ def test_a_connection_that_is_closed_while_a_request_is_on_its_way(
 ) -> None:
     """What changes nothing is asked again on a new connection; anything else may have been done already."""
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
-        listener.settimeout(20)
+        listener.settimeout(patient(20))
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         asked: list[bytes] = []
@@ -88,7 +89,7 @@ def test_a_connection_that_is_closed_while_a_request_is_on_its_way(
         request(method, "/one")
         with nullcontext() if repeated else pytest.raises(Unavailable, match="without an answer"):
             request(method, "/two")
-        server.result(20)
+        server.result(patient(20))
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody asks once more
             listener.accept()
@@ -117,9 +118,9 @@ def test_what_is_no_daemon(tmp_path: Path, said: bytes, ask: Callable[[str], obj
         with connection, suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(said)
             with pytest.raises(Unavailable, match="not HTTP"):
-                answer.result(20)
+                answer.result(patient(20))
         with pytest.raises(Unavailable, match="not HTTP"):
-            answer.result(20)
+            answer.result(patient(20))
 
 
 def _headers_of(connection: socket.socket) -> bytes:
@@ -132,7 +133,7 @@ def _headers_of(connection: socket.socket) -> bytes:
 def _uploaded(tmp_path: Path, serve: Callable[[socket.socket], None], body: Iterable[bytes]) -> list[object]:
     """The answer's lines to an upload that ``serve`` gets."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(20)
+        listener.settimeout(patient(20))
         listener.bind(str(tmp_path / "s"))
         listener.listen()
 
@@ -178,7 +179,7 @@ def test_a_body_that_cannot_be_read(tmp_path: Path) -> None:
 
     def body() -> Iterator[bytes]:
         yield b"one"
-        assert answered.wait(20)
+        assert answered.wait(patient(20))
         raise InvalidArgument("the file is gone")
 
     def silent(connection: socket.socket) -> None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+from tests.support.waiting import patient
+
 SSH = """#!{python}
 import os
 while asked := os.read(0, 65536):
@@ -27,7 +29,7 @@ def test_a_strict_program_is_not_warned_of_it(tmp_path):
         [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )

@@ -12,6 +12,7 @@ from ketch.client import tls_relay
 from ketch.client.addresses import Tls
 from ketch.errors import InvalidArgument, Unavailable
 from tests.support.tls import certificate
+from tests.support.waiting import patient
 
 BIG = b"x" * 3_000_000
 
@@ -38,7 +39,7 @@ def server(tmp_path):
 
     yield serve, Tls(f"{tmp_path}/authority.pem")
     for thread in threads:
-        thread.join(30)
+        thread.join(patient(30))
         assert not thread.is_alive()
 
 
@@ -56,7 +57,7 @@ def test_what_was_written_before_the_end_arrives(server):
         near.sendall(BIG)
     for thread in threading.enumerate():
         if thread.name in ("tls", "server"):
-            thread.join(30)
+            thread.join(patient(30))
     assert got == [BIG]
 
 

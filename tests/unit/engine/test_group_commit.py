@@ -19,6 +19,7 @@ from ketch.errors import RuntimeFailure
 from ketch.storage.database import removals
 from ketch.storage.database.db import Database, Schema
 from ketch.storage.database.mark import boot_id
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ async def test_a_failure_is_told_to_those_who_waited_for_it() -> None:
 
 async def test_a_cancelled_caller_does_not_disturb_others() -> None:
     gate = threading.Event()
-    group = GroupCommit(lambda: gate.wait(10) and None)
+    group = GroupCommit(lambda: gate.wait(patient(10)) and None)
     tasks = [asyncio.create_task(group()) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()

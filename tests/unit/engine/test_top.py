@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ketch.engine.stats import ps_fields, ps_options, top
 from ketch.errors import InvalidArgument, KetchError
 from tests.support.programs import need
+from tests.support.waiting import patient
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def child():
     command = ["sh", "-c", "echo ready; read line"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
         assert one.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while ps_fields.facts(one.pid, ps_fields.Machine.look(), 4096)["wchan"] == "-":  # it has come to its `read`
             assert time.monotonic() < deadline
         yield one.pid

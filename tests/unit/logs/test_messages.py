@@ -29,6 +29,7 @@ from ketch.runtime.process.loop import Loop
 from tests.support.logs.forwarding import unpack
 from tests.support.logs.logservers import Journal as FarJournal
 from tests.support.logs.logservers import journal_fields
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,7 +214,7 @@ def test_pieces_of_long_lines_are_numbered():
 def test_a_message_without_confirmation_is_sent_again():
     """A wrong confirmation, and an end without one: the same message comes on the next connection."""
     with socket.create_server(("127.0.0.1", 0)) as far:
-        far.settimeout(10)
+        far.settimeout(patient(10))
         loop = Loop()
         address = ["tcp", "127.0.0.1", far.getsockname()[1]]
         remote = Remote(
@@ -246,7 +247,7 @@ def test_a_message_without_confirmation_is_sent_again():
 
 def run_until(loop: Loop, step: Callable[[], bool]) -> None:
     """Run a loop that calls ``step`` now and then, until it returns True."""
-    end = monotonic() + 30
+    end = monotonic() + patient(30)
 
     def tick() -> None:
         loop.running = not step()
@@ -260,7 +261,7 @@ def run_until(loop: Loop, step: Callable[[], bool]) -> None:
 def test_a_server_that_leaves_messages_unread_is_connected_to_again():
     """``fluentd-write-timeout``; without it the container would wait for as long as the server does not read."""
     with socket.create_server(("127.0.0.1", 0)) as far:
-        far.settimeout(10)
+        far.settimeout(patient(10))
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         loop = Loop()
         settings = {**FORWARD, "address": ["tcp", "127.0.0.1", far.getsockname()[1]], "timeout_ms": 200, "retry_ms": 0}
@@ -316,7 +317,7 @@ def test_large_messages_for_graylog_go_on_where_a_full_socket_stopped_them():
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with near, far:
         near.setblocking(False)
-        far.settimeout(10)
+        far.settimeout(patient(10))
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         chunks, full = [], 0
         for _ in range(100):

@@ -20,6 +20,7 @@ from ketch.rpc.method import Method
 from ketch.rpc.server import serve, unary
 from ketch.rpc.status import Code, RpcError
 from ketch.rpc.tunnel import Tunnel
+from tests.support.waiting import patient
 
 ECHO = FileSendService.DiffCopy
 ONE = Method("/test.One/Call", BytesMessage, BytesMessage)
@@ -36,7 +37,7 @@ async def ends(handlers):
         yield channel
     finally:
         await channel.close()
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, patient(10))
 
 
 async def echo(call):
@@ -163,7 +164,7 @@ async def test_leaving_a_call_early_cancels_its_handler():
     async with ends({ECHO: wait}) as channel:
         async with channel.stream(ECHO) as call:
             await call.metadata()
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await asyncio.wait_for(cancelled.wait(), patient(10))
 
 
 async def test_the_end_of_the_connection_cancels_handlers_and_fails_calls():
@@ -187,7 +188,7 @@ async def test_the_end_of_the_connection_cancels_handlers_and_fails_calls():
         with pytest.raises(RpcError) as raised:
             await calling
         assert raised.value.code is Code.UNAVAILABLE
-        await asyncio.wait_for(channel.closed, 10)
+        await asyncio.wait_for(channel.closed, patient(10))
         with pytest.raises(RpcError):
             await channel.unary(ONE, BytesMessage())
 
@@ -205,7 +206,7 @@ async def test_a_call_has_only_so_much_time_on_both_sides():
         with pytest.raises(RpcError) as raised:
             await channel.unary(ONE, BytesMessage(), timeout=0.05)
         assert raised.value.code is Code.DEADLINE_EXCEEDED
-        await asyncio.wait_for(expired.wait(), 10)
+        await asyncio.wait_for(expired.wait(), patient(10))
 
 
 async def test_a_sender_waits_while_nothing_is_taken():
@@ -320,7 +321,7 @@ async def test_the_end_of_a_call_breaks_the_connection_inside_of_it(caplog):
             with pytest.raises(RpcError, match="enough") as raised:
                 await tunnelled.unary(ONE, BytesMessage())
             assert raised.value.code is Code.UNAVAILABLE
-            await asyncio.wait_for(tunnelled.closed, 10)
+            await asyncio.wait_for(tunnelled.closed, patient(10))
             await tunnelled.close()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 

@@ -12,6 +12,7 @@ import pytest
 from ketch.errors import ProgramNotExecutable, ProgramNotFound, RuntimeFailure
 from ketch.runtime.process.foreign import container, kills, program, remains
 from ketch.runtime.process.loop import Loop
+from tests.support.waiting import patient
 
 SCRIPT = """#!{python} -IS
 import json, os, signal, sys
@@ -190,7 +191,7 @@ def kill(runtime, tmp_path):
             loop.running = False
 
         loop.on_error = fail
-        loop.deadline, loop.on_deadline = time.monotonic() + 20, fail
+        loop.deadline, loop.on_deadline = time.monotonic() + patient(20), fail
 
         def done(error: object) -> None:
             answers.append(error)

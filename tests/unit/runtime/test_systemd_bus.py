@@ -14,6 +14,7 @@ from jeepney.low_level import HeaderFields, Parser
 
 from ketch.errors import RuntimeFailure
 from ketch.runtime.cgroups.systemd import bus, scopes, state
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield serve
     for thread in threads:
-        thread.join(10)
+        thread.join(patient(10))
         assert not thread.is_alive()
     listener.close()
 
@@ -190,7 +191,7 @@ def test_whether_systemd_stops_everything(tmp_path, monkeypatch, said, found):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "private"))
     listener.listen()
-    listener.settimeout(10)
+    listener.settimeout(patient(10))
     monkeypatch.setattr(bus, "_PRIVATE", str(tmp_path / "private"))
     monkeypatch.setattr(state, "_BOOTED", str(tmp_path))
     seen: list[object] = []
@@ -198,7 +199,7 @@ def test_whether_systemd_stops_everything(tmp_path, monkeypatch, said, found):
     def work() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(patient(10))
             data = b""
             while b"BEGIN\r\n" not in data:
                 data += connection.recv(65536)
@@ -214,7 +215,7 @@ def test_whether_systemd_stops_everything(tmp_path, monkeypatch, said, found):
     try:
         assert state.stopping() is found
     finally:
-        server.join(10)
+        server.join(patient(10))
         listener.close()
     assert seen == [True, "Get", ("org.freedesktop.systemd1.Manager", "SystemState")]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ketch.errors import ResourceExhausted
 from ketch.storage.archive import limits
 from ketch.storage.archive.follow_file import FollowedFile, GivenUp, UnpackProgress
+from tests.support.waiting import patient
 
 
 @settings(deadline=None, max_examples=60)
@@ -35,7 +36,7 @@ def test_the_reader_gets_everything_in_any_pieces(pieces, sizes):
             written += file.write(piece)
             progress.grown(written)
         progress.whole(written)
-        thread.join(10)
+        thread.join(patient(10))
         assert not thread.is_alive()
     assert b"".join(got) == whole
     assert progress.consumed == len(whole)
@@ -64,7 +65,7 @@ def test_a_read_that_waits_is_ended(how):
             progress.give_up()
         else:
             reader.stop()
-        thread.join(10)
+        thread.join(patient(10))
     assert ended == [GivenUp]
     progress.close()
 

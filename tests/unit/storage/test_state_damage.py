@@ -18,6 +18,7 @@ from ketch.errors import DataLoss
 from ketch.storage.database import db as database
 from ketch.storage.database import mark, reserve
 from ketch.storage.database.db import Database, Schema
+from tests.support.waiting import patient
 
 SCHEMAS = [Schema("x", ["CREATE TABLE x (a TEXT PRIMARY KEY, b BLOB)"])]
 FRAME = 24 + 4096
@@ -295,7 +296,7 @@ def test_checkpoints_delay_nothing(tmp_path, monkeypatch):
 
     def slow(fd: int) -> None:
         began.set()
-        assert go_on.wait(20)
+        assert go_on.wait(patient(20))
         fsync(fd)
 
     monkeypatch.setattr(database, "_CHECKPOINT_AFTER", 5)
@@ -306,7 +307,7 @@ def test_checkpoints_delay_nothing(tmp_path, monkeypatch):
                 with one.transaction(durable=False) as tx:
                     tx.execute("INSERT INTO x VALUES (?, ?)", (f"row {n}", value(n)))
                 if n == 6:
-                    assert began.wait(20)
+                    assert began.wait(patient(20))
             one.sync()
             copy(tmp_path, tmp_path / "killed")
             assert not go_on.is_set()

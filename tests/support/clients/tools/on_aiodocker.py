@@ -155,7 +155,7 @@ async def main():
         box = await streams(docker)
         await execs(box)
         await life(docker, box)
-        await asyncio.wait_for(listener, 10)
+        await asyncio.wait_for(listener, 60)
         order = [action for action in seen if action in ("start", "rename", "commit", "restart", "destroy")]
         assert order == ["start", "rename", "commit", "start", "restart", "destroy"], seen
         await images(docker)

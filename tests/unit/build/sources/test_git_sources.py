@@ -22,7 +22,7 @@ from ketch.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from tests.support.building.sources import SourceBox, SourceWork
 from tests.support.programs import need
 from tests.support.registries.registries import free_port
-from tests.support.waiting import until
+from tests.support.waiting import patient, until
 
 WHO = {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 CLEAN = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", **WHO}
@@ -391,7 +391,7 @@ def test_runs_that_a_killed_daemon_left(tmp_path):
             stack.callback(process.kill)
             process.stdout.readline()
         end_left(str(tmp_path))
-        assert ours.wait(10) == -9
+        assert ours.wait(patient(10)) == -9
         assert ours.stdout.read() == b""  # its helper had it, too
         assert theirs.poll() is None
         end_left(f"{tmp_path}-other")

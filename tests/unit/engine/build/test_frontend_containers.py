@@ -17,6 +17,7 @@ from ketch.engine.build.command.interactive import InteractiveContainer
 from ketch.engine.build.frontends.containers import ContainerMount, FrontendContainer, ProcessOptions
 from ketch.errors import Conflict
 from ketch.runtime.rootfs import paths
+from tests.support.waiting import patient
 
 TRUE = ProcessOptions(args=["true"])
 
@@ -60,7 +61,7 @@ async def test_files_are_those_of_the_container_while_it_is_released(tmp_path, m
     open_in = paths.open_in
 
     def after_release(*arguments):
-        asyncio.run_coroutine_threadsafe(found.release(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(found.release(), loop).result(patient(20))
         opened.append(os.open(tmp_path / "other", os.O_PATH | os.O_DIRECTORY))  # takes the number that is free now
         return open_in(*arguments)
 
@@ -90,4 +91,4 @@ async def test_a_release_before_the_start_has_begun():
     await found.release()
     for one in (first, second):
         with pytest.raises(Conflict, match="it was released"):
-            await asyncio.wait_for(one, 20)
+            await asyncio.wait_for(one, patient(20))

@@ -14,6 +14,7 @@ from ketch.engine.build.history import CANCELED, SCHEMA, BuildHistory
 from ketch.engine.model.building.records import BuildRecord, HistoryLimits
 from ketch.errors import AlreadyExists
 from ketch.storage.database.db import Database
+from tests.support.waiting import patient
 
 HOUR = 3600 * 10**9
 
@@ -90,7 +91,7 @@ async def test_a_build_that_is_given_up_while_it_is_noted_has_ended(db, monkeypa
 
     def slow(record):
         loop.call_soon_threadsafe(there.set)
-        assert on.wait(10)
+        assert on.wait(patient(10))
         begin(record)
 
     monkeypatch.setattr(kept, "begin", slow)

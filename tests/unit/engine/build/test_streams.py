@@ -7,6 +7,7 @@ import asyncio
 from ketch.build.progress import LogLine, SolveStatus, VertexState
 from ketch.engine.build.run.streams import EventListener
 from ketch.engine.build.run.waiting import WaitingItems
+from tests.support.waiting import patient
 
 AT = "2024-01-02T03:04:05Z"
 
@@ -40,4 +41,4 @@ async def test_outputs_wait_for_the_client():
     assert items.full
     assert not waiting.done()
     await items.get()
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, patient(10))

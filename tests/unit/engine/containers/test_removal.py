@@ -14,6 +14,7 @@ from ketch.engine.live.containers import LiveContainers
 from ketch.engine.model.records import Container, ContainerConfig, HostConfig
 from ketch.engine.stats.counters import Counters
 from ketch.errors import Conflict
+from tests.support.waiting import patient
 
 
 class Volumes:
@@ -56,7 +57,7 @@ def test_a_volume_that_stays() -> None:
         waits = waiting.register(live.of("one"), container, "removed").result()
         with pytest.raises(Conflict, match="in use"):
             await Removal(live=live, **stand_ins).remove(container, volumes=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             await waits
         assert removed == ["one"]
 

@@ -12,6 +12,7 @@ import pytest
 
 from ketch import pidfd
 from ketch.engine.execs import tree
+from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +66,9 @@ def test_processes_that_do_not_look_stopped(family, monkeypatch):
     find = tree._descendants
     monkeypatch.setattr(tree, "_descendants", lambda pid: looks.append(pid) or find(pid))
     tree.kill(process.pid, pidfd.start_time(process.pid))
-    assert process.wait(10) == -9
+    assert process.wait(patient(10)) == -9
     assert len(looks) < 10
-    assert select.select([below], [], [], 10)[0], "the descendant has not ended"
+    assert select.select([below], [], [], patient(10))[0], "the descendant has not ended"
 
 
 @pytest.mark.parametrize("family", ["vfork"], indirect=True)

@@ -17,7 +17,7 @@ from ketch.engine.volumes.backup import VolumeBackups
 from ketch.engine.volumes.store import SCHEMA, VolumeStore
 from ketch.errors import Conflict, DataLoss
 from ketch.storage.database.db import Database
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -90,7 +90,7 @@ def test_a_file_that_came_during_the_restore_stays(store: VolumeStore, place: Pa
             yield data
 
     async def work() -> None:
-        await asyncio.wait_for(backups(store).restore("one", written_meanwhile()), 20)
+        await asyncio.wait_for(backups(store).restore("one", written_meanwhile()), patient(20))
 
     with pytest.raises(Conflict, match="not empty"):
         asyncio.run(work())
@@ -135,7 +135,7 @@ def test_nobody_else_has_a_volume_that_is_restored(
         assert names_in(place) == ["first"]
         await use(store)
 
-    asyncio.run(asyncio.wait_for(work(), 20))
+    asyncio.run(asyncio.wait_for(work(), patient(20)))
 
 
 def test_a_volume_of_a_container_that_starts_is_not_restored(store: VolumeStore):

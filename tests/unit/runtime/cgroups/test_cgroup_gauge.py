@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ketch.engine.stats.usage import percent
 from ketch.runtime.cgroups import common, files, gauge, tree
 from ketch.runtime.cgroups.v2.manager import CgroupV2
+from tests.support.waiting import patient
 
 KEYS = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 
@@ -54,7 +55,7 @@ def test_the_unified_hierarchy() -> None:
     cgroup.make()
     try:
         script = f"echo $$ > {cgroup.directory}/cgroup.procs; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
-        subprocess.run(["sh", "-c", script], check=True, timeout=20)
+        subprocess.run(["sh", "-c", script], check=True, timeout=patient(20))
         reading = gauge._unified(cgroup)
     finally:
         cgroup.remove()
