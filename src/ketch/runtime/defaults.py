@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ketch.linux import caps
 from ketch.linux.ns import LIMITED
 
@@ -102,8 +104,7 @@ def possible(mount_list: list[OciMount], namespaces: set[str]) -> list[OciMount]
     for mount in mount_list:
         if shown.get(mount["type"], "") in ("", *namespaces):
             found.append(mount)
-        else:
-            path = mount["destination"]
+        elif os.path.isdir(path := mount["destination"]):  # not every machine has mounted an mqueue
             options = ["rbind", "rslave", *mount["options"]]
             found.append({"destination": path, "type": "bind", "source": path, "options": options})
     return found

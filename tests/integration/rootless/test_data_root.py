@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 
@@ -13,30 +14,28 @@ import pytest
 from tests.support.programs import need
 from tests.support.registries import made_images
 from tests.support.run import daemons, unprivileged
+from tests.support.waiting import patient, until
 
 pytestmark = pytest.mark.ketch_only
 
 
 @pytest.fixture
 def engine_on(tmp_path):
-    """A function that starts a user's daemon whose data root bindfs makes, with these options."""
+    """A user's daemon that is not started, and a function that mounts a store as its data root by this command."""
     need("newuidmap")
-    bindfs = need("bindfs")
     unprivileged.user()
     store = tmp_path / "store"
-    store.mkdir()
-    os.chown(store, unprivileged.UID, unprivileged.UID)
     with daemons.one_of_its_own("n") as one:
         one.rootless()
+        for directory in (store, one.data_root):
+            os.mkdir(directory)
+            os.chown(directory, unprivileged.UID, unprivileged.UID)
 
-        def start(*options: str):
-            os.makedirs(one.data_root)
-            os.chown(one.data_root, unprivileged.UID, unprivileged.UID)
-            subprocess.run([bindfs, *options, str(store), one.data_root], check=True)
-            one.start()
+        def mount(*command: str):
+            subprocess.run([*command, one.data_root], check=True)
             return one
 
-        yield start
+        yield mount
         if one.process is not None:
             one.remove_all()
             one.stop()
@@ -65,7 +64,8 @@ def said(engine) -> str:
 
 def test_a_file_system_that_refuses_owners_and_attributes(engine_on, tmp_path):
     """As a home on NFS: plain copies, all of whose files are root's; that is said, and the rest works."""
-    engine = engine_on("--chown-deny", "--xattr-none")
+    engine = engine_on(need("bindfs"), "--chown-deny", "--xattr-none", str(tmp_path / "store"))
+    engine.start()
     assert "vfs copies an image per container" in said(engine)
     assert "belong to root" in said(engine)
     assert "keeps no attributes user.overlay.*" in said(engine)
@@ -86,6 +86,77 @@ def test_a_file_system_that_refuses_owners_and_attributes(engine_on, tmp_path):
     opaque = made_images.image({"etc/old": b""}, {"etc/.wh..wh..opq": b"", "etc/new": b""})
     refused = client("load", stdin=made_images.docker_archive(opaque, "opaque:1"), check=False)
     assert "keeps no attributes user.overlay.*" in refused.out + refused.err
+
+
+def test_overlay_is_not_allowed(engine_on, tmp_path):
+    """As with a kernel before 5.11, or a security module's rule: fuse-overlayfs is chosen, and said once."""
+    need("fuse-overlayfs")
+    engine = engine_on(need("bindfs"), str(tmp_path / "store"))
+    engine.start()
+    client = engine.docker
+    assert client("info", "-f", "{{.Driver}}").out == "fuse-overlayfs\n", said(engine)
+    sentence = "fuse-overlayfs serves containers' files, more slowly"
+    assert said(engine).count(sentence) == 1
+    with open(engine.log_path, encoding="utf-8") as f:
+        assert f.read().count(sentence) == 1
+    image_with_owners(engine)
+    name = client("create", "owned", "sh", "-c", "stat -c %u:%g /etc/theirs; rm /etc/theirs").out.strip()
+    assert client("start", "-a", name).out == "7:8\n"
+    assert sorted(client("diff", name).out.splitlines()) == ["C /etc", "D /etc/theirs"]
+    assert client("inspect", "-f", "{{.GraphDriver.Name}}", name).out == "fuse-overlayfs\n"
+    client("rm", name)
+    until(lambda: not os.listdir(f"{engine.data_root}/containers"), "its files go, whoever had them open")
+
+
+def test_a_data_root_on_an_overlay(engine_on, tmp_path):
+    """As in a container without a volume: no marks of removed files can be made, and that is said."""
+    (tmp_path / "lower").mkdir()
+    (tmp_path / "work").mkdir()
+    options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/store,workdir={tmp_path}/work"
+    engine = engine_on("mount", "-t", "overlay", "overlay", "-o", options)
+    engine.start()
+    assert engine.docker("info", "-f", "{{.Driver}}").out == "vfs\n"
+    sentence = f"layers that remove a file of their image cannot be had: {engine.data_root} is on overlay"
+    assert sentence in said(engine)
+    image = made_images.image({"etc/old": b""}, {"etc/.wh.old": b""})
+    refused = engine.docker("load", stdin=made_images.docker_archive(image, "removing:1"), check=False)
+    assert "extract a layer that removes `old`" in refused.out + refused.err
+
+
+def test_fuse_overlayfs_comes_later(engine_on, tmp_path):
+    """A data root of copies stays one while there are containers; one of fuse-overlayfs says what it misses."""
+    need("fuse-overlayfs")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program in ("newuidmap", "newgidmap", "slirp4netns"):
+        if path := shutil.which(program):
+            (programs / program).symlink_to(path)
+    unprivileged.give(programs)
+    engine = engine_on(need("bindfs"), str(tmp_path / "store"))
+    engine.settings["PATH"] = str(programs)
+    engine.start()
+    assert "or what fuse-overlayfs needs (the program is not installed)" in said(engine)
+    image_with_owners(engine)
+    name = engine.docker("create", "owned", "cat", "/etc/theirs").out.strip()
+    engine.stop()
+    del engine.settings["PATH"]
+    engine.start()
+    assert engine.docker("info", "-f", "{{.Driver}}").out == "vfs\n"
+    engine.docker("rm", name)
+    engine.stop()
+    engine.start()
+    assert engine.docker("info", "-f", "{{.Driver}}").out == "fuse-overlayfs\n"
+    name = engine.docker("create", "owned", "sh", "-c", "true").out.strip()
+    engine.docker("start", "-a", name)
+    engine.stop()
+    engine.settings["PATH"] = str(programs)
+    engine.launch()
+    assert engine.process.wait(patient(30)) == 1
+    engine.process = None
+    assert "storage driver `fuse-overlayfs`: the program is not installed" in engine.log()
+    assert f"container {name[:12]} was made with it" in engine.log()
+    del engine.settings["PATH"]
+    engine.start()
 
 
 def test_one_user_alone(own_users_engine):

@@ -145,8 +145,9 @@ def test_published_ports(users_engine):
 def test_the_machines_namespaces(users_engine):
     """Host network, processes and IPC are the machine's, with what the user may do there."""
     modes = ("--network", "host", "--pid", "host", "--ipc", "host")
-    script = "readlink /proc/self/ns/net; test -d /proc/1 && ls /sys/class/net; ls /dev/mqueue"
-    shown = users_engine.docker("run", "--rm", *modes, "busybox", "sh", "-c", script)
+    script = "readlink /proc/self/ns/net; test -d /proc/1 && ls /sys/class/net; ls -d /dev/mqueue"
+    shown = users_engine.docker("run", "--rm", *modes, "busybox", "sh", "-c", script, check=False)
+    assert shown.code == (0 if os.path.isdir("/dev/mqueue") else 1), shown.err  # not every machine has mounted it
     assert os.readlink("/proc/self/ns/net") in shown.out
     assert "lo" in shown.out
 

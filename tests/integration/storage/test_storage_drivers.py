@@ -244,12 +244,29 @@ def test_a_data_root_of_fuse_overlayfs(tmp_path, chains):
     made = served(str(tmp_path))
     made.prepare("c", chains)
     made.close()
-    for other in ("overlay", "vfs", ""):
+    for other in ("overlay", "vfs"):
         with pytest.raises(FailedPrecondition, match="was made with fuse-overlayfs"):
             storage_settings.choose(Config(data_root=str(tmp_path), storage_driver=other))
+    chosen = storage_settings.choose(Config(data_root=str(tmp_path)))
+    assert chosen.name == "fuse-overlayfs"
+    assert "container c was made with fuse-overlayfs" in chosen.warnings[0]
+    chosen.close()
 
 
 def test_a_data_root_of_the_other_driver(tmp_path, chains):
     OverlaySnapshots(str(tmp_path)).prepare("c", chains)
     with pytest.raises(FailedPrecondition, match="was made with overlay"):
         storage_settings.choose(Config(data_root=str(tmp_path), storage_driver="vfs"))
+
+
+def test_a_data_root_keeps_its_driver(tmp_path, chains):
+    """Copies stay where overlay works as well, until the last of them is removed."""
+    config = Config(data_root=str(tmp_path))
+    VfsSnapshots(str(tmp_path)).prepare("c", chains)
+    chosen = storage_settings.choose(config)
+    assert chosen.name == "vfs"
+    assert "container c was made with vfs" in chosen.warnings[0]
+    assert storage_settings.choose(config, removed=["c"]).name == "overlay2"
+    OverlaySnapshots(str(tmp_path)).prepare("d", chains)
+    with pytest.raises(FailedPrecondition, match="container d was made with overlay"):
+        storage_settings.choose(config)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "ketch-tests"
 UID = 54321
-FIRST_ID, IDS = 3_000_000_000, 65536
+FIRST_ID, IDS = 2_000_000_000, 65536  # bindfs knows none above 2^31
 PLACE = "/tmp/kt-user"
 LINES = {
     "/etc/passwd": f"{NAME}:x:{UID}:{UID}::{PLACE}/home:/bin/sh\n",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ketch import programs
 from ketch.engine.paths import OF_A_BUILD
 from ketch.errors import FailedPrecondition, InvalidArgument, RuntimeFailure, Unavailable
 from ketch.notation import booleans
+from ketch.runtime import defaults
 from ketch.runtime.cgroups import monitors
 from ketch.runtime.rootfs import overlay, view
 from ketch.storage import overlay_notes, ownership
@@ -31,14 +34,13 @@ if TYPE_CHECKING:
     from ketch.runtime.oci_types import OciIdMapping, OciMount
     from ketch.storage.snapshots.overlay import Snapshots
 
+_OF_PROGRAM = f"storage driver `{fuse.NAME}`: "
 _VOLATILE = ("overlay.volatile", "overlay2.volatile")
 DRIVERS = ("overlay", "overlay2", fuse.NAME, "vfs")
-# Directories of containers that others than a driver have made; fuse-overlayfs reads what overlay has written.
-_MARKS = {
-    "overlay": (("merged", fuse.NAME), ("root", "vfs")),
-    fuse.NAME: (("root", "vfs"),),
-    "vfs": (("merged", fuse.NAME), ("upper", "overlay")),
-}
+# The directory of a container that tells which driver has made it; the first one that is there.
+_MARKS = (("merged", fuse.NAME), ("root", "vfs"), ("upper", "overlay"))
+# Whose containers a driver can have: fuse-overlayfs reads what overlay has written.
+_READS = {"overlay": {"overlay"}, fuse.NAME: {fuse.NAME, "overlay"}, "vfs": {"vfs"}}
 log = logging.getLogger("ketchd")
 
 
@@ -48,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--storage-driver",
         metavar="NAME",
-        help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works, else vfs)",
+        help=f"how containers' files are kept: {', '.join(DRIVERS)} (default: overlay where it works; docs/storage.md)",
     )
     parser.add_argument(
         "--storage-opt",
@@ -78,73 +80,106 @@ def choose(
     later: Callable[[Callable[[], None]], object] = lambda work: work(),
     check_going_on: Callable[[], None] = lambda: None,
 ) -> Snapshots:
-    """The driver; FailedPrecondition when the one asked for does not work here.
+    """The driver; FailedPrecondition when the one asked for, or that of the present containers, does not work here.
 
     Whether overlay works is found out by making a mount that is attached nowhere.  Containers that are being
     ``removed`` may be of another driver; ``later`` carries out what nobody has to wait for; what ``check_going_on``
     raises ends a copy.
     """
-    chosen = _chosen(config, removed, later, check_going_on)
-    for remark in _remarks(config.data_root):
-        log.warning("%s", remark.removeprefix("WARNING: "))
-        chosen.warnings.append(remark)
+    os.makedirs(config.data_root, mode=0o710, exist_ok=True)
+    copies = partial(VfsSnapshots, config.data_root, (), later, check_going_on)
+    remarks = list(_remarks(config.data_root))
+    present = _present(config.data_root, removed)
+    if config.storage_driver:
+        chosen = _named(config, copies, present)
+    else:
+        chosen = _best(config, copies, present, plain=not remarks)
+    chosen.warnings.extend(remarks)
+    for warning in chosen.warnings:
+        log.warning("%s", warning.removeprefix("WARNING: "))
     return chosen
 
 
-def _chosen(
-    config: Config,
-    removed: Collection[str],
-    later: Callable[[Callable[[], None]], object],
-    check_going_on: Callable[[], None],
-) -> Snapshots:
+def _named(config: Config, copies: Callable[[], VfsSnapshots], present: dict[str, str]) -> Snapshots:
+    """The driver that somebody has asked for (FailedPrecondition)."""
     wanted = config.storage_driver
     if wanted == "vfs":
-        _check_not_used(config.data_root, "vfs", removed)
-        return VfsSnapshots(config.data_root, (), later, check_going_on)
+        _check_present("vfs", present)
+        return copies()
     if wanted == fuse.NAME:
-        return _by_program(config, removed, VfsSnapshots(config.data_root, (), later, check_going_on))
-    problem = _overlay_problem(config.data_root)
-    if not problem:
-        overlays = OverlaySnapshots(config.data_root, volatile=_volatile(config))
-        if config.userns_copy:
-            copies = VfsSnapshots(config.data_root, (), later, check_going_on)
-            return SnapshotsWithCopies(config.data_root, overlays, copies, needed=not _maps_owners(config.data_root))
-        _check_not_used(config.data_root, "overlay", removed)
-        return overlays
-    if wanted:
+        _check_present(fuse.NAME, present)
+        return _by_program(config, copies)
+    if problem := _overlay_problem(config.data_root):
         raise FailedPrecondition(
             f"storage driver `{wanted}`: {problem}", hint="use another file system for --data-root, or -s vfs"
         )
-    copies = VfsSnapshots(config.data_root, (), later, check_going_on)
-    _check_not_used(config.data_root, "vfs", removed)
-    warning = f"WARNING: overlay does not work on {config.data_root} ({problem}): vfs copies an image per container;"
-    warning += f" have --data-root on a local disk, or --storage-driver {fuse.NAME}, which is slower (docs/storage.md)"
-    log.warning("%s", warning.removeprefix("WARNING: "))
-    copies.warnings.append(warning)
-    return copies
+    return _by_kernel(config, copies, present)
 
 
-def _by_program(config: Config, removed: Collection[str], copies: VfsSnapshots) -> Snapshots:
+def _best(config: Config, copies: Callable[[], VfsSnapshots], present: dict[str, str], *, plain: bool) -> Snapshots:
+    """The driver where nobody has named one: that of the present containers, else the fastest that works.
+
+    ``plain``: the data root's file system keeps all that files of images have.
+    """
+    problem = _overlay_problem(config.data_root)
+    kept = next((driver for _, driver in _MARKS if driver in present), "")
+    if not problem and (config.userns_copy or kept in ("", "overlay")):
+        return _by_kernel(config, copies, present)
+    why = f"overlay does not work on {config.data_root} ({problem})"
+    if not problem:
+        why = f"container {present[kept][:12]} was made with {kept}, which is used until it is removed"
+    other = f"--storage-driver {fuse.NAME}, which is slower (docs/storage.md)"
+    if kept == fuse.NAME or (defaults.mapped() and plain and kept != "vfs"):
+        try:
+            _check_present(fuse.NAME, present)
+            chosen = _by_program(config, copies)
+        except FailedPrecondition as e:
+            if kept == fuse.NAME:
+                raise FailedPrecondition(
+                    e.message, hint=f"{e.hint}: container {present[kept][:12]} was made with it"
+                ) from e
+            other = f"what {fuse.NAME} needs ({e.message.removeprefix(_OF_PROGRAM)})"
+        else:
+            chosen.warnings.insert(0, f"WARNING: {why}: {fuse.NAME} serves containers' files, more slowly")
+            return chosen
+    _check_present("vfs", present)
+    copied = copies()
+    warning = f"WARNING: {why}: vfs copies an image per container"
+    copied.warnings.append(f"{warning}; have --data-root on a local disk, or {other}" if problem else warning)
+    return copied
+
+
+def _by_kernel(config: Config, copies: Callable[[], VfsSnapshots], present: dict[str, str]) -> Snapshots:
+    """The driver overlay, which works here (FailedPrecondition: containers have another one)."""
+    overlays = OverlaySnapshots(config.data_root, volatile=_volatile(config))
+    if config.userns_copy:
+        return SnapshotsWithCopies(config.data_root, overlays, copies(), needed=not _maps_owners(config.data_root))
+    _check_present("overlay", present)
+    return overlays
+
+
+def _by_program(config: Config, copies: Callable[[], VfsSnapshots]) -> Snapshots:
     """The driver fuse-overlayfs (FailedPrecondition: the program is missing, or cannot serve)."""
     program = programs.find(fuse.NAME)
     if program is None:
-        raise FailedPrecondition(f"storage driver `{fuse.NAME}`: the program is not installed", hint="install it")
+        raise FailedPrecondition(f"{_OF_PROGRAM}the program is not installed", hint="install it")
     if set(config.data_root) & set(":,\\"):
-        raise FailedPrecondition(f"storage driver `{fuse.NAME}`: {config.data_root} has a colon or a comma in it")
+        raise FailedPrecondition(
+            f"{_OF_PROGRAM}{config.data_root} has a colon or a comma in it", hint="use another data root"
+        )
 
     def serve(options: list[str], directory: str) -> None:
-        mount_fd, _ = fuse.begin(program, ",".join(options), os.path.join(directory, "log"))
+        mount_fd, process = fuse.begin(program, ",".join(options), os.path.join(directory, "log"))
         os.close(mount_fd)
+        process.kill()
+        process.wait()  # NFS and FUSE keep a directory in which somebody has a file open
 
     try:
         problem = _problem(config.data_root, serve)
     except OSError as e:
         problem = f"{e.filename or 'fuse'}: {os.strerror(e.errno or 0).lower()}"
     if problem:
-        raise FailedPrecondition(
-            f"storage driver `{fuse.NAME}`: {problem}", hint="/dev/fuse is needed, and the program"
-        )
-    _check_not_used(config.data_root, fuse.NAME, removed)
+        raise FailedPrecondition(f"{_OF_PROGRAM}{problem}", hint="/dev/fuse is needed, and the program")
     view_problem = _problem(config.data_root, _show)
 
     def settle(pid: int) -> None:
@@ -153,7 +188,7 @@ def _by_program(config: Config, removed: Collection[str], copies: VfsSnapshots) 
                 "%s (pid %d) stays in the cgroup of ketchd, and ends when that does: %s", fuse.NAME, pid, why_not
             )
 
-    return fuse.FuseSnapshots(config.data_root, program, copies.view if view_problem else None, settle)
+    return fuse.FuseSnapshots(config.data_root, program, copies().view if view_problem else None, settle)
 
 
 def _show(options: list[str], directory: str) -> None:
@@ -175,6 +210,11 @@ def _remarks(data_root: str) -> Iterator[str]:
                 f"WARNING: layers that replace a directory of their image cannot be had: {data_root} is on {kind},"
                 f" which keeps no attributes {overlay_notes.PREFIX}* ({why}); have --data-root on a local disk"
             )
+        if directory and (why := _whiteout_problem(directory)):
+            yield (
+                f"WARNING: layers that remove a file of their image cannot be had: {data_root} is on {kind}, which"
+                f" makes no whiteouts ({why}); have --data-root on a local disk, in a container on a volume"
+            )
 
 
 def _xattr_problem(directory: str) -> str:
@@ -186,21 +226,40 @@ def _xattr_problem(directory: str) -> str:
     return ""
 
 
+def _whiteout_problem(directory: str) -> str:
+    try:
+        os.mknod(os.path.join(directory, "whiteout"), stat.S_IFCHR, 0)
+    except OSError as e:
+        if e.errno not in FULL:
+            return os.strerror(e.errno or 0).lower()
+    return ""
+
+
 def _volatile(config: Config) -> bool:
     """The value of ``overlay.volatile``, the only option that `check` accepts."""
     return bool(config.storage_opts) and booleans.parse(config.storage_opts[-1].partition("=")[2]) is True
 
 
-def _check_not_used(data_root: str, driver: str, removed: Collection[str]) -> None:
-    """Refuse a driver when containers of another one exist: they would seem to have lost their files."""
+def _present(data_root: str, removed: Collection[str]) -> dict[str, str]:
+    """The drivers that have made the containers, and one container of each."""
     containers = os.path.join(data_root, "containers")
+    found: dict[str, str] = {}
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
         if name in removed or name.startswith(OF_A_BUILD):
             continue
-        other = next((o for mark, o in _MARKS[driver] if os.path.isdir(os.path.join(containers, name, mark))), "")
-        if other:
+        for mark, driver in _MARKS:
+            if os.path.isdir(os.path.join(containers, name, mark)):
+                found.setdefault(driver, name)
+                break
+    return found
+
+
+def _check_present(driver: str, present: dict[str, str]) -> None:
+    """Refuse a driver when containers of another one exist: they would seem to have lost their files."""
+    for other, container in present.items():
+        if other not in _READS[driver]:
             raise FailedPrecondition(
-                f"storage driver `{driver}`: container {name[:12]} was made with {other}",
+                f"storage driver `{driver}`: container {container[:12]} was made with {other}",
                 hint=f"start with --storage-driver {other}, or remove the containers with it first"
                 + ("; with --userns-copy both kinds can be there" if other == "vfs" else ""),
             )
@@ -227,7 +286,6 @@ def _maps_owners(data_root: str) -> bool:
 
 def _problem(data_root: str, mount: Callable[[list[str], str], None]) -> str:
     """The reason why an overlay in a new directory cannot be mounted; empty when it can, or the disk is full."""
-    os.makedirs(data_root, mode=0o710, exist_ok=True)
     with _scratch(data_root) as directory:
         if not directory:
             return ""

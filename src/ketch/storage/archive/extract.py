@@ -194,7 +194,13 @@ class Extractor:
         if hidden in ("", ".", ".."):
             raise InvalidArgument(f"extract `{name}`: not a whiteout")
         self._clear(dir_fd, hidden)
-        os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=dir_fd)
+        try:
+            os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=dir_fd)
+        except PermissionError as e:
+            raise FailedPrecondition(
+                f"extract a layer that removes `{hidden}`: the data root's file system makes no whiteouts",
+                hint="use another file system for --data-root",
+            ) from e
 
     def _make_opaque(self, dir_fd: int) -> None:
         try:

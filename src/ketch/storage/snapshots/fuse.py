@@ -164,6 +164,7 @@ def begin(program: str, options: str, log: str) -> tuple[int, subprocess.Popen[b
     except OSError as e:
         os.close(mount_fd)
         process.kill()
+        process.wait()
         with open(log, encoding="utf-8", errors="replace") as output:
             said = output.read(4096).strip().rpartition("\n")[2]
         raise Unavailable(f"{NAME}: {said or os.strerror(e.errno or 0).lower()}", hint=f"it wrote to {log}") from e
