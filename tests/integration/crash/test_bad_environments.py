@@ -318,7 +318,7 @@ def test_a_cgroup_that_cannot_be(filled):
         ("\x00\xff", "daemon.json"),
         ("[]", "not a json object"),
         ('{"mtu": "big"}', "mtu must be a number"),
-        ('{"dns": "10.0.0.1"}', "dns must be a list of texts"),
+        ('{"labels": "a=b"}', "labels must be a list of texts"),
         ('{"hosts": ["unix:///x"]}', "specified both as a flag and in the configuration file"),
         ('{"log-opts": {"max-size": 5}}', "log-opts must be texts by name"),
         ('{"bip": 5}', "bip must be a text"),

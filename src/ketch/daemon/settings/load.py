@@ -336,7 +336,7 @@ def _read(path: str, *, explicit: bool) -> _Values:
     try:
         with open(path, encoding="utf-8-sig") as f:
             text = f.read()
-        raw = json.loads(text, object_hook=_without_null) if text.strip() else {}
+        raw = json.loads(text) if text.strip() else {}
     except FileNotFoundError:
         if explicit:
             raise InvalidArgument(f"read configuration `{path}`: no such file") from None
