@@ -29,10 +29,11 @@ def network(facts: ApiObject) -> ApiObject:
     if body.get("ConfigOnly"):
         body = {key: value for key, value in body.items() if key == "Name" or key not in _ITS_OWN}
     ipam = facts.get("IPAM") or {}
-    pools = [{key: value for key, value in pool.items() if value} for pool in ipam.get("Config") or ()]
+    pools = ({key: value for key, value in pool.items() if value} for pool in ipam.get("Config") or ())
+    config = [pool for pool in pools if pool]  # of settings for others Docker has empty ones
     return {
         **body,
-        "IPAM": {"Driver": ipam.get("Driver") or "default", "Options": ipam.get("Options"), "Config": pools},
+        "IPAM": {"Driver": ipam.get("Driver") or "default", "Options": ipam.get("Options"), "Config": config},
     }
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.cli.importing import bodies
 from ketch.cli.importing.likeness import likeness
 from ketch.cli.importing.source import CONTAINER, IMAGE, NETWORK, VOLUME
-from ketch.errors import Conflict, NotFound
+from ketch.errors import Conflict, KetchError, NotFound, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ketch.cli.importing.ours import Ours
     from ketch.cli.importing.source import Docker
@@ -23,6 +24,7 @@ IMPORT, THERE, SKIPPED, UNREADABLE = "import", "there", "skipped", "unreadable"
 _DRIVERS = ("bridge", "macvlan", "ipvlan")
 # In the data root of a dockerd with --userns-remap.
 _REMAPPED = re.compile(r"/([0-9]{1,10})\.[0-9]{1,10}/volumes/[^/]+/_data\Z")
+_OF_ALL_IN_KETCH = (Unavailable, PermissionDenied)  # errors that concern all parts
 _TASK = "com.docker.swarm.task.id"
 _ELSEWHERE = "Docker and ketchd are not both on this machine: copy its files with tar and ketch volume restore"
 _OF_SWARMS = "docker_gwbridge"  # which dockerd makes by itself, for networks of a swarm
@@ -44,7 +46,8 @@ class Wish(NamedTuple):
 class Part(NamedTuple):
     """One part of the plan; ``action``: ``import``, ``there`` (nothing to do), ``skipped`` or ``unreadable``.
 
-    The note says why.  ``key`` is by what others need it, ``needs`` are the keys of these.
+    The note says why, and begins with "in Ketch" where it is Ketch that cannot tell.  ``key`` is by what others need
+    it, ``needs`` are the keys of these.
     """
 
     key: Key
@@ -59,6 +62,21 @@ class Part(NamedTuple):
     def kind(self) -> str:
         """The kind, one of `KINDS`."""
         return self.key[0]
+
+
+def _subnets(network: ApiObject) -> set[str]:
+    """The subnets that are named; Docker has empty ones in settings for other networks."""
+    return {pool["Subnet"] for pool in network["IPAM"]["Config"] or () if pool.get("Subnet")}
+
+
+def _judged(judge: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    """The action and the note that ``judge`` says; where Ketch cannot tell what it has, that."""
+    try:
+        return judge()
+    except _OF_ALL_IN_KETCH:
+        raise
+    except KetchError as e:
+        return UNREADABLE, f"in Ketch: {e.message}" + (f" ({e.hint})" if e.hint else "")
 
 
 class Planner:
@@ -141,9 +159,14 @@ class Planner:
         self._named = {row["Id"]: sorted(set(row.get("RepoTags") or ()) - {"<none>:<none>"}) for row in rows}
         for ident in [*self._named, *sorted(lacking - self._named.keys())]:
             names = self._named.get(ident, [])
-            if ident in used or (names and not self.wish.containers):
-                with self._source.unreadable.noted(IMAGE, ident):
-                    yield self._image(self._source.image(ident), names, used=ident in used)
+            if (ident in used or (names and not self.wish.containers)) and (facts := self._facts_of(ident)):
+                yield self._image(facts, names, used=ident in used)
+
+    def _facts_of(self, image_id: str) -> ApiObject | None:
+        """The facts of an image of Docker's; None: they cannot be read."""
+        with self._source.unreadable.noted(IMAGE, image_id):
+            return self._source.image(image_id)
+        return None
 
     def _image(self, facts: ApiObject, names: list[str], *, used: bool) -> Part:
         alike = likeness(facts)
@@ -172,7 +195,7 @@ class Planner:
             name = facts["Name"]
             if name in (*bodies.PREDEFINED, _OF_SWARMS) or (self.wish.containers and name not in used):
                 continue
-            action, note = self._network(facts)
+            action, note = _judged(partial(self._network, facts))
             template = bodies.config_from(facts)
             needs = frozenset([(NETWORK, template)] if template else [])
             yield Part((NETWORK, name), name, action, facts, note=note, needs=needs)
@@ -184,8 +207,9 @@ class Planner:
         ours = self._ours.network(facts["Name"])
         if ours is None:
             return IMPORT, _SAME_SUBNET if self._source.runs and self._ours.here and not is_template else ""
-        subnets = [{pool.get("Subnet") for pool in one["IPAM"]["Config"] or ()} for one in (ours, facts)]
-        same = ours["Driver"] == facts["Driver"] and subnets[0] == subnets[1]
+        if bool(ours.get("ConfigOnly")) != bool(is_template):
+            return THERE, f"in Ketch it is {'no ' if is_template else ''}settings for others"
+        same = (is_template or ours["Driver"] == facts["Driver"]) and _subnets(ours) == _subnets(facts)
         return THERE, "" if same else "in Ketch it has another driver or subnet"
 
     def _volumes(self) -> Iterable[Part]:
@@ -198,10 +222,9 @@ class Planner:
             name = facts["Name"]
             if self.wish.containers and name not in users:
                 continue
-            with self._source.unreadable.noted(VOLUME, name):
-                size = sizes.get(name, -1)
-                action, note = self._volume(facts, size, users.get(name) or [])
-                yield Part((VOLUME, name), name, action, facts, size, note)
+            size = sizes.get(name, -1)
+            action, note = _judged(partial(self._volume, facts, size, users.get(name) or []))
+            yield Part((VOLUME, name), name, action, facts, size, note)
 
     def _volume(self, facts: ApiObject, size: int, running: list[str]) -> tuple[str, str]:
         if facts["Driver"] != "local":
@@ -231,7 +254,7 @@ class Planner:
     def _made_of(self, parts: list[Part]) -> list[Part]:
         """The parts of the containers, each behind those that it needs."""
         waiting = [self._container(facts) for facts in reversed(self._wanted)]  # Docker's list begins with the newest
-        available = {part.key for part in parts if part.action != SKIPPED} | self._kept()
+        available = {part.key for part in parts if part.action not in (SKIPPED, UNREADABLE)} | self._kept()
         ordered: list[Part] = []
         while waiting:
             names = {part.key for part in waiting}
@@ -256,9 +279,8 @@ class Planner:
             kept |= {(NETWORK, name) for name in self._ours.network_names()}
         if IMAGE in self.wish.without:
             for row in self._source.images():
-                with self._source.unreadable.noted(IMAGE, row["Id"]):
-                    if self._ours.has_image(likeness(self._source.image(row["Id"]))):
-                        kept.add((IMAGE, row["Id"]))
+                if (facts := self._facts_of(row["Id"])) and self._ours.has_image(likeness(facts)):
+                    kept.add((IMAGE, row["Id"]))
         return kept
 
     def _needs(self, facts: ApiObject) -> frozenset[Key]:

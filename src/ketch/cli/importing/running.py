@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ketch.cli.importing.source import CONTAINER, Unreadable
+from ketch.cli.importing import forms
+from ketch.cli.importing.forms import understood
+from ketch.cli.importing.source import CONTAINER, IMAGE, NETWORK, VOLUME, Unreadable
 from ketch.client.http import Client
 from ketch.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ketch.notation.api_objects import ApiObject
 
@@ -47,13 +49,25 @@ class RunningDocker:
         found: list[ApiObject] = self._client.request("GET", path, query).json()
         return found
 
+    def _read(
+        self, kind: str, named: str, rows: list[ApiObject], form: Callable[[ApiObject], ApiObject]
+    ) -> list[ApiObject]:
+        """The rows of a list that have the form of their kind; ``named`` is the field by which others are noted."""
+        found = []
+        for row in rows:
+            name = str(row.get(named))
+            with self.unreadable.noted(kind, name), understood(name):
+                found.append(form(row))
+        return found
+
     def images(self) -> list[ApiObject]:
         """Its images, also those without a name upon which others were built: containers may be of such."""
-        return self._list("/images/json", all=True)
+        return self._read(IMAGE, "Id", self._list("/images/json", all=True), forms.image_row)
 
     def image(self, image_id: str) -> ApiObject:
         """One image (NotFound)."""
-        return self._get(f"/images/{image_id}/json")
+        with understood(image_id):
+            return forms.image(self._get(f"/images/{image_id}/json"))
 
     def archive(self, image_id: str, names: list[str]) -> Iterator[bytes]:
         """An archive as ``docker save`` writes it."""
@@ -62,7 +76,7 @@ class RunningDocker:
 
     def volumes(self) -> list[ApiObject]:
         """Its volumes."""
-        return self._get("/volumes")["Volumes"] or []
+        return self._read(VOLUME, "Name", self._get("/volumes")["Volumes"] or [], forms.volume)
 
     def volume_sizes(self) -> dict[str, int]:
         """The bytes in each volume; it reads all their directories."""
@@ -72,17 +86,17 @@ class RunningDocker:
 
     def networks(self) -> list[ApiObject]:
         """Its networks."""
-        return self._list("/networks")
+        return self._read(NETWORK, "Name", self._list("/networks"), forms.network)
 
     def containers(self) -> list[ApiObject]:
         """Its containers; one that is removed meanwhile is left out."""
         found = []
         for row in self._list("/containers/json", all=True):
             name = row["Names"][0].lstrip("/") if row["Names"] else row["Id"]
-            with self.unreadable.noted(CONTAINER, name), suppress(NotFound):
+            with self.unreadable.noted(CONTAINER, name), suppress(NotFound), understood(name):
                 facts = self._get(f"/containers/{row['Id']}/json")
                 facts["Config"]["MacAddress"] = self._mac(row["Id"])
-                found.append(facts)
+                found.append(forms.container(facts))
         return found
 
     def _mac(self, container_id: str) -> str:

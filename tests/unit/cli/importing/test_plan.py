@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from ketch.cli.importing.plan import Planner, Wish
 from ketch.cli.importing.source import CONTAINER, IMAGE, NETWORK, VOLUME, Unreadable
 from ketch.errors import Conflict, DataLoss, KetchError, NotFound, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.importing.nothing import Nothing
 
 
 def container(name: str, *needs: str, labels: dict | None = None, image: str = "one") -> dict:
@@ -56,32 +52,6 @@ class Docker:
 
     def containers(self) -> list[dict]:
         return self._containers[::-1]
-
-
-class Nothing:
-    """A Ketch that has nothing yet."""
-
-    here = True
-
-    def image_named(self, _name: str) -> None:
-        return None
-
-    def has_image(self, _alike: object) -> bool:
-        return False
-
-    def has_container(self, _name: str) -> bool:
-        return False
-
-    def network(self, _name: str) -> None:
-        return None
-
-    def volume(self, _name: str) -> None:
-        return None
-
-    def volume_names(self) -> Iterator[str]:
-        return iter(())
-
-    network_names = volume_names
 
 
 class EmptyVolume(Nothing):
@@ -303,3 +273,42 @@ def test_the_network_of_a_swarms_docker_is_skipped_out():
     one["NetworkSettings"] = {"Networks": {"docker_gwbridge": {}}}
     found = plan(Docker([one], networks=[bridge]))
     assert found == {"one:latest": "import", "a": "skipped: it needs network docker_gwbridge"}
+
+
+class Failing(EmptyVolume):
+    """A Ketch that cannot tell of a volume and a network."""
+
+    def volume(self, name: str) -> dict | None:
+        if name == "v":
+            raise DataLoss("inspect volume v: its record is damaged", hint="repair it")
+        return None
+
+    def network(self, name: str) -> None:
+        if name == "n":
+            raise DataLoss("list networks: a record is damaged")
+
+
+def test_an_error_of_ketchs_own_is_told_as_its_own():
+    docker = Docker(
+        [container("a", "volume:v"), container("b")],
+        [local("v"), local("w")],
+        [{"Name": name, "Driver": "bridge", "Scope": "local"} for name in "nm"],
+    )
+    parts = {part.name: part for part in Planner(docker, Failing(), Wish()).parts()}
+    assert parts["v"].note == "in Ketch: inspect volume v: its record is damaged (repair it)"
+    assert parts["n"].note == "in Ketch: list networks: a record is damaged"
+    found = {name: part.action for name, part in parts.items() if part.kind != IMAGE}
+    assert found == {"v": "unreadable", "n": "unreadable", "w": "import", "m": "import", "a": "skipped", "b": "import"}
+    assert docker.unreadable.reasons == {}
+
+
+def test_settings_for_others_are_compared_without_what_is_not_set():
+    """Docker's own have the driver `null`, and an empty subnet."""
+    ours, empty = Nothing(), {"Config": [{"Subnet": None, "Gateway": ""}]}
+    ours.network = lambda name: {"Name": name, "Driver": "bridge", "IPAM": {"Config": None}, "ConfigOnly": True}
+    template = {"Name": "t", "Driver": "null", "Scope": "local", "ConfigOnly": True, "IPAM": empty}
+    (part,) = Planner(Docker([], networks=[template]), ours, Wish(without=(IMAGE,))).parts()
+    assert (part.action, part.note) == ("there", "")
+    network = {**template, "Driver": "bridge", "ConfigOnly": False}
+    (part,) = Planner(Docker([], networks=[network]), ours, Wish(without=(IMAGE,))).parts()
+    assert (part.action, part.note) == ("there", "in Ketch it is settings for others")

@@ -7,9 +7,10 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
+from ketch.cli.importing import forms
 from ketch.cli.importing.disk import records, tars
 from ketch.cli.importing.disk.bolt import Bolt
-from ketch.cli.importing.disk.forms import understood
+from ketch.cli.importing.forms import understood
 from ketch.cli.importing.source import IMAGE
 from ketch.errors import DataLoss, NotFound
 from ketch.notation.architectures import goarch
@@ -67,7 +68,7 @@ class ContainerdImages:
             mine = goarch(platform.machine())
             manifest, config = next((pair for pair in found if pair[1].get("architecture") == mine), found[0])
             size = sum(layer["size"] for layer in manifest["layers"])
-            return records.image(image_id, config, size)
+            return forms.image(records.image(image_id, config, size))
 
     def archive(self, image_id: str, names: list[str]) -> Iterator[bytes]:
         """The image as an OCI image-layout, with all content that is there."""

@@ -7,12 +7,12 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ketch.cli.importing import bodies
+from ketch.cli.importing import forms
 from ketch.cli.importing.disk import containerd, graph, records
 from ketch.cli.importing.disk.bolt import Bolt
 from ketch.cli.importing.disk.containerd import ContainerdImages
-from ketch.cli.importing.disk.forms import understood
 from ketch.cli.importing.disk.graph import GraphImages
+from ketch.cli.importing.forms import understood
 from ketch.cli.importing.source import CONTAINER, NETWORK, VOLUME, Unreadable
 from ketch.errors import DataLoss, FailedPrecondition, PermissionDenied
 
@@ -79,7 +79,7 @@ class DataRoot:
         found = []
         for key, value in self._volumes.items():
             with self.unreadable.noted(VOLUME, _name(key)), understood(self._path(_VOLUMES)):
-                found.append(records.volume(json.loads(value), place))
+                found.append(forms.volume(records.volume(json.loads(value), place)))
         for name in sorted(os.listdir(place)):  # old dockerds had no records; names are of ASCII
             if (
                 name.isascii()
@@ -89,7 +89,7 @@ class DataRoot:
                 options = os.path.join(place, name, "opts.json")
                 with self.unreadable.noted(VOLUME, name), understood(options):
                     known = _read(options) if os.path.exists(options) else {}
-                    found.append(records.volume_of_options(name, known, place))
+                    found.append(forms.volume(records.volume_of_options(name, known, place)))
         return found
 
     def volume_sizes(self) -> dict[str, int]:
@@ -103,9 +103,7 @@ class DataRoot:
             if key.startswith(_NETWORK):
                 name = _name(key.removeprefix(_NETWORK))[:_SHORT]
                 with self.unreadable.noted(NETWORK, name), understood(self._path(_NETWORKS)):
-                    one = records.network(json.loads(value[_INDEX:]))
-                    bodies.network(one)
-                    found.append(one)
+                    found.append(forms.network(records.network(json.loads(value[_INDEX:]))))
         return found
 
     def containers(self) -> list[ApiObject]:
@@ -117,9 +115,7 @@ class DataRoot:
                 directory = os.path.dirname(path)
                 with self.unreadable.noted(CONTAINER, name), understood(directory):
                     host = _read(os.path.join(directory, "hostconfig.json"))
-                    one = records.container(config, host)
-                    _check(one)
-                    found.append(one)
+                    found.append(forms.container(records.container(config, host)))
         return sorted(found, key=lambda facts: str(facts["Created"]), reverse=True)
 
     def changes(self, container_id: str) -> list[ApiObject]:
@@ -158,15 +154,6 @@ class DataRoot:
                 config = _read(path)
                 found[path] = {**config, "Driver": records.text(config.get("Driver", ""))}
         return found
-
-
-def _check(container: ApiObject) -> None:
-    """Raise an error of `forms` for a container of which no request can be made."""
-    bodies.container(container, "", "", str)
-    bodies.containers_needed(container, str)
-    bodies.networks_needed(container)
-    bodies.volumes_needed(container)
-    dict(container["Config"].get("Labels") or {})
 
 
 def _name(key: bytes) -> str:

@@ -7,9 +7,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from ketch.cli.importing import forms
 from ketch.cli.importing.disk import records, tars
-from ketch.cli.importing.disk.forms import understood
 from ketch.cli.importing.disk.layers import SplitLayer
+from ketch.cli.importing.forms import understood
 from ketch.cli.importing.source import IMAGE
 from ketch.errors import DataLoss, NotFound
 
@@ -55,8 +56,8 @@ class GraphImages:
         named: dict[str, list[str]] = {}
         for names in repositories.values():
             for name, image_id in names.items():
-                if "@" not in name:
-                    named.setdefault(image_id, []).append(name)
+                if "@" not in records.text(name):
+                    named.setdefault(records.text(image_id), []).append(name)
         return named
 
     def facts(self, image_id: str) -> ApiObject:
@@ -64,7 +65,7 @@ class GraphImages:
         with understood(image_id):
             config = json.loads(self._config(image_id))
             size = sum(self._noted_size(chain) for chain in chain_ids(config["rootfs"].get("diff_ids") or []))
-            return records.image(image_id, config, size)
+            return forms.image(records.image(image_id, config, size))
 
     def archive(self, image_id: str, names: list[str]) -> Iterator[bytes]:
         """The image as ``docker save`` writes it."""

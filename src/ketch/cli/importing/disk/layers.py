@@ -16,7 +16,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from ketch.cli.importing.disk import tars
-from ketch.cli.importing.disk.forms import understood
+from ketch.cli.importing.forms import understood
 from ketch.errors import DataLoss
 
 if TYPE_CHECKING:

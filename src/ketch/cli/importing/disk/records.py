@@ -50,9 +50,10 @@ def container(config: ApiObject, host: ApiObject) -> ApiObject:
 
 
 def text(value: object) -> str:
-    """A text (TypeError: it is something else)."""
+    """A text (TypeError: it is something else; UnicodeEncodeError: it has halves of characters)."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    value.encode()
     return value
 
 
@@ -77,11 +78,11 @@ def network(record: ApiObject) -> ApiObject:
         "Id": text(record["id"]),
         "Driver": text(record["networkType"]),
         "Scope": record.get("scope") or "local",
-        "Internal": bool(record.get("internal")),
-        "Attachable": bool(record.get("attachable")),
+        "Internal": record.get("internal") or False,
+        "Attachable": record.get("attachable") or False,
         "EnableIPv4": record.get("enableIPv4", True),
-        "EnableIPv6": bool(record.get("enableIPv6")),
-        "ConfigOnly": bool(record.get("configOnly")),
+        "EnableIPv6": record.get("enableIPv6") or False,
+        "ConfigOnly": record.get("configOnly") or False,
         "ConfigFrom": {"Network": record.get("configFrom") or ""},
         "Options": (record.get("generic") or {}).get(_GENERIC) or {},
         "Labels": record.get("labels") or {},
