@@ -44,7 +44,7 @@ class _Layers(TypedDict, total=False):
     Layers: list[str] | None
 
 
-class Image(TypedDict, total=False):
+class ImageForm(TypedDict, total=False):
     """An image, as it is inspected."""
 
     Id: Required[_Text]
@@ -55,14 +55,14 @@ class Image(TypedDict, total=False):
     Config: _ImageConfig | None
 
 
-class ImageRow(TypedDict, total=False):
+class ImageRowForm(TypedDict, total=False):
     """An image in a list."""
 
     Id: Required[_Text]
     RepoTags: list[str] | None
 
 
-class Volume(TypedDict, total=False):
+class VolumeForm(TypedDict, total=False):
     """A volume."""
 
     Name: Required[str]
@@ -95,7 +95,7 @@ class _ConfigFrom(TypedDict, total=False):
     Network: str | None
 
 
-class Network(TypedDict, total=False):
+class NetworkForm(TypedDict, total=False):
     """A network."""
 
     Name: Required[_Text]
@@ -173,7 +173,7 @@ class _Connections(TypedDict, total=False):
     Networks: dict[str, _Endpoint] | None
 
 
-class Container(TypedDict, total=False):
+class ContainerForm(TypedDict, total=False):
     """A container, as it is inspected."""
 
     Id: Required[_Text]
@@ -201,29 +201,29 @@ def understood(place: str) -> Iterator[None]:
 
 def image(facts: ApiObject) -> ApiObject:
     """The facts of an image (an error of `understood`, as the others)."""
-    return _checked(facts, Image)
+    return _checked(facts, ImageForm)
 
 
 def image_row(facts: ApiObject) -> ApiObject:
     """The facts of an image in a list."""
-    return _checked(facts, ImageRow)
+    return _checked(facts, ImageRowForm)
 
 
 def volume(facts: ApiObject) -> ApiObject:
     """The facts of a volume."""
-    if _checked(facts, Volume)["Driver"] == "local":  # plugins take others
+    if _checked(facts, VolumeForm)["Driver"] == "local":  # plugins take others
         _check_name(facts["Name"], _VOLUME_NAME)
     return facts
 
 
 def network(facts: ApiObject) -> ApiObject:
     """The facts of a network."""
-    return _checked(facts, Network)
+    return _checked(facts, NetworkForm)
 
 
 def container(facts: ApiObject) -> ApiObject:
     """The facts of a container, of which a request can be made."""
-    _check_name(_checked(facts, Container)["Name"], _CONTAINER_NAME)
+    _check_name(_checked(facts, ContainerForm)["Name"], _CONTAINER_NAME)
     bodies.container(facts, "", "", str)
     bodies.volumes_needed(facts)
     return facts
