@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ketch.aio.access import Access, HasAccess
     from ketch.aio.files import Content
+    from ketch.aio.http import Http
     from ketch.aio.results import Image, Result, Usage
     from ketch.client.http import Query
 
@@ -66,11 +67,31 @@ class Container:
 
         ``one_input``: the input ends with the first who writes to it; None: there is none.
         """
-        body = await self._body(one_input)
+        await self._make(await self._access.http(), "/containers/create", one_input=one_input)
+        return self
+
+    async def start(self) -> Self:
+        """Start the container's program, in a new container if there is none yet."""
         http = await self._access.http()
+        if self.id:
+            await self._post("start")
+        elif self._access.is_ketch:
+            await self._make(http, "/ketch/start", one_input=False)
+        else:
+            await self.create()
+            try:
+                await self._post("start")
+            except BaseException:
+                await self._give_up()
+                raise
+        return self
+
+    async def _make(self, http: Http, path: str, *, one_input: bool | None) -> None:
+        """Have it made by a request, to the end of which a cancellation waits; then it is undone."""
+        body = await self._body(one_input)
 
         async def made() -> str:
-            answer = await self._with_image(lambda: http.json("POST", "/containers/create", self._name(), body))
+            answer = await self._with_image(lambda: http.json("POST", path, self._name(), body))
             return str(answer["Id"])
 
         async def undone(ident: str) -> None:
@@ -78,20 +99,6 @@ class Container:
 
         self.id = await self._access.waiter.whole(made(), undone)
         self._made_in = os.getpid()
-        return self
-
-    async def start(self) -> Self:
-        """Start the container's program, in a new container if there is none yet."""
-        made = not self.id
-        if made:
-            await self.create()
-        try:
-            await self._post("start")
-        except BaseException:
-            if made:
-                await self._give_up()
-            raise
-        return self
 
     async def run(self, timeout: float | None, *, stdin: bool) -> Process:
         """Start the container's program, whose end is the container's."""

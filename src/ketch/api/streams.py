@@ -56,7 +56,7 @@ def hijack(request: web.BaseRequest, content_type: str) -> ClientStream:
 def check_serves_alone(request: web.BaseRequest, *, tty: bool) -> None:
     """Check a request for `serve_alone` (InvalidArgument)."""
     if "Upgrade" not in request.headers:
-        raise InvalidArgument("this request takes the connection over", hint="send `Upgrade: tcp`, or background=1")
+        raise InvalidArgument("this request takes the connection over", hint="send `Upgrade: tcp`")
     if tty:
         raise InvalidArgument(
             "this request has frames, and a terminal's output has none", hint="use create, attach and start"
@@ -84,6 +84,12 @@ def take_over(request: web.BaseRequest, head: str) -> ClientStream:
     fd = os.dup(transport.get_extra_info("socket").fileno())
     transport.abort()  # closes aiohttp's descriptor; the connection lives on in ours
     return ClientStream(fd, initial)
+
+
+def check_is_there(request: web.BaseRequest) -> None:
+    """Check that the client has not gone (ConnectionError), as far as that is known by now."""
+    if request.transport is None:
+        raise ConnectionResetError("the client is gone")
 
 
 @asynccontextmanager

@@ -43,20 +43,23 @@ class Upgraded:
         return json.loads(self.read_to_the_end()[0][3])
 
 
+def _request(path: str, body: dict[str, Any], *headers: str) -> bytes:
+    payload = json.dumps(body).encode()
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        *headers,
+        "Content-Type: application/json",
+        f"Content-Length: {len(payload)}",
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
+
+
 @contextlib.contextmanager
 def upgraded(engine, path: str, body: dict[str, Any]) -> Iterator[Upgraded]:
     with connected(engine.socket) as sock:
         sock.settimeout(patient(20))
-        payload = json.dumps(body).encode()
-        lines = (
-            f"POST {path} HTTP/1.1",
-            "Host: localhost",
-            "Connection: Upgrade",
-            "Upgrade: tcp",
-            "Content-Type: application/json",
-            f"Content-Length: {len(payload)}",
-        )
-        sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + payload)
+        sock.sendall(_request(path, body, "Connection: Upgrade", "Upgrade: tcp"))
         data = b""
         while b"\r\n\r\n" not in data:
             more = sock.recv(1 << 16)
@@ -146,14 +149,28 @@ def test_execs(engine):
     engine.docker("rm", "-f", "box")
 
 
-def test_in_the_background(engine):
-    """Made and started, nobody's: an ordinary answer."""
+def test_one_that_stays(engine):
+    """Made and started: an ordinary answer, on a connection that is used again; what cannot be started is removed."""
     api = Api(engine.socket)
-    made = api.must("POST", "/ketch/run", box("sleep", "1000"), background=1, name="back")
-    assert state(engine, "back") == "running"
-    api.must("DELETE", f"/containers/{made['Id']}", force=1)
-    status, answer = api("POST", "/ketch/run", box("nope"), background=1, name="back")
-    assert (status, answer["kind"], state(engine, "back")) == (400, "program_not_found", "removed")
+    for remove in (True, False):
+        made = api.must("POST", "/ketch/start", box("sleep", "1000", remove=remove), name="back")
+        assert state(engine, "back") == "running"
+        api.must("DELETE", f"/containers/{made['Id']}", force=1)
+        status, answer = api("POST", "/ketch/start", box("nope", remove=remove), name="back")
+        assert (status, answer["kind"], state(engine, "back")) == (400, "program_not_found", "removed")
+    made = api.must("POST", "/ketch/start", box("sh", "-c", "exit 3", remove=False), name="back")
+    until(lambda: state(engine, made["Id"]) == "exited", "the program ends at once")
+    api.must("DELETE", f"/containers/{made['Id']}")
+
+
+def test_a_client_that_half_closes(engine):
+    """It is there, and is answered."""
+    with connected(engine.socket) as sock:
+        sock.settimeout(patient(20))
+        sock.sendall(_request("/ketch/start?name=half", box("sleep", "1000", remove=False)))
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 201")
+    Api(engine.socket).must("DELETE", "/containers/half", force=1)
 
 
 def test_what_is_refused(engine):

@@ -60,15 +60,10 @@ async def _made(call: Call, wanted: NewContainer, *, runs: bool = False) -> tupl
 
 
 async def run(call: Call) -> web.StreamResponse:
-    """Make and start a container, which is this connection's and ends with it; ``background``: which is nobody's."""
-    wanted, of_version = await _wanted(call)
-    background = query.flag(call.query, "background")
-    if not background:
-        streams.check_serves_alone(call.request, tty=wanted.config.tty)
-    container, warnings = await _made(call, wanted, runs=True)
-    if background:
-        await call.engine.oneshots.start(container)
-        return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
+    """Make and start a container, which is this connection's and ends with it."""
+    wanted, _ = await _wanted(call)
+    streams.check_serves_alone(call.request, tty=wanted.config.tty)
+    container, _ = await _made(call, wanted, runs=True)
     try:
         stream = streams.serve_alone(call.request, f"Ketch-Container: {container.id}")
     except Unavailable:  # it has gone already
@@ -76,6 +71,14 @@ async def run(call: Call) -> web.StreamResponse:
         raise
     await call.engine.oneshots.run(container, stream, description)
     return streams.Gone()
+
+
+async def make_and_start(call: Call) -> web.StreamResponse:
+    """Make and start a container, which stays; nothing of it does when either fails, or the client has gone."""
+    wanted, of_version = await _wanted(call)
+    container, warnings = await _made(call, wanted, runs=True)
+    await call.engine.oneshots.start(container, lambda: streams.check_is_there(call.request))
+    return call.json({"Id": container.id, "Warnings": [*warnings, *of_version]}, 201)
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -323,6 +326,7 @@ async def prune(call: Call) -> web.StreamResponse:
 ROUTES = (
     ("POST", "/containers/create", create),
     ("POST", "/ketch/run", run),
+    ("POST", "/ketch/start", make_and_start),
     ("POST", "/containers/prune", prune),
     ("GET", "/containers/json", list_),
     ("GET", "/containers/{id}/json", inspect),

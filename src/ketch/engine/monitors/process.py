@@ -191,6 +191,11 @@ def parent(pid: int) -> int:
     return int(fields[1]) if len(fields) > 1 else 0
 
 
+def has_child(pid: int, child: int) -> bool:
+    """Whether a process has that child, which has not begun to end: then it would execute nothing any more."""
+    return parent(child) == pid and _executable(child) != (0, 0)
+
+
 def _stat(pid: int) -> list[bytes]:
     """The fields of ``/proc/PID/stat`` from the state on (proc_pid_stat(5))."""
     return _read(pid, "stat").rpartition(b")")[2].split()

@@ -6,6 +6,15 @@ its daemon takes it back, and the next daemon removes its directories as those o
 
 There is one at most.  What depends on the moment at which a container is made, as binds and networks do, or is seen by
 others, as volumes are, is not made ahead.
+
+    make ──► making ──► waiting         ours: no longer wanted, it is given back
+                │          │
+                └── taken ─┤            whose request it is: unless it is adopted, it is given back
+                           ▼
+                        adopted         a container with a row like any other: the start that fails undoes the rest of
+                                        it (`Startup`), and so does its removal (`Removal`), whichever comes first
+
+Giving back is a task in the background: whoever finds one that is of no use, or is cancelled, waits for nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +34,7 @@ from ketch.engine.spec import bundle
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.notation import documents
 from ketch.threads import in_own_thread
+from ketch.undo import Undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,22 +112,20 @@ class ContainerAhead(Struct, eq=False):
         """
         if not kind or kind != self._like or (making := self._forget()) is None:
             return None
-        try:
-            container = await making
-        except (KetchError, OSError) as e:
-            log.debug("make a container ahead: %s", e)
-            return None
-        try:
+        with Undo() as undo:
+            undo.callback(self._give_back, making)
+            try:
+                container = await making
+            except (KetchError, OSError) as e:
+                log.debug("make a container ahead: %s", e)
+                return None
             prepared = self.live.of(container.id).prepared
             if prepared is None or not self._is_good(container, prepared, wanted):
-                await self._discard(container)
                 return None
             check()
             self.creation.adopt(container, wanted)
             prepared.args = bundle.arguments(container)
-        except BaseException:
-            await self._discard(container)
-            raise
+            undo.pop_all()
         return container
 
     def expect(self, kind: bytes, program: Program) -> None:
@@ -133,7 +140,7 @@ class ContainerAhead(Struct, eq=False):
         if kind != self._like:
             self._drop()
             self._like, self._making = kind, self.tasks.watch(self._made(kind, program))
-            self._making.add_done_callback(_retrieve)
+            self._making.add_done_callback(self._forget_failed)
         self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(_KEPT_S, self._drop)
 
@@ -155,7 +162,15 @@ class ContainerAhead(Struct, eq=False):
 
     def _drop(self) -> None:
         if (making := self._forget()) is not None:
-            self.tasks.start(self._given_back(making))
+            self._give_back(making)
+
+    def _forget_failed(self, making: asyncio.Task[Container]) -> None:
+        """Forget one that could not be made; whoever awaits it is told why."""
+        if (making.cancelled() or making.exception() is not None) and making is self._making:
+            self._forget()
+
+    def _give_back(self, making: asyncio.Task[Container]) -> None:
+        self.tasks.start(self._given_back(making))
 
     async def _given_back(self, making: asyncio.Task[Container]) -> None:
         try:
@@ -184,7 +199,8 @@ class ContainerAhead(Struct, eq=False):
             return False
         if len(documents.dumps(wanted.config.cmd or [])) > _LARGEST_PROGRAM:
             return False
-        return monitor_process.lives(prepared.monitor.process, container.id) and _lives(prepared.pid)
+        monitor = prepared.monitor.process
+        return monitor_process.lives(monitor, container.id) and monitor_process.has_child(monitor, prepared.pid)
 
     async def _discard(self, container: Container) -> None:
         """Remove one that nobody wants."""
@@ -205,7 +221,7 @@ class ContainerAhead(Struct, eq=False):
 
 def _kind(wanted: NewContainer) -> bytes:
     config, host = wanted.config, wanted.host
-    if wanted.name or not host.auto_remove or host.network_mode != "none" or wanted.networking:
+    if wanted.name or host.network_mode != "none" or wanted.networking:
         return b""
     if config.tty or config.volumes or config.healthcheck or any(mount.type != "tmpfs" for mount in host.mounts or ()):
         return b""
@@ -215,18 +231,3 @@ def _kind(wanted: NewContainer) -> bytes:
             return b""
     like = msgspec.structs.replace(wanted, config=msgspec.structs.replace(config, cmd=None), session="")
     return msgspec.json.encode(like)
-
-
-def _lives(pid: int) -> bool:
-    """Whether a process has not ended, not even as far as a zombie, which has no program any more."""
-    try:
-        os.readlink(f"/proc/{pid}/exe")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return True
-
-
-def _retrieve(done: asyncio.Task[Container]) -> None:
-    """Retrieve a task's exception: perhaps nobody asks for it."""
-    if not done.cancelled():
-        done.exception()

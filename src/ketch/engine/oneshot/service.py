@@ -20,6 +20,7 @@ from ketch.engine.live import waiting
 from ketch.engine.oneshot.departures import Departures
 from ketch.errors import PROGRAM_EXIT_CODES, Conflict, KetchError, NotFound, Unavailable
 from ketch.notation import stream_frames
+from ketch.undo import AsyncUndo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -59,9 +60,13 @@ class OneShots(Struct, frozen=True, eq=False):
         self.ahead.expect(kind, program)
         return made
 
-    async def start(self, container: Container) -> None:
-        """Start a container that is not its client's connection."""
-        await self.containers.life.start(container)
+    async def start(self, container: Container, check: Callable[[], None]) -> None:
+        """Start a container that is not its client's connection, or remove it; ``check`` may refuse it at the end."""
+        async with AsyncUndo() as undo:
+            undo.push_async_callback(self._remove, container)
+            await self.containers.life.start(container)
+            check()
+            undo.pop_all()
         self.ahead.make()
 
     async def run(self, container: Container, stream: ClientStream, describe: Describe) -> None:
@@ -112,6 +117,11 @@ class OneShots(Struct, frozen=True, eq=False):
         finally:
             self.departures.forget(own.fd)
             own.close()
+
+    async def _remove(self, container: Container) -> None:
+        """Remove a container that nobody knows, unless it is gone, or somebody else removes it."""
+        with contextlib.suppress(NotFound, Conflict):
+            await self.containers.remove(container.id, force=True, volumes=True)
 
     async def _abandon(self, container: Container) -> None:
         """End a container whose client has gone; a start that has begun comes to its end first."""
