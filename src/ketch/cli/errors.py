@@ -13,6 +13,10 @@ class ArgumentsError(InvalidArgument):
     """Too few arguments, or too many."""
 
 
+class CombinationError(InvalidArgument):
+    """Flags that exclude each other, or streams that cannot be attached: nothing has been asked of the daemon."""
+
+
 class TemplateError(InvalidArgument):
     """A template that refers to a missing field."""
 

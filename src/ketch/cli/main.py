@@ -9,7 +9,7 @@ from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import module_cache, stdio
 from ketch.cli import catalog, colours, global_flags
-from ketch.cli.errors import ArgumentsError, TemplateSyntaxError, UsageError
+from ketch.cli.errors import ArgumentsError, CombinationError, TemplateSyntaxError, UsageError
 from ketch.cli.options.flags import HelpRequested
 from ketch.contexts import suppress
 from ketch.errors import PROGRAM_EXIT_CODES, DeviceNotFound, KetchError
@@ -93,7 +93,7 @@ def failure_code(command: str, error: KetchError) -> int:
         return 125
     if command in _TEMPLATE_FIRST and isinstance(error, TemplateSyntaxError):
         return 64
-    if command not in _RUN_LIKE or isinstance(error, ArgumentsError):
+    if command not in _RUN_LIKE or isinstance(error, (ArgumentsError, CombinationError)):
         return 1
     if isinstance(error, DeviceNotFound):
         return 127

@@ -7,8 +7,9 @@ import os
 import select
 import sys
 
+from ketch.cli.errors import CombinationError
 from ketch.contexts import contextmanager, suppress
-from ketch.errors import InvalidArgument, KetchError
+from ketch.errors import KetchError
 from ketch.notation import stream_frames
 
 TYPE_CHECKING = False
@@ -83,7 +84,7 @@ def raw_terminal(active: bool) -> Iterator[None]:
 def check_terminal(tty: bool, interactive: bool) -> None:
     """Check that ``-it`` has a terminal on standard input, as with Docker."""
     if tty and interactive and not sys.stdin.isatty():
-        raise InvalidArgument(
+        raise CombinationError(
             "the input device is not a TTY", hint="leave out -t when standard input is not a terminal"
         )
 

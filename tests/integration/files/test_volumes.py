@@ -116,6 +116,14 @@ def test_shm_size(client):
     )
 
 
+def test_a_volume_with_dockers_label_is_anonymous(client):
+    client("volume", "create", "--label", "com.docker.volume.anonymous=", "labelled")
+    client("volume", "create", "plain")
+    assert "labelled" in client("volume", "prune", "-f").out.split()
+    assert client("volume", "rm", "labelled", check=False).code == 1
+    client("volume", "rm", "plain")
+
+
 def test_an_inherited_volume_goes_with_its_last_user(client):
     client("run", "-d", "--name", "owner", "-v", "/shared", "busybox", "sleep", "1000")
     client("run", "-d", "--name", "guest", "--volumes-from", "owner", "busybox", "sleep", "1000")

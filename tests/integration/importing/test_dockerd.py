@@ -150,6 +150,19 @@ def test_a_container_brings_what_it_needs_and_nothing_else(moved_from: Engine, t
     assert "volume memory" not in found and "volume data" in found
 
 
+@pytest.mark.parametrize("removal", [["rm -v db"], ["rm db", "volume prune -f"]])
+def test_volumes_without_a_name_have_none_in_ketch_either(moved_from: Engine, target: Engine, removal: list[str]):
+    imported(target, moved_from, "--yes", "db")
+    names = {mount["Destination"]: mount["Name"] for mount in moved_from.inspect("db")["Mounts"]}
+    assert {mount["Destination"]: mount["Name"] for mount in target.inspect("db")["Mounts"]} == names
+    api = Api(target.socket)
+    assert api.must("GET", f"/volumes/{names['/anonymous']}")["Labels"] == {"com.docker.volume.anonymous": ""}
+    for command in removal:
+        target.ketch(*command.split())
+    assert api("GET", f"/volumes/{names['/anonymous']}")[0] == 404
+    assert api("GET", "/volumes/data")[0] == 200
+
+
 def test_a_failure_is_named_undone_and_mended_by_the_next_run(moved_from: Engine, target: Engine):
     place = Api(moved_from.socket).must("GET", "/volumes/data")["Mountpoint"]
     os.rename(place, place + ".away")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from ketch.engine.model.volume import ANONYMOUS
 from ketch.notation import times
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def wire(volume: Volume) -> ApiObject:
     """A volume as ``/volumes`` shows it."""
     labels = dict(volume.labels)
     if volume.anonymous:
-        labels["com.docker.volume.anonymous"] = ""
+        labels.setdefault(ANONYMOUS, "")
     return {
         "CreatedAt": times.rfc3339_or_never(volume.created // 1_000_000_000 * 1_000_000_000),
         "Driver": volume.driver,

@@ -17,6 +17,7 @@ _RUNTIMES = ("runc", "io.containerd.runc.v2")  # names of Docker's default
 _SHARED = ("NetworkMode", "IpcMode", "PidMode")
 _OF_CONTAINER = "container:"
 _COMPOSE_IMAGE = "com.docker.compose.image"  # the label with the id of the image that the service has
+_ANONYMOUS = "com.docker.volume.anonymous"  # the label of volumes without a name, and of mounts that take one over
 _ENDPOINT = ("IPAMConfig", "DriverOpts", "GwPriority", "Links")
 PREDEFINED = ("bridge", "host", "none")
 
@@ -121,18 +122,26 @@ def _shared_volumes(item: str, name_of: Callable[[str], str]) -> str:
 
 
 def _mounts(facts: ApiObject) -> tuple[list[str], list[ApiObject]]:
-    """Binds and mounts, in which volumes without a name have the one that Docker gave them."""
+    """Binds and mounts, in which volumes without a name have the one that Docker gave them, and stay anonymous."""
     host = facts["HostConfig"]
-    named = {m["Destination"]: m for m in facts.get("Mounts") or () if m["Type"] == "volume"}
+    found = {m["Destination"]: m for m in facts.get("Mounts") or () if m["Type"] == "volume"}
     mounts = [dict(mount) for mount in host.get("Mounts") or ()]
     for mount in mounts:
-        if mount.get("Type") == "volume" and not mount.get("Source") and mount.get("Target") in named:
-            mount["Source"] = named[mount["Target"]]["Name"]
-    binds = list(host.get("Binds") or ())
+        if mount.get("Type") == "volume" and not mount.get("Source") and mount.get("Target") in found:
+            options = dict(mount.get("VolumeOptions") or {})
+            options["Labels"] = {**(options.get("Labels") or {}), _ANONYMOUS: ""}
+            mount |= {"Source": found[mount["Target"]]["Name"], "VolumeOptions": options}
+    binds = [bind for bind in host.get("Binds") or () if ":" in bind or bind not in found]
     placed = {mount.get("Target") for mount in mounts} | {_target(bind) for bind in binds}
-    unnamed = [path for path in facts["Config"].get("Volumes") or () if path not in placed and path in named]
-    binds += [f"{named[path]['Name']}:{path}" + ("" if named[path].get("RW", True) else ":ro") for path in unnamed]
-    return binds, mounts
+    unnamed = [*(facts["Config"].get("Volumes") or ()), *(host.get("Binds") or ())]
+    paths = dict.fromkeys(path for path in unnamed if path not in placed and path in found)
+    return binds, [*mounts, *(_anonymous(found[path], path) for path in paths)]
+
+
+def _anonymous(volume: ApiObject, path: str) -> ApiObject:
+    """The mount of a volume that nobody gave a name, which goes with its container."""
+    mount = {"Type": "volume", "Source": volume["Name"], "Target": path, "ReadOnly": not volume.get("RW", True)}
+    return {**mount, "VolumeOptions": {"Labels": {_ANONYMOUS: ""}}}
 
 
 def _target(bind: str) -> str:

@@ -22,6 +22,7 @@ from ketch.engine.model.records import (
     MountPoint,
     VolumeOptions,
 )
+from ketch.engine.model.volume import ANONYMOUS
 from ketch.engine.volumes import idmaps, local_driver, propagation
 from ketch.engine.volumes.mount_spec import (
     check_target,
@@ -75,7 +76,7 @@ class MountPlanner(Struct, frozen=True, eq=False):
                 shown = point.spec.target if point.spec is not None else point.destination
                 raise InvalidArgument(f"Duplicate mount point: {shown}")
             seen.add(point.destination)
-            point.named = bool(point.name)
+            point.named = bool(point.name) and not _is_anonymous(point)
             if self.data_root:
                 propagation.keep_out_of_daemon(point, self.data_root)
         of_binds = {point.destination for point in explicit if point.spec is None}
@@ -100,6 +101,12 @@ class MountPlanner(Struct, frozen=True, eq=False):
             planned.append(point)
         planned[:] = sorted(explicit, key=lambda p: p.destination.count("/"))
         return planned
+
+
+def _is_anonymous(point: MountPoint) -> bool:
+    """Whether a mount takes an anonymous volume over, as one that is imported does: it goes with the container."""
+    options = point.spec.volume_options if point.spec is not None else None
+    return options is not None and ANONYMOUS in (options.labels or {})
 
 
 def _make(

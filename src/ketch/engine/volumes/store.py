@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ketch.engine import os_errors
-from ketch.engine.model.volume import Volume
+from ketch.engine.model.volume import ANONYMOUS, Volume
 from ketch.engine.volumes import local_driver, replacement
 from ketch.errors import Conflict, DataLoss, InvalidArgument, KetchError, NotFound, Unavailable
 from ketch.failpoints import failpoint
@@ -109,7 +109,7 @@ class VolumeStore:
         if driver not in ("", "local"):
             what = f"create {name}: " if name else ""
             raise NotFound(f'{what}error looking up volume plugin {driver}: plugin "{driver}" not found')
-        anonymous = not name
+        anonymous = not name or ANONYMOUS in (labels or {})
         name = name or secrets.token_hex(32)
         _check_name(name)
         self._check_stays(name)

@@ -60,15 +60,25 @@ def test_composes_label_of_the_image_is_its_id_in_ketch(said: str, wanted: str):
 
 def test_volumes_without_a_name_get_dockers():
     one = facts(
-        {"Binds": ["data:/data:ro", "/srv:/srv"], "Mounts": [{"Type": "volume", "Target": "/m"}]},
+        {"Binds": ["data:/data:ro", "/srv:/srv", "/bound"], "Mounts": [{"Type": "volume", "Target": "/m"}]},
         {"Volumes": {"/data": {}, "/own": {}, "/read": {}, "/shared": {}}},
-        Mounts=[volume("data", "/data"), volume("a", "/own"), volume("b", "/read", False), volume("c", "/m")],
+        Mounts=[
+            volume("data", "/data"),
+            volume("a", "/own"),
+            volume("b", "/read", False),
+            volume("c", "/m"),
+            volume("d", "/bound"),
+        ],
     )
     host = request(one)["HostConfig"]
-    assert host["Binds"] == ["data:/data:ro", "/srv:/srv", "a:/own", "b:/read:ro"]
-    assert host["Mounts"] == [{"Type": "volume", "Target": "/m", "Source": "c"}]
+    assert host["Binds"] == ["data:/data:ro", "/srv:/srv"]
+    wanted = {"/m": ("c", None), "/own": ("a", False), "/read": ("b", True), "/bound": ("d", False)}
+    assert {mount["Target"]: (mount["Source"], mount.get("ReadOnly")) for mount in host["Mounts"]} == wanted
+    assert {str(mount["VolumeOptions"]) for mount in host["Mounts"]} == {
+        "{'Labels': {'com.docker.volume.anonymous': ''}}"
+    }
     assert one["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": "/m"}]  # the facts are not changed
-    assert bodies.volumes_needed(one) == {"data", "a", "b", "c"}
+    assert bodies.volumes_needed(one) == {"data", "a", "b", "c", "d"}
 
 
 @pytest.mark.parametrize(

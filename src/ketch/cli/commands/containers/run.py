@@ -7,7 +7,7 @@ import sys
 
 from ketch.cli import proxies
 from ketch.cli.commands.containers import timing, wait_healthy
-from ketch.cli.errors import UsageError
+from ketch.cli.errors import CombinationError, UsageError
 from ketch.cli.options import run_flags, wait_flag
 from ketch.cli.session import Session, check_terminal
 from ketch.contexts import contextmanager
@@ -43,7 +43,7 @@ def cmd_run(args: list[str], ctx: Context) -> int:
     body = run_flags.body(opts, rest[0], rest[1:])
     wanted = _wanted(opts)
     if not opts["detach"]:
-        check_terminal(opts["tty"], opts["interactive"])
+        check_terminal(opts["tty"], "stdin" in wanted)
     body.update(_attached(wanted, opts["interactive"] and not opts["detach"]))
     timeout_s = wait_flag.timeout_of(opts)
     if timeout_s is not None and not opts["detach"]:
@@ -92,7 +92,7 @@ def _wanted(opts: Options) -> list[str]:
     detached = "detach" in opts and opts["detach"]
     if opts["attach"]:
         if detached:
-            raise UsageError("conflicting options: cannot attach and detach (-a and -d)")
+            raise CombinationError("conflicting options: cannot specify both --attach and --detach")
         for stream in opts["attach"]:
             if stream.lower() not in ("stdin", "stdout", "stderr"):
                 raise UsageError(f"invalid --attach `{stream}`: valid streams are STDIN, STDOUT and STDERR")
