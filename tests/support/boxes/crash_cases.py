@@ -7,8 +7,10 @@ A case: ``before`` prepares (nothing is armed), ``do`` leads to the point and re
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
+import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -295,6 +297,38 @@ def volume_remove(box: Box) -> int:
 def no_hold(box: Box) -> None:
     assert box.names("volumes") == []
     assert volume_create(box) == 201
+
+
+def volume_restore(box: Box) -> int:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("new"))
+    return box.api("PUT", "/ketch/volumes/hold/archive", data.getvalue(), force=1)[0]
+
+
+def in_hold(box: Box) -> list[str]:
+    """The names in the volume, for which a container starts."""
+    box.run("made", SLEEP, Binds=["hold:/v"])
+    found = box.exec("made", "ls", "-A", "/v").decode().split()
+    box.api.must("DELETE", "/containers/made", force=1)
+    return found
+
+
+def hold_as_before(box: Box) -> None:
+    """What was unpacked counts as nothing; the next restore removes it."""
+    first, *others = sorted(in_hold(box))
+    assert first.startswith(".ketch-restore-") and others == ["x"]
+    hold_restored_again(box)
+
+
+def hold_restored(box: Box) -> None:
+    assert in_hold(box) == ["new"]
+    hold_restored_again(box)
+
+
+def hold_restored_again(box: Box) -> None:
+    assert volume_restore(box) == 200
+    assert in_hold(box) == ["new"]
 
 
 def two_holds(box: Box) -> None:

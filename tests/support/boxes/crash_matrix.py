@@ -84,6 +84,11 @@ CASES = [
     *(Case(f"disconnect.{p}", c.disconnect, c.joined_or_not, c.up_in_bay) for p in ("saved", "unwired")),
     *(Case(f"volume.{p}", c.volume_remove, c.no_hold, c.hold) for p in ("removal-begun", "files-removed")),
     Case("volume.files-removed", c.prune("volumes"), before=c.two_holds, passage=2),
+    Case("volume.restore-noted", c.volume_restore, c.hold_as_before, c.hold),
+    *(
+        Case(f"volume.restore-{p}", c.volume_restore, c.hold_restored, c.hold)
+        for p in ("aside", "moving", "moved", "done")
+    ),
     *(
         Case(f"image.{p}", c.load, c.loadable)
         for p in ("blob-written", "blob-named", "layer-unpacked", "layer-named", "synced", "rows-written")

@@ -197,8 +197,9 @@ class ContainerViews(Struct, frozen=True, eq=False):
         names = [point.name for point in container.mounts if point.type == "volume"]
         directory = self.paths.directory(container.id)
         with Undo() as undo:
-            self.volumes.attach(names, user)
-            undo.callback(self.volumes.detach, names, user)
+            using = contextlib.ExitStack()
+            using.enter_context(self.volumes.used(names, user))
+            undo.callback(using.close)
             if not readonly:  # what is written there belongs into the source, which the start would make
                 mount_plan.make_sources([point for point in container.mounts if point.spec is None])
             within = container.user_namespace
@@ -210,8 +211,7 @@ class ContainerViews(Struct, frozen=True, eq=False):
             ]
             found = view.of_snapshot(self._root(container, readonly=readonly), entries, directory, _maps(container))
             undo.pop_all()
-        detach = partial(self.volumes.detach, names, user)
-        return Files(found.root_fd, detach, found.close, owners=within), found.missing
+        return Files(found.root_fd, using.close, found.close, owners=within), found.missing
 
 
 def _maps(container: Container) -> tuple[list[OciIdMapping], list[OciIdMapping]] | None:

@@ -50,11 +50,8 @@ class VolumeBackups(Struct, frozen=True, eq=False):
         user = secrets.token_hex(8)
 
         def work(target: IO[bytes]) -> None:
-            self.volumes.attach([name], user)
-            try:
+            with self.volumes.used([name], user):
                 write_tree(volume.mountpoint, target)
-            finally:
-                self.volumes.detach([name], user)
 
         async with aclosing(written(self.tasks.start, work)) as chunks:
             async for chunk in chunks:

@@ -8,6 +8,11 @@ All of it lies in the directory itself, and so on its file system: each step is 
     .ketch-restore-NUMBER.moving    nothing of before is left beside it: its entries move up
 
 A journal, out of reach for who writes in the directory, has the name of the replacement that goes on.
+
+Who may write there by another way can exchange any of these at any time: they are reached from descriptors, and what
+is a link by then is refused.  What is on the disk after a power cut is in an order, too: all that was unpacked before
+the journal, that before the first renaming, what is put aside before anything takes its place, and the new content in
+its place before the old one goes.
 """
 
 from __future__ import annotations
@@ -16,14 +21,16 @@ import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from errno import ESTALE
 from typing import TYPE_CHECKING
 
+from ketch.failpoints import failpoint
 from ketch.storage import flush
 from ketch.storage.removal import remove_tree, try_to_remove
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
 _PREFIX = ".ketch-restore-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[0-9a-f]{16}\Z")
@@ -47,18 +54,17 @@ def replace(unpacked: str, journal: str) -> None:
     OSError when something that is there cannot go, or there is no room: then all is as before, without what was
     unpacked.
     """
-    directory = os.path.dirname(unpacked)
-    try:
-        flush.file_system(directory)
-        with open(journal, "w", encoding="ascii") as f:
-            f.write(os.path.basename(unpacked))
-            f.flush()
-            os.fsync(f.fileno())
-        os.rename(unpacked, f"{unpacked}.whole")
-        _put_aside(directory, unpacked)
-    except OSError:
-        _put_back(directory, unpacked, journal)
-        raise
+    directory, name = os.path.split(unpacked)
+    with _opened(directory) as fd:
+        try:
+            flush.file_system(directory)
+            _note(journal, name)
+            failpoint("volume.restore-noted")
+            _rename(fd, name, fd, f"{name}.whole")
+            _put_aside(directory, fd, name)
+        except OSError:
+            _put_back(directory, fd, name, journal)
+            raise
     finish(directory, journal)
 
 
@@ -73,63 +79,104 @@ def finish(directory: str, journal: str, gone: str = "") -> None:
             name = f.read(100)
     except FileNotFoundError:
         return
-    if is_leftover(name):  # else it was being written: nothing had begun
-        path = os.path.join(directory, name)
-        if _is_directory(f"{path}.whole"):
-            try:
-                _put_aside(directory, path)
-            except OSError:
-                _put_back(directory, path, journal)
-                raise
-        if _is_directory(f"{path}.moving"):
-            _move_up(directory, path, gone)
+    if is_leftover(name) and os.path.isdir(directory):  # else it was being written: nothing had begun
+        with _opened(directory) as fd:
+            _finish(directory, fd, name, journal, gone)
     os.unlink(journal)
 
 
-def _is_directory(path: str) -> bool:
-    """Whether a path is a directory itself: somebody who may write beside it could have put a link there."""
+def _finish(directory: str, fd: int, name: str, journal: str, gone: str) -> None:
+    if _is_directory(f"{name}.whole", fd):
+        try:
+            _put_aside(directory, fd, name)
+        except OSError:
+            _put_back(directory, fd, name, journal)
+            raise
+    if _is_directory(f"{name}.moving", fd):
+        _move_up(directory, fd, name, gone)
+    elif _is_directory(f"{name}.old", fd):
+        _put_back(directory, fd, name, journal)
+        raise OSError(ESTALE, "what was unpacked has been moved away", os.path.join(directory, name))
+
+
+def _note(journal: str, name: str) -> None:
+    with open(journal, "w", encoding="ascii") as f:
+        f.write(name)
+        f.flush()
+        os.fsync(f.fileno())
+    with _opened(os.path.dirname(journal)) as fd:
+        os.fsync(fd)
+
+
+@contextmanager
+def _opened(name: str, dir_fd: int | None = None) -> Iterator[int]:
+    # A path is nobody else's, and may have links of whoever runs the machine.
+    no_link = os.O_NOFOLLOW if dir_fd is not None else 0
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | no_link | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_directory(name: str, dir_fd: int) -> bool:
     with suppress(FileNotFoundError):
-        return stat.S_ISDIR(os.lstat(path).st_mode)
+        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
     return False
 
 
-def _put_aside(directory: str, path: str) -> None:
+def _put_aside(directory: str, fd: int, name: str) -> None:
     """Move everything that was there before into a directory that goes."""
-    whole, old = f"{path}.whole", f"{path}.old"
-    os.makedirs(old, 0o700, exist_ok=True)
-    _move(directory, set(os.listdir(directory)) - {os.path.basename(whole), os.path.basename(old)}, old)
-    os.rename(whole, f"{path}.moving")
+    whole, old = f"{name}.whole", f"{name}.old"
+    with suppress(FileExistsError):
+        os.mkdir(old, 0o700, dir_fd=fd)
+    with _opened(old, fd) as old_fd:
+        for one in set(os.listdir(fd)) - {whole, old}:
+            _rename(fd, one, old_fd, one)
+    flush.file_system(directory)
+    failpoint("volume.restore-aside")
+    _rename(fd, whole, fd, f"{name}.moving")
 
 
-def _put_back(directory: str, path: str, journal: str) -> None:
+def _put_back(directory: str, fd: int, name: str, journal: str) -> None:
     """Have what was there before again; what was unpacked counts as nothing before it is removed."""
-    old = f"{path}.old"
-    if _is_directory(old):
-        _move(old, os.listdir(old), directory)
-        os.rmdir(old)
+    old = f"{name}.old"
+    if _is_directory(old, fd):
+        with _opened(old, fd) as old_fd:
+            _move_all(old_fd, fd)
+        os.rmdir(old, dir_fd=fd)
     with suppress(FileNotFoundError):
-        os.rename(f"{path}.whole", path)
+        _rename(fd, f"{name}.whole", fd, name)
     flush.file_system(directory)
     with suppress(FileNotFoundError):
         os.unlink(journal)
-    try_to_remove(path)
+    try_to_remove(os.path.join(directory, name))
 
 
-def _move_up(directory: str, path: str, gone: str) -> None:
-    moving = f"{path}.moving"
-    status = os.stat(moving)
-    _move(moving, os.listdir(moving), directory)
+def _move_up(directory: str, fd: int, name: str, gone: str) -> None:
+    moving, old = f"{name}.moving", f"{name}.old"
+    failpoint("volume.restore-moving")
+    with _opened(moving, fd) as moving_fd:
+        status = os.fstat(moving_fd)
+        _move_all(moving_fd, fd)
     flush.file_system(directory)
+    failpoint("volume.restore-moved")
     if gone:
         with suppress(OSError):
-            os.rename(f"{path}.old", gone)
-    remove_tree(f"{path}.old")
-    os.chown(directory, status.st_uid, status.st_gid)
-    os.chmod(directory, status.st_mode & 0o7777)
-    os.rmdir(moving)
-    os.utime(directory, ns=(status.st_mtime_ns, status.st_mtime_ns))
+            os.rename(old, gone, src_dir_fd=fd)
+    remove_tree(os.path.join(directory, old))
+    os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, status.st_mode & 0o7777)
+    os.rmdir(moving, dir_fd=fd)
+    os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    flush.file_system(directory)
+    failpoint("volume.restore-done")
 
 
-def _move(source: str, names: Iterable[str], target: str) -> None:
-    for name in names:
-        os.rename(os.path.join(source, name), os.path.join(target, name))
+def _move_all(source_fd: int, target_fd: int) -> None:
+    for name in os.listdir(source_fd):
+        _rename(source_fd, name, target_fd, name)
+
+
+def _rename(source_fd: int, name: str, target_fd: int, new_name: str) -> None:
+    os.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)

@@ -79,7 +79,8 @@ class VolumeStore:
         self._unreadable: set[str] = set()
         self._going: dict[str, asyncio.Task[None]] = {}  # removals that have begun
         self._interrupted = asyncio.Event()
-        self._starting: Counter[str] = Counter()  # volumes of containers that are being started
+        self._held: Counter[str] = Counter()  # volumes that must not be restored now
+        self._counting = threading.Lock()
         self._filled: dict[str, str] = {}  # volumes that are being restored, and by whom
         self._claims: dict[str, set[str]] = {}  # volumes of containers whose rows are yet to be written
         for row in db.query("SELECT * FROM volumes"):
@@ -354,13 +355,38 @@ class VolumeStore:
     def filled(self, name: str, user: str) -> Iterator[None]:
         """Have nobody but this ``user`` attach, start with or remove a volume (Conflict: another one does)."""
         self.check_usable([name])
-        if self._starting[name]:
-            raise Conflict(f"restore volume {name}: a container that uses it starts")
         self._filled[name] = user
         try:
+            if self._held[name]:
+                raise Conflict(f"restore volume {name}: its files are in use, or a container that uses it starts")
             yield
         finally:
             del self._filled[name]
+
+    @contextlib.contextmanager
+    def _not_filled(self, names: Strings) -> Iterator[None]:
+        """Have nobody restore these volumes (Conflict: somebody does); in any thread."""
+        with self._counting:
+            self._held.update(names)
+        try:
+            self.check_usable(names)
+            yield
+        finally:
+            with self._counting:
+                self._held.subtract(names)
+                for name in names:
+                    if not self._held[name]:
+                        del self._held[name]
+
+    @contextlib.contextmanager
+    def used(self, names: Strings, user: str) -> Iterator[None]:
+        """Attach volumes for a ``user`` who reads or writes them meanwhile, with all files of before or of later."""
+        with self._not_filled(names):
+            self.attach(names, user)
+            try:
+                yield
+            finally:
+                self.detach(names, user)
 
     @contextlib.contextmanager
     def starting(self, names: Strings) -> Iterator[None]:
@@ -368,7 +394,11 @@ class VolumeStore:
 
         DataLoss for one of which a restore broke off that could not be finished.
         """
-        self.check_usable(names)
+        with self._not_filled(names):
+            self._check_whole(names)
+            yield
+
+    def _check_whole(self, names: Iterable[str]) -> None:
         for volume in (self._volumes[name] for name in names if name in self._volumes):
             mounted = local_driver.is_needed(volume.options)  # then it is finished with the mount
             if not mounted and os.path.exists(self.journal_of(volume.name)):
@@ -376,14 +406,6 @@ class VolumeStore:
                     f"get {volume.name}: a restore of the volume broke off, and cannot be finished",
                     hint="the log of ketchd says why; restore it again with --force",
                 )
-        self._starting.update(names)
-        try:
-            yield
-        finally:
-            self._starting.subtract(names)
-            for name in names:
-                if not self._starting[name]:
-                    del self._starting[name]
 
     def check_usable(self, names: Iterable[str], user: str = "") -> None:
         """Raise Conflict while somebody else than the ``user`` restores one of these volumes."""
@@ -410,12 +432,14 @@ class VolumeStore:
     def attach(self, names: Iterable[str], user: str) -> None:
         """Mount these volumes for a ``user``, each once; blocking (a share may be remote).
 
-        Raises KetchError (DataLoss when a volume's directory is gone); then nothing was mounted for this user.
+        Raises KetchError (DataLoss when a volume's directory is gone, or a restore of it broke off for good); then
+        nothing was mounted for this user.
         """
         done: list[str] = []
         names = list(names)
         self.check_usable(names, user)
         self.check_directories(names)
+        self._check_whole(name for name in names if self._filled.get(name) != user)
         for name in self.needs_mount(names):
             volume = self.get(name)
             self._check_stays(name)

@@ -30,14 +30,14 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def extract(source: Source, root: str, *, layer: bool = True) -> int:
-    """Unpack a plain tar stream into the existing directory ``root``; returns the bytes of its files.
+    """Unpack a plain tar stream into the existing directory ``root``, no link; returns the bytes of its files.
 
     Without ``layer`` it is any archive: names that begin like whiteouts are names, and any device node is made.
 
     Raises InvalidArgument for a broken archive or one that tries to escape; what was written by then stays
     for the caller to remove.
     """
-    root_fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return Extractor(root_fd, layer).run(tar.TarReader(source))
     finally:

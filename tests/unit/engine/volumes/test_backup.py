@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import tarfile
@@ -155,12 +156,12 @@ def killed_at(number: int, place: Path, journal: str) -> bool:
     if not pid:
         passed, rename = 0, os.rename
 
-        def renamed(source: str, target: str) -> None:
+        def renamed(source: str, target: str, **places: int) -> None:
             nonlocal passed
             if passed == number:
                 os._exit(9)
             passed += 1
-            rename(source, target)
+            rename(source, target, **places)
 
         os.rename = renamed
         replacement.replace(str(unpacked), journal)
@@ -218,17 +219,21 @@ def test_a_journal_that_was_not_written_is_nothing(store: VolumeStore, place: Pa
     assert names_in(place) == [f"{LEFT}.whole"] and not os.path.exists(store.journal_of("one"))
 
 
+RENAME = os.rename
+
+
+def all_but_stuck(source: str, target: str, **places: int) -> None:
+    """As rename(2), where the file `stuck` cannot be moved."""
+    if source == "stuck":
+        raise PermissionError(1, "Operation not permitted", source)
+    RENAME(source, target, **places)
+
+
 def test_what_cannot_be_put_aside_stays(store: VolumeStore, place: Path, monkeypatch):
     for name in ("a", "b", "stuck"):
         (place / name).write_text("kept")
-    rename = os.rename
 
-    def renamed(source: str, target: str) -> None:
-        if source.endswith("/stuck"):
-            raise PermissionError(1, "Operation not permitted", source)
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "rename", all_but_stuck)
     with pytest.raises(PermissionError):
         restore(store, "new", force=True)
     assert {path.name: path.read_text() for path in place.iterdir()} == dict.fromkeys(("a", "b", "stuck"), "kept")
@@ -240,15 +245,8 @@ def test_a_restore_that_cannot_be_finished_is_given_up(store: VolumeStore, place
     for name in ("a", "stuck"):
         (place / name).write_text("kept")
     assert killed_at(1, place, store.journal_of("one"))
-    rename = os.rename
-
-    def renamed(source: str, target: str) -> None:
-        if source.endswith("/stuck") and ".old" in target:
-            raise PermissionError(1, "Operation not permitted", source)
-        rename(source, target)
-
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", renamed)
+        broken.setattr(os, "rename", all_but_stuck)
         store.finish_pending()
     store.finish_pending()
     assert {path.name: path.read_text() for path in place.iterdir()} == {"a": "kept", "stuck": "kept"}
@@ -272,19 +270,13 @@ def test_what_was_unpacked_counts_as_nothing_before_it_goes(store: VolumeStore, 
     unpacked = Path(replacement.begin(str(place)))
     for name in ("x", "y"):
         (unpacked / name).write_text("new")
-    rename = os.rename
-
-    def renamed(source: str, target: str) -> None:
-        if source.endswith("/stuck"):
-            raise PermissionError(1, "Operation not permitted", source)
-        rename(source, target)
 
     def killed(path: str) -> None:
         os.unlink(os.path.join(path, "x"))
         raise InterruptedError
 
     with monkeypatch.context() as broken:
-        broken.setattr(os, "rename", renamed)
+        broken.setattr(os, "rename", all_but_stuck)
         broken.setattr(replacement, "try_to_remove", killed)
         with pytest.raises(InterruptedError):
             replacement.replace(str(unpacked), store.journal_of("one"))
@@ -298,3 +290,119 @@ def test_without_room_for_the_journal_nothing_is_left(store: VolumeStore, place:
     with pytest.raises(FileNotFoundError):
         replacement.replace(str(unpacked), str(place / "none" / "journal"))
     assert names_in(place) == []
+
+
+@pytest.fixture
+def at(monkeypatch) -> Callable[[str, Callable[[], None]], None]:
+    """Has something done once at a failpoint of a replacement."""
+
+    def arm(point: str, work: Callable[[], None]) -> None:
+        passed: list[str] = []
+
+        def reached(name: str) -> None:
+            passed.append(name)
+            if passed.count(point) == 1 and name == point:
+                work()
+
+        monkeypatch.setattr(replacement, "failpoint", reached)
+
+    return arm
+
+
+@pytest.mark.parametrize(
+    ("point", "suffix"),
+    [("noted", ".whole"), ("noted", ".old"), ("aside", ".whole"), ("aside", ".old"), ("moving", ".moving")],
+)
+def test_who_writes_there_by_another_way_leads_a_restore_nowhere_else(
+    store: VolumeStore, place: Path, at: Callable[[str, Callable[[], None]], None], point: str, suffix: str
+):
+    """A directory of the restore's own is exchanged for a link: nothing is changed behind it."""
+    outside = place.parent.parent.parent / "outside"
+    outside.mkdir(mode=0o700)
+    (outside / "theirs").write_text("theirs")
+    before = outside.stat()
+    (place / "kept").write_text("kept")
+
+    def exchange() -> None:
+        (entry,) = [path for path in place.iterdir() if replacement.is_leftover(path.name[:31])][:1]
+        swapped = place / (entry.name[:31] + suffix)
+        if swapped.exists():
+            swapped.rename(place.parent / "away")
+        swapped.symlink_to(outside)
+
+    at(f"volume.restore-{point}", exchange)
+    with contextlib.suppress(OSError):
+        restore(store, "new", force=True)
+    store.finish_pending()
+    assert [path.name for path in outside.iterdir()] == ["theirs"]
+    assert (outside.stat().st_mode, outside.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+    assert not os.path.exists(store.journal_of("one"))
+
+
+def test_what_was_there_comes_back_when_the_new_content_is_taken_away(
+    store: VolumeStore, place: Path, at: Callable[[str, Callable[[], None]], None]
+):
+    (place / "kept").write_text("kept")
+
+    def taken() -> None:
+        (moving,) = place.glob("*.moving")
+        moving.rename(place.parent / "away")
+
+    at("volume.restore-moving", taken)
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            store.finish_pending() if (place.parent / "away").exists() else restore(store, "new", force=True)
+    assert names_in(place) == ["kept"]
+
+
+def test_the_order_on_the_disk(store: VolumeStore, place: Path, monkeypatch):
+    """What must be on the disk before the next step is, in case the machine loses its power between the two."""
+    done: list[str] = []
+    flush, fsync = replacement.flush.file_system, os.fsync
+
+    def renamed(source: str, target: str, **places: int) -> None:
+        done.append(f"{source[31:]} to {target[31:]}" if source != target else f"move {source}")
+        RENAME(source, target, **places)
+
+    def flushed(directory: str) -> None:
+        done.append("flush")
+        flush(directory)
+
+    def synced(fd: int) -> None:
+        done.append("directory" if os.path.isdir(f"/proc/self/fd/{fd}") else "journal")
+        fsync(fd)
+
+    (place / "kept").write_text("kept")
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(replacement.flush, "file_system", flushed)
+    monkeypatch.setattr(replacement, "remove_tree", lambda _path: done.append("remove"))
+    restore(store, "new", force=True)
+    assert done == [
+        *("flush", "journal", "directory", " to .whole"),
+        *("move kept", "flush", ".whole to .moving"),
+        *("move new", "flush", "remove", "flush"),
+    ]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_volume_that_is_read_is_not_restored(store: VolumeStore, place: Path, force: bool):
+    """Else the reader would get one half of before and one of later."""
+    (place / "kept").write_text("kept")
+    with store.used(["one"], "reader"), pytest.raises(Conflict, match="its files are in use"):
+        restore(store, "new", force=force)
+    assert names_in(place) == ["kept"]
+    assert restore(store, "new", force=True) == ["new"]
+
+
+def test_half_a_restore_is_not_read(store: VolumeStore, place: Path):
+    """Neither is it backed up, nor shown as a stopped container's files; a restore ends it."""
+    (place / "old").mkdir()
+    assert killed_at(2, place, store.journal_of("one"))
+    with pytest.raises(DataLoss, match="broke off"):
+        store.attach(["one"], "reader")
+    with pytest.raises(DataLoss, match="broke off"), store.used(["one"], "reader"):
+        pass
+    assert restore(store, "new", force=True) == ["new"]
+    with store.used(["one"], "reader"):
+        pass
