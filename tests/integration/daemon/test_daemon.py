@@ -393,14 +393,15 @@ def test_containers_end_with_the_daemon_and_come_back_by_their_policies(own_engi
     with ThreadPoolExecutor(1) as pool:  # a request that is not answered yet is waited for
         stopped = pool.submit(api, "POST", "/containers/stubborn/stop", t=2)
         until(killed, "the stop does not begin")
-        assert "stay up if" in own_engine.ketch("daemon", "stop").out
+        assert "3 containers go on" in own_engine.ketch("daemon", "stop").out
         assert stopped.result()[0] == 204
     own_engine.process.wait(patient(10))
     own_engine.start()
     assert states()["always"]["Pid"] == before
     for policy in _POLICIES[:3]:
         until(lambda policy=policy: api.must("GET", f"/containers/{policy}/logs", stdout=1).count(b"here") == 2, policy)
-    assert "did not end" in own_engine.ketch("daemon", "stop", "--containers").out
+    told = own_engine.ketch("daemon", "stop", "--containers").out
+    assert told.endswith("; 4 containers ended with it\n"), told
     assert own_engine.process.wait(patient(10)) == 0
     own_engine.start()
     until(lambda: come_back() == wanted, lambda: f"{come_back()}\n{own_engine.log()}")

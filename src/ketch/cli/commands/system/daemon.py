@@ -9,6 +9,7 @@ import struct
 from contextlib import closing
 
 from ketch import pidfd, programs
+from ketch.cli.commands.system import survivors
 from ketch.cli.ketchd import start
 from ketch.cli.options.flags import FlagSet
 from ketch.errors import AlreadyExists, FailedPrecondition, KetchError, Unavailable
@@ -33,7 +34,7 @@ def cmd_start(args: list[str], ctx: Context) -> int:
 
 
 def cmd_stop(args: list[str], ctx: Context) -> int:
-    """Stop the ketchd that listens here; containers stay up, unless they are to stop as well."""
+    """Stop the ketchd that listens here; containers stay up, unless they are to stop as well; it says what they did."""
     spec = FlagSet("daemon stop", "ketch daemon stop [OPTIONS]", "Stop ketchd; containers keep running")
     spec.bool("containers", help="Stop containers, too; those whose restart policies want it come back with ketchd")
     opts, rest = spec.parse(args)
@@ -141,6 +142,7 @@ def _stop(ctx: Context, *, containers: bool) -> int:
     try:
         _check_ketchd(pid, ctx.host)
         service = _service(pid)
+        before = survivors.running(ctx.host)
         if containers:
             signal.pidfd_send_signal(descriptor, signal.SIGUSR2)
         signal.pidfd_send_signal(descriptor, signal.SIGTERM)
@@ -156,8 +158,7 @@ def _stop(ctx: Context, *, containers: bool) -> int:
         raise FailedPrecondition(f"stop ketchd: pid {pid} is root's", hint="use sudo ketch daemon stop") from e
     finally:
         os.close(descriptor)
-    left = "its log names containers that did not end" if containers else "containers stay up if live-restore is on"
-    ctx.print(f"stopped ketchd (pid {pid}) at {ctx.host}; {left}")
+    ctx.print(f"stopped ketchd (pid {pid}) at {ctx.host}; {survivors.told(before)}")
     if service:
         ctx.print(f"it was {service}, which systemd may start again; `systemctl stop` stops that, and its socket")
     return 0
