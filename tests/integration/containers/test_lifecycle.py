@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.rawapi import Api
+from tests.support.rawapi import Api, Unix
 from tests.support.waiting import patient, until
 
 
@@ -246,7 +246,8 @@ def _end_in_the_pause(api, end):
     until(pausing, "it is not started again")
     conditions = ("not-running", "next-exit", "removed")
     with ThreadPoolExecutor(3) as pool:
-        waits = {c: pool.submit(api, "POST", f"/containers/{end}/wait", condition=c) for c in conditions}
+        asked = {condition: _waiting(api, end, condition) for condition in conditions}
+        waits = {condition: pool.submit(answer.read) for condition, answer in asked.items()}
         done, _ = concurrent.futures.wait(waits.values(), timeout=0.5)
         assert not [wait.result() for wait in done]
         if end == "rm":
@@ -256,11 +257,20 @@ def _end_in_the_pause(api, end):
             state = api.must("GET", f"/containers/{end}/json")["State"]
             assert (state["Status"], state["ExitCode"]) == ("exited", 3)
         for condition in ("not-running", "next-exit"):
-            assert waits[condition].result(patient(5)) == (200, {"StatusCode": 3})
+            assert json.loads(waits[condition].result(patient(5))) == {"StatusCode": 3}
         if end != "rm":
             assert not waits["removed"].done()
             api.must("DELETE", f"/containers/{end}")
-        assert waits["removed"].result(patient(5)) == (200, {"StatusCode": 3})
+        assert json.loads(waits["removed"].result(patient(5))) == {"StatusCode": 3}
+
+
+def _waiting(api, name, condition):
+    """The answer of a wait, of which no more than the head has come: the daemon waits from then on."""
+    connection = Unix(api.path, 30)
+    connection.request("POST", f"/containers/{name}/wait?condition={condition}")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    return answer
 
 
 def test_nobody_sees_a_restart_as_an_end(engine):

@@ -89,6 +89,7 @@ def test_a_neighbour_cannot_reach_a_port_published_on_loopback(tmp_path: Path) -
             with pytest.raises(TimeoutError):
                 server.recv(100)
             nft("insert rule inet ketch prerouting jump publish4")  # the test can fail: without it, it arrives
+            server.settimeout(netns.TIMEOUT_S)
             send_to_loopback(outside, "uplink", 8081)
             assert server.recv(100) == b"hello"
 
