@@ -31,11 +31,17 @@ def ketch() -> None:
 
 
 def ketchd() -> None:
-    """``ketchd``, the daemon."""
+    """``ketchd``, the daemon.
+
+    At its end the collector of garbage would look at all that was imported, for a third of the time of a start.
+    """
     _prepare()
     from ketch.daemon.main import main
 
-    main()
+    try:
+        main()
+    finally:
+        gc.freeze()
 
 
 def runtime() -> int:

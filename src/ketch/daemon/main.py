@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ketch import failpoints, stdio
+from ketch import failpoints, module_cache, stdio
 from ketch.errors import FailedPrecondition, KetchError
 from ketch.failpoints import failpoint
 from ketch.undo import AsyncUndo
@@ -192,7 +192,7 @@ async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = Non
         patience_s = _ALONE_S if config.private else monitors.EMPTY_S
         stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours, patience_s=patience_s)
         stack.push_async_callback(launcher.close)
-        with _no_certificates():
+        with _no_certificates(), module_cache.ModuleCache("ketchd"):
             from ketch.daemon import wiring
             from ketch.daemon.reload.settings import Reload
 
