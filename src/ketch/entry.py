@@ -72,7 +72,7 @@ def _prepare() -> None:
     _drop_relative_import_paths()
     from ketch import stdio
 
-    stdio.open_missing()
+    stdio.prepare()
 
 
 def _drop_relative_import_paths() -> None:

@@ -1,5 +1,7 @@
 """Standard streams: opening closed ones, and errors of writing.
 
+What cannot be said on stderr (its disk is full) changes neither what a program does nor its exit code.
+
 A file or a socket that is opened later would get a closed stream's number, and a child would take it for its stdin
 or stdout.  So each of the three is open before anything else is: as /dev/null, as Go's programs have it.
 """
@@ -8,10 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
+from _io import BufferedWriter, FileIO, TextIOWrapper  # the interpreter's start has them; `io` is more
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
+
+    from _typeshed import ReadableBuffer
 
 
 class OutputError(OSError):
@@ -21,14 +26,28 @@ class OutputError(OSError):
         return f"write error: {self.strerror}"
 
 
-def open_missing() -> None:
-    """Open what is closed of stdin, stdout and stderr; to be called first of all."""
+class _Unheard(FileIO):
+    """Standard error's file: what cannot be written there is lost, unless its reader has gone (BrokenPipeError)."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except (BlockingIOError, BrokenPipeError):
+            raise
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    """Open what is closed of stdin, stdout and stderr, and see to stderr's errors; to be called first of all."""
     while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
     for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:  # the interpreter's own word for a closed one
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    heard = BufferedWriter(_Unheard(2, "w", closefd=False))
+    sys.stderr = TextIOWrapper(heard, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def write(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ketch.errors import InvalidArgument
+from ketch.errors import InvalidArgument, KetchError
 
 
 class UsageError(InvalidArgument):
@@ -23,3 +23,7 @@ class TemplateError(InvalidArgument):
 
 class TemplateSyntaxError(TemplateError):
     """A template with a syntax error."""
+
+
+class InterruptionError(KetchError):
+    """A session that its user has ended: exit code 1, also of ``run``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` itself imports `enum`
 import gc
 import os
 import sys
@@ -9,7 +10,7 @@ from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from ketch import module_cache, stdio
 from ketch.cli import catalog, colours, global_flags
-from ketch.cli.errors import ArgumentsError, CombinationError, TemplateSyntaxError, UsageError
+from ketch.cli.errors import ArgumentsError, CombinationError, InterruptionError, TemplateSyntaxError, UsageError
 from ketch.cli.options.flags import HelpRequested
 from ketch.contexts import suppress
 from ketch.errors import PROGRAM_EXIT_CODES, DeviceNotFound, KetchError
@@ -23,12 +24,17 @@ _TEMPLATE_FIRST = ("inspect", "info", "version", "events")  # they read a templa
 _RUN_MODULES = ("containers.run:", "containers.exec:")
 
 
+class _Terminated(BaseException):
+    """SIGTERM has come: what is under way is cleaned up as after SIGINT."""
+
+
 def main() -> NoReturn:
     """The console script; it ends the process.
 
     To take the interpreter down takes a tenth of a short command's time, and has nothing left to do: what is printed
     has been written.
     """
+    _signal.signal(_signal.SIGTERM, _end)
     try:
         code = run(sys.argv[1:])
     except OSError as e:
@@ -52,9 +58,17 @@ def run(argv: list[str]) -> int:
         with suppress(OSError):
             sys.stdout.flush()
         return 130
+    except _Terminated:
+        with suppress(OSError):
+            sys.stdout.flush()
+        return 143
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    raise _Terminated
 
 
 def _carry_out(argv: list[str]) -> int:
@@ -93,7 +107,7 @@ def failure_code(command: str, error: KetchError) -> int:
         return 125
     if command in _TEMPLATE_FIRST and isinstance(error, TemplateSyntaxError):
         return 64
-    if command not in _RUN_LIKE or isinstance(error, (ArgumentsError, CombinationError)):
+    if command not in _RUN_LIKE or isinstance(error, (ArgumentsError, CombinationError, InterruptionError)):
         return 1
     if isinstance(error, DeviceNotFound):
         return 127

@@ -7,7 +7,7 @@ import os
 import select
 import sys
 
-from ketch.cli.errors import CombinationError
+from ketch.cli.errors import CombinationError, InterruptionError
 from ketch.contexts import contextmanager, suppress
 from ketch.errors import KetchError
 from ketch.notation import stream_frames
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from ketch.client.http import Hijacked
 
 _CHUNK = 1 << 17
+# Signals that are this program's own: those that cannot be caught, those of faults, of children, pipes and limits, and
+# those by which a terminal stops what reads in the background (it would be asked again and again).
+_OWN = frozenset(
+    getattr(_signal, f"SIG{name}")
+    for name in ("KILL", "STOP", "ILL", "TRAP", "BUS", "FPE", "SEGV", "CHLD", "PIPE", "URG", "XFSZ", "TTIN", "TTOU")
+)
+_INTERRUPTIONS = 3  # as many of SIGINT and SIGTERM leave a container that does not end
 
 
 class Demultiplexer:
@@ -118,6 +125,7 @@ class Session:
         self._resize = resize if tty else None
         self._forward = forward
         self._write = write
+        self._interruptions = 0
 
     def run(self) -> None:
         """Run until the end of the output, and handle signals."""
@@ -127,7 +135,7 @@ class Session:
             emit = lambda data: self._write(1, memoryview(data))  # noqa: E731
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         wanted = self._signals()
-        previous = {number: _signal.signal(number, lambda _n, _f: None) for number in wanted}
+        previous = {number: _signal.signal(number, self._caught) for number in wanted}
         old = _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         try:
             with raw_terminal(self._tty and self._stdin and os.isatty(0)):
@@ -144,26 +152,18 @@ class Session:
             self._sock.close()
 
     def _signals(self) -> list[int]:
-        chosen = [_signal.SIGWINCH] if self._resize else []
-        if self._forward and not self._tty:
-            chosen += [
-                _signal.SIGINT,
-                _signal.SIGTERM,
-                _signal.SIGHUP,
-                _signal.SIGQUIT,
-                _signal.SIGUSR1,
-                _signal.SIGUSR2,
-            ]
-        elif self._forward:
-            chosen += [_signal.SIGTERM, _signal.SIGHUP]
-        return [int(number) for number in chosen]
+        if self._forward:
+            return [int(number) for number in _signal.valid_signals() if number not in _OWN]
+        return [int(_signal.SIGWINCH)] if self._resize else []
 
-    def _send_size(self) -> None:
-        if self._resize:
-            rows, cols = window()
-            if rows and cols:
-                with suppress(KetchError):  # it may have ended already
-                    self._resize(rows, cols)
+    def _send_size(self) -> bool:
+        """Tell the size of our terminal, if there is one, and one for the process."""
+        rows, cols = window()
+        if not (self._resize and rows and cols):
+            return False
+        with suppress(KetchError):  # it may have ended already
+            self._resize(rows, cols)
+        return True
 
     def _copy(self, emit: Callable[[bytes], None], signals: int) -> None:
         poll = select.poll()
@@ -203,8 +203,18 @@ class Session:
 
     def _handle_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number == _signal.SIGWINCH:
-                self._send_size()
-            elif self._forward and number != _signal.SIGCHLD:
+            if number == _signal.SIGWINCH and self._send_size():
+                continue
+            if self._forward and number not in _OWN:
                 with suppress(KetchError):
                     self._forward(number)
+                self._end_if_interrupted()  # a request to a daemon that hangs was
+
+    def _caught(self, number: int, _frame: object) -> None:
+        """Count what may be meant for ourselves; signals are passed on where they are waited for, see `_copy`."""
+        self._interruptions += number in (_signal.SIGINT, _signal.SIGTERM)
+        self._end_if_interrupted()
+
+    def _end_if_interrupted(self) -> None:
+        if self._interruptions >= _INTERRUPTIONS:
+            raise InterruptionError("interrupted three times", hint="the container may go on: see `ketch ps`")

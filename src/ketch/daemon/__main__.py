@@ -2,7 +2,7 @@
 
 from ketch import stdio
 
-stdio.open_missing()  # before anything is imported that may open files
+stdio.prepare()  # before anything is imported that may open files
 
 from ketch.daemon.main import main  # noqa: E402
 

@@ -61,4 +61,5 @@ def _htpasswd(user: str, cost: int) -> int:
 
 
 if __name__ == "__main__":
+    stdio.prepare()
     sys.exit(main(sys.argv[1:]))

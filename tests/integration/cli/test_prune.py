@@ -104,7 +104,7 @@ def test_system_prune_asks_first(litter):
         "  - unused build cache\n"
         "\n  Items to be pruned will be filtered with:\n  - label=x\n\nAre you sure you want to continue? [y/N] "
     )
-    assert asked.code == 1 and state(litter) == before
+    assert asked.code == 0 and state(litter) == before
     refused = ketch("system", "prune", "--volumes", "--filter", "until=1h", check=False)
     assert refused.code == 1 and '"until" filter is not supported with "--volumes"' in refused.err
     assert "Deleted Containers:" in ketch("system", "prune", stdin=b"y\n").out
@@ -182,10 +182,18 @@ def test_prune_words(client):
     ident = client("inspect", "-f", "{{.Id}}", "gone").out.strip()
     pruned = client("container", "prune", "-f").out
     assert pruned.startswith(f"Deleted Containers:\n{ident}\n\nTotal reclaimed space: ")
-    asked = client("container", "prune", stdin=b"n\n", check=False).out
-    assert asked.startswith(
-        "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
-    )
+    for command, what in (
+        ("container prune", "all stopped containers.\n"),
+        ("image prune", "all dangling images.\n"),
+        ("image prune -a", "all images without at least one container associated to them.\n"),
+        ("volume prune", "anonymous local volumes not used by at least one container.\n"),
+        ("volume prune -a", "all local volumes not used by at least one container.\n"),
+        ("network prune", "all custom networks not used by at least one container.\n"),
+        ("builder prune", "all dangling build cache. "),
+    ):
+        asked = client(*command.split(), stdin=b"n\n")  # no is no failure
+        text = f"WARNING! This will remove {what}Are you sure you want to continue? [y/N] "
+        assert (asked.out + asked.err).startswith(text), command
 
 
 @pytest.mark.ketch_only

@@ -85,3 +85,28 @@ def test_output_that_cannot_be_written(engine: Engine, unbuffered: str) -> None:
             )
             said = f"{os.path.basename(program)}: write error: No space left on device\n"
             assert (done.returncode, done.stderr) == (1, said), (program, words)
+
+
+def test_errors_that_cannot_be_written(engine: Engine) -> None:
+    """The exit code tells what happened, as it does where somebody reads."""
+    if engine.kind != "ketch":
+        pytest.skip("about ketch's own programs")
+    for program, words, code in (
+        (KETCH, ("rm", "nope"), 1),
+        (KETCH, ("ps", "--nope"), 125),
+        (KETCH, ("run", "--rm", "busybox", "nope"), 127),
+        (KETCH, ("run", "--rm", "busybox", "sh", "-c", "echo error >&2"), 1),
+        (KETCH, ("registry", "serve", "--nope"), 2),
+        (f"{BIN}/ketchd", ("--nope",), 2),
+        (f"{BIN}/ketchd", ("--validate", "--config-file", "/nope"), 1),
+        (f"{BIN}/ketch-runtime", ("state", "nope"), 1),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" 2> /dev/full', "sh", program, *words],
+            env=engine.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=False,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout) == (code, b""), (program, words)

@@ -43,7 +43,7 @@ def cmd_prune(args: list[str], ctx: Context) -> int:
     what = "all build cache" if opts["all"] else "all dangling build cache"
     query = {"all": opts["all"] or None, "filters": filters(opts["filter"]), **bounds}
     if not opts["force"] and not confirm(ctx, f"This will remove {what}. "):
-        return 1
+        return 0
     answer = ctx.client().request("POST", "/build/prune", query).json()
     if answer.get("CachesDeleted"):
         ctx.print("Deleted build cache objects:\n" + "\n".join(answer["CachesDeleted"]) + "\n")

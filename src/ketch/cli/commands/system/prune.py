@@ -36,9 +36,9 @@ def cmd_volumes(args: list[str], ctx: Context) -> int:
     """Delete the volumes that no container uses."""
     spec = _spec("volume prune", "Remove unused local volumes").bool("all", "a", "also those with a name")
     opts = _parsed(spec, args)
-    what = "local volumes" if opts["all"] else "anonymous local volumes"
+    what = "all local volumes" if opts["all"] else "anonymous local volumes"
     chosen = opts["filter"] + (["all=true"] if opts["all"] else [])
-    return _prune(ctx, opts, "volumes", chosen, f"all {what} not used by at least one container.")
+    return _prune(ctx, opts, "volumes", chosen, f"{what} not used by at least one container.")
 
 
 def cmd_networks(args: list[str], ctx: Context) -> int:
@@ -63,7 +63,7 @@ def cmd_system(args: list[str], ctx: Context) -> int:
             ctx, [("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}) for kind in kinds], opts
         )
     if not opts["force"] and not confirm(ctx, _warning(opts)):
-        return 1
+        return 0
     space = 0
     for kind in kinds:
         answer = ctx.client().request("POST", f"/{kind}/prune", {"filters": filters(chosen[kind])}).json()
@@ -118,7 +118,7 @@ def _prune(ctx: Context, opts: Options, kind: str, chosen: list[str], what: str)
     if opts["dry-run"]:
         return dry_run.run(ctx, [("POST", f"/{kind}/prune", query)], opts)
     if not opts["force"] and not confirm(ctx, f"This will remove {what}\n"):
-        return 1
+        return 0
     answer = ctx.client().request("POST", f"/{kind}/prune", query).json()
     _show(ctx, answer)
     if "SpaceReclaimed" in answer:
@@ -137,7 +137,7 @@ def _show(ctx: Context, answer: ApiObject) -> None:
 
 
 def confirm(ctx: Context, warning: str) -> bool:
-    """Ask before something is deleted; anything but y is no."""
+    """Ask before something is deleted; anything but y is no, which is no failure."""
     ctx.out.write(f"WARNING! {warning}Are you sure you want to continue? [y/N] ")
     ctx.out.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
