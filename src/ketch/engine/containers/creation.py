@@ -112,6 +112,7 @@ class Creation(Struct, frozen=True, eq=False):
         if container.name in self.store.names:
             container.name = names.generate(self.store.names)
         self.store.add(container)
+        self.store.removals.end([container.id])
         self.events.of_container(container, "create")
 
     async def _created(
@@ -175,6 +176,8 @@ class Creation(Struct, frozen=True, eq=False):
             if any(point.type == "volume" for point in container.mounts):
                 await run_to_end(self.container_volumes.populate, container, image.chain_ids, inherited)
             undo.push_async_callback(in_own_thread, functools.partial(self.directories.remove, container.id))
+            if wanted.ahead:
+                self.store.begin_without_row(container.id)
             mapped = container.user_namespace is not None
             await snapshot_work.run_to_end(
                 self.snapshots, self.snapshots.prepare, container.id, image.chain_ids, size, mapped

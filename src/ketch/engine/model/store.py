@@ -112,6 +112,11 @@ class ContainerStore:
         self._by_id[container.id] = container
         self._ids[container.name] = container.id
 
+    def begin_without_row(self, container_id: str) -> None:
+        """Record that a container's directory is to go, unless it is added and that removal ended."""
+        with self._db.transaction(durable=False, grows=True) as tx:
+            self.removals.begin(tx, [container_id])
+
     def check_free(self, name: str) -> None:
         """Raise AlreadyExists when another container has ``name``."""
         unread = {other: ident for ident, other in self.unreadable.items()}

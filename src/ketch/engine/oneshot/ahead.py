@@ -2,7 +2,7 @@
 
 Everything of it is there but its program: its first process waits, and is told what to execute when somebody asks for a
 container that differs in nothing else.  It is nobody's: it has no row, and no place in any list; a monitor that loses
-its daemon takes it back, and the next daemon removes its directories as those of a creation that was broken off.
+its daemon takes it back, and the next daemon removes its directories, which are recorded as to go until it is taken.
 
 There is one at most.  What depends on the moment at which a container is made, as binds and networks do, or is seen by
 others, as volumes are, is not made ahead.
