@@ -255,8 +255,8 @@ def sandboxes(engines: list[Engine], quick: bool) -> list[Row]:
     count = 50 if quick else 200
     rows: dict[str, Row] = {}
 
-    def measure(kind: str, run: boxes.Run, image: str, what: str, goal: dict[str, float]) -> None:
-        took = boxes.in_turn(run, image, count)
+    def measure(kind: str, what: str, goal: dict[str, float], work: Callable[[], object]) -> None:
+        took = boxes.in_turn(work, count)
         for part, name, limits in ((0.5, f"{count} x {what}, p50", goal), (0.99, f"{what}, p99", {"ratio": 0.25})):
             rows.setdefault(name, Row(name, "ms", **limits)).add(kind, starts.percentile(took, part))
 
@@ -264,10 +264,11 @@ def sandboxes(engines: list[Engine], quick: bool) -> list[Row]:
         boxes.add_image(engine)
     with tempfile.TemporaryDirectory(prefix="kb-") as state:
         for engine in engines:
-            with boxes.own(engine, state) if engine.kind == "ketch" else boxes.theirs(engine) as (run, execute):
-                measure(engine.kind, run, "busybox", "true in a sandbox", {"limit": 10})
-                measure(engine.kind, run, boxes.IMAGE, "python -c 1 in a sandbox", {"ratio": 0.25})
-                measure(engine.kind, execute, "busybox", "exec of true in one", {"ratio": 0.25})
+            with boxes.own(engine, state) if engine.kind == "ketch" else boxes.theirs(engine) as ways:
+                measure(engine.kind, "start of a sandbox", {"limit": 10}, ways.start)
+                measure(engine.kind, "true in a sandbox", {"limit": 10}, ways.true)
+                measure(engine.kind, "python -c 1 in a sandbox", {"ratio": 0.25}, ways.python)
+                measure(engine.kind, "exec of true in one", {"ratio": 0.25}, ways.execute)
     for row in rows.values():
         say(row)
     return list(rows.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import sysconfig
 import tarfile
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ketch
 
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
 
     from tests.support.engines import Engine
 
-    Run = Callable[[str, list[str]], object]
+    Removal = Callable[[], object]
 
 IMAGE = "sandbox"
 INTERPRETER = os.path.realpath(sys.executable)
-PROGRAMS = {"busybox": ["true"], IMAGE: [INTERPRETER, "-I", "-c", "1"]}
+TRUE, NOTHING = ["true"], [INTERPRETER, "-I", "-c", "1"]
 _LEFT_OUT = frozenset(("test", "site-packages", "idlelib", "tkinter", "ensurepip"))
+
+
+class Ways(NamedTuple):
+    """What is measured: starts of a container, programs in containers of their own, programs in a running one."""
+
+    start: Callable[[], Removal]
+    true: Callable[[], object]
+    python: Callable[[], object]
+    execute: Callable[[], object]
 
 
 def add_image(engine: Engine) -> None:
@@ -33,38 +43,51 @@ def add_image(engine: Engine) -> None:
 
 
 @contextlib.contextmanager
-def own(engine: Engine, state: str) -> Iterator[tuple[Run, Run]]:
-    """An engine of this program's own with the images of ``engine``: runs of programs, and execs in a container."""
+def own(engine: Engine, state: str) -> Iterator[Ways]:
+    """An engine of this program's own with the images of ``engine``."""
     archive = os.path.join(state, "images.tar")
-    engine.docker("save", "-o", archive, *PROGRAMS, timeout=120)
+    engine.docker("save", "-o", archive, "busybox", IMAGE, timeout=120)
     with ketch.Engine(os.path.join(state, "engine")) as python:
         python.images.load(archive)
         with python.container("busybox") as box:
-            yield python.run, lambda _image, argv: box.exec(argv)
+            yield Ways(
+                start=lambda: python.container("busybox").start().remove,
+                true=lambda: python.run("busybox", TRUE),
+                python=lambda: python.run(IMAGE, NOTHING),
+                execute=lambda: box.exec(TRUE),
+            )
 
 
 @contextlib.contextmanager
-def theirs(engine: Engine) -> Iterator[tuple[Run, Run]]:
+def theirs(engine: Engine) -> Iterator[Ways]:
     """The same by docker-py."""
     with contextlib.closing(engine.py()) as client:
-        box = client.containers.run("busybox", ["sleep", "10000"], detach=True, network_mode="none")
+        run = functools.partial(client.containers.run, network_mode="none")
+        box = run("busybox", ["sleep", "10000"], detach=True)
         try:
-            yield (
-                lambda image, argv: client.containers.run(image, argv, remove=True, network_mode="none"),
-                lambda _image, argv: box.exec_run(argv),
+            yield Ways(
+                start=lambda: functools.partial(run("busybox", detach=True, stdin_open=True).remove, force=True),
+                true=lambda: run("busybox", TRUE, remove=True),
+                python=lambda: run(IMAGE, NOTHING, remove=True),
+                execute=lambda: box.exec_run(TRUE),
             )
         finally:
             box.remove(force=True)
 
 
-def in_turn(run: Run, image: str, count: int) -> list[float]:
-    """Milliseconds of so many programs, one after the other; the first three warm up."""
+def in_turn(work: Callable[[], object], count: int) -> list[float]:
+    """Milliseconds of so many times, one after the other; the first three warm up.
+
+    A function that the work returns is called behind the measurement.
+    """
     took = []
     for number in range(count + 3):
         begin = time.perf_counter()
-        run(image, PROGRAMS[image])
+        left = work()
         if number >= 3:
             took.append((time.perf_counter() - begin) * 1000)
+        if callable(left):
+            left()
     return took
 
 

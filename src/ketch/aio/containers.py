@@ -91,13 +91,13 @@ class Container:
         body = await self._body(one_input)
 
         async def made() -> str:
-            answer = await self._with_image(lambda: http.json("POST", path, self._name(), body))
-            return str(answer["Id"])
+            return str((await http.json("POST", path, self._name(), body))["Id"])
 
         async def undone(ident: str) -> None:
-            await http.request("DELETE", f"/containers/{ident}", {"force": True, "v": True})
+            self.id = ident
+            await self._give_up()
 
-        self.id = await self._access.waiter.whole(made(), undone)
+        self.id = await self._with_image(lambda: self._access.waiter.whole(made(), undone))
         self._made_in = os.getpid()
 
     async def run(self, timeout: float | None, *, stdin: bool) -> Process:

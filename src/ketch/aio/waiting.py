@@ -115,9 +115,13 @@ class Asyncio:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait((task,))
-            if not task.cancelled() and task.exception() is None:
-                await undo(task.result())
+
+            async def undone() -> None:
+                await asyncio.wait((task,))
+                if not task.cancelled() and task.exception() is None:
+                    await undo(task.result())
+
+            await asyncio.shield(asyncio.ensure_future(undone()))  # which goes on if this is cancelled, too
             raise
 
     async def called(self, function: Callable[[], _T]) -> _T:
