@@ -11,7 +11,7 @@ _PATIENCE_S = 5.0  # a ketchd that does not answer is to end, too
 _SHOWN = 5
 
 
-class Process(NamedTuple):
+class FirstProcess(NamedTuple):
     """The first process of a container; the time of its start tells it from a later one with the same pid."""
 
     name: str
@@ -19,11 +19,11 @@ class Process(NamedTuple):
     started: int
 
 
-def running(host: str) -> list[Process] | None:
+def running(host: str) -> list[FirstProcess] | None:
     """The containers that run, by what ketchd says; None when it does not, or not soon."""
     import threading
 
-    found: list[Process] = []
+    found: list[FirstProcess] = []
     done = threading.Event()
 
     def ask() -> None:
@@ -39,7 +39,7 @@ def running(host: str) -> list[Process] | None:
     return found if done.is_set() else None
 
 
-def _ask(host: str) -> list[Process]:
+def _ask(host: str) -> list[FirstProcess]:
     from ketch.client.http import Client
     from ketch.errors import NotFound
 
@@ -52,12 +52,12 @@ def _ask(host: str) -> list[Process]:
             continue
         pid = facts["State"]["Pid"]
         if started := start_time(pid) if pid else 0:
-            found.append(Process(facts["Name"].lstrip("/"), pid, started))
+            found.append(FirstProcess(facts["Name"].lstrip("/"), pid, started))
     return found
 
 
-def told(before: list[Process] | None) -> str:
-    """What has come of these containers, in words."""
+def told(before: list[FirstProcess] | None) -> str:
+    """The fate of these containers, in words."""
     if before is None:
         return "it did not say which containers ran"
     if not before:
