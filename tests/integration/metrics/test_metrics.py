@@ -138,6 +138,11 @@ def test_what_else_is_asked_there(file_engine, scraped):
     plain = {re.sub(r"_(bucket|sum|count)$", "", name) if name not in families else name for name in named}
     assert len(queries) >= 10
     assert plain - families.keys() == set()
+    samples = [sample for family in families.values() for sample in family.samples]
+    labels = {name: {label for one in samples if one.name == name for label in one.labels} for name in named}
+    selectors = re.findall(r"(\w+)\{([^}]*)\}", " ".join(queries))
+    asked = {(name, label) for name, chosen in selectors for label in re.findall(r"(\w+)=", chosen)}
+    assert {(name, label) for name, label in asked if label not in {*labels[name], "instance", "job"}} == set()
     with open(DOCUMENT, encoding="utf-8") as f:
         told = set(re.findall(r"`((?:ketch|engine_daemon|builder|process)_\w+)", f.read()))
     assert told == families.keys()

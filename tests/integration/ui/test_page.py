@@ -109,7 +109,7 @@ def test_a_container_is_stopped_started_and_removed(served, opened):
 def test_plots_move(opened, box):
     page = opened(f"containers/{box}")
     plot = page.locator("canvas[data-plot=cpu]")
-    until(lambda: int(plot.get_attribute("data-readings")) >= 2, "there are no two readings")
+    until(lambda: int(plot.get_attribute("data-readings") or 0) >= 2, "there are no two readings")
     before = plot.evaluate("canvas => canvas.toDataURL()")
     until(lambda: plot.evaluate("canvas => canvas.toDataURL()") != before, "the plot stays")
     drawn = plot.evaluate(
@@ -436,7 +436,7 @@ def test_logging_in_and_out(chromium, served):
     browsers.log_in(page, served.address())
     page.evaluate("localStorage.removeItem('key')")  # a cookie alone opens nothing, and no page that loads for ever
     page.reload()
-    page.get_by_label("Token").wait_for()
-    assert page.url == f"{served.origin}/login"
+    page.get_by_text("The session is over.").wait_for()
+    assert page.url == f"{served.origin}/login?over"
     assert watched.wrong == []
     context.close()

@@ -1,6 +1,6 @@
 // The frame: sections, the address's hash, themes.
 
-import { get, logOut, repeat } from "/static/parts/api.js";
+import { get, logOut, onConnection, repeat } from "/static/parts/api.js";
 import { showContainer } from "/static/views/container.js";
 import { showContainers } from "/static/views/containers.js";
 import { button, h, icon, put, text } from "/static/parts/dom.js";
@@ -47,6 +47,9 @@ async function frame() {
   const machine = h("div", { class: "machine" });
   put(document.querySelector(".side .foot"), machine, h("div", { class: "row" },
     button("theme", "Light or dark", changeTheme), button("leave", "Log out", logOut)));
+  const lost = document.querySelector(".lost");
+  onConnection((answers) => put(lost, answers ? null : h("p", {}, "The daemon does not answer. The page goes on when it does; ",
+    "where another address is served then, ", h("code", {}, "ketch ui"), " prints it.")));
   window.addEventListener("hashchange", route);
   route();
   begin();

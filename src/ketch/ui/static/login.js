@@ -4,7 +4,9 @@ import { isLoggedIn, logIn } from "/static/parts/api.js";
 
 const form = document.querySelector("form");
 const why = document.querySelector("#why");
-const given = new URLSearchParams(location.search).get("token");
+const query = new URLSearchParams(location.search);
+const given = query.get("token");
+if (query.has("over")) why.textContent = "The session is over. A new one needs a one-time token.";
 
 /** Go to the page if `attempt` succeeds; `otherwise` says why not. */
 async function enter(attempt, otherwise) {

@@ -37,13 +37,30 @@ export async function logOut() {
   location.assign("/login");
 }
 
+const listeners = new Set();
+let answers = true;
+
+/** Have `listener` called when the daemon does not answer any more (false), and when it does again (true). */
+export function onConnection(listener) {
+  listeners.add(listener);
+}
+
+function found(now) {
+  if (now === answers) return;
+  answers = now;
+  for (const listener of listeners) listener(now);
+}
+
 /** What a promise of the network's gives. */
 async function arrived(promise) {
   try {
-    return await promise;
+    const result = await promise;
+    found(true);
+    return result;
   } catch (error) {
-    if (error instanceof TypeError) throw new ApiError("The daemon does not answer.");
-    throw error;
+    if (!(error instanceof TypeError)) throw error;
+    found(false);
+    throw new ApiError("The daemon does not answer.");
   }
 }
 
@@ -56,7 +73,7 @@ async function send(method, path, { query = {}, body, signal } = {}) {
   }
   const answer = await arrived(fetch(words ? `${path}?${words}` : path, options));
   // The session is over. Other refusals (of a registry, when an image is pulled) have the status as well.
-  if (answer.headers.has("WWW-Authenticate")) location.assign("/login");
+  if (answer.headers.has("WWW-Authenticate")) location.assign("/login?over");
   if (!answer.ok && answer.status !== 304) {
     let message = answer.statusText;
     try {

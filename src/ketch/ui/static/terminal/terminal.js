@@ -111,7 +111,7 @@ export function showTerminal(view, container) {
       tell();
     };
     connection.onmessage = (message) => write(decoder.decode(message.data, { stream: true }));
-    connection.onclose = () => ended("The shell has ended.");
+    connection.onclose = ({ wasClean }) => ended(wasClean ? "The shell has ended." : "The connection was lost.");
   }
 
   function ended(why) {

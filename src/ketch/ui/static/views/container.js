@@ -5,7 +5,7 @@ import { get, repeat } from "/static/parts/api.js";
 import { h, note, put, text } from "/static/parts/dom.js";
 import { ago, bytes, percent, short } from "/static/parts/format.js";
 import { showLogs } from "/static/views/logs.js";
-import { draw } from "/static/parts/plot.js";
+import { Plot } from "/static/parts/plot.js";
 import { follow, history } from "/static/parts/stats.js";
 import { showTerminal } from "/static/terminal/terminal.js";
 
@@ -118,25 +118,19 @@ function showOverview(view, container) {
     const value = h("b", {});
     const canvas = h("canvas", { class: "plot", "data-plot": label.toLowerCase(), role: "img",
       "aria-label": `${label}, the last minute` });
-    return { value, canvas, lines, scale, now, element: h("figure", { class: "card" }, h("figcaption", {}, label, value), canvas) };
+    return { value, now, plot: new Plot(canvas, lines, scale), element: h("figure", { class: "card" }, h("figcaption", {}, label, value), canvas) };
   });
   let told = facts(container);
   put(view, container.State.Running ? h("div", { class: "plots" }, ...plots.map((plot) => plot.element)) : null, told);
   const show = () => {
     const readings = history(container.Id);
-    for (const { value, canvas, lines, scale, now } of plots) {
+    for (const { value, now, plot } of plots) {
       text(value, readings.length ? now(readings.at(-1)) : "");
-      draw(canvas, readings, lines, scale);
-      canvas.dataset.readings = readings.length;
+      plot.show(readings);
     }
   };
   show();
-  const unfollow = follow(show);
-  window.addEventListener("resize", show);
-  const leave = () => {
-    unfollow();
-    window.removeEventListener("resize", show);
-  };
+  const leave = follow(show);
   leave.update = (now) => {
     const newer = facts(now);
     if (newer.textContent === told.textContent) return; // a selection stays

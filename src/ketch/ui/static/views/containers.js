@@ -4,7 +4,7 @@ import { actions, badge, nameOf } from "/static/views/actions.js";
 import { get, repeat } from "/static/parts/api.js";
 import { h, put, text } from "/static/parts/dom.js";
 import { bytes, percent, ports } from "/static/parts/format.js";
-import { draw } from "/static/parts/plot.js";
+import { Plot } from "/static/parts/plot.js";
 import { follow, history } from "/static/parts/stats.js";
 
 /** One container's row, which changes with it. */
@@ -18,6 +18,7 @@ class Row {
     this.cpu = h("span", { class: "figure" });
     this.memory = h("span", { class: "figure" });
     this.spark = h("canvas", { class: "spark", "aria-hidden": "true" });
+    this.plot = new Plot(this.spark, [{ name: "cpu", colour: "--accent" }], { least: 5 });
     this.ports = h("td", { class: "ports faint" });
     this.actions = actions(() => this.about(), changed);
     this.element = h("tr", { "data-id": container.Id, "data-name": nameOf(container) },
@@ -53,17 +54,18 @@ class Row {
     text(this.memory, now ? bytes(now.memory) : "");
     this.spark.hidden = !now;
     this.element.classList.toggle("idle", !now);
-    if (now) draw(this.spark, readings, [{ name: "cpu", colour: "--accent" }], { least: 5 });
+    if (now) this.plot.show(readings);
   }
 }
 
 function tile(label, lines, scale) {
   const value = h("b", {});
   const canvas = h("canvas", { "aria-hidden": "true" });
+  const plot = new Plot(canvas, lines, scale);
   const element = h("div", { class: "tile" }, h("span", { class: "faint" }, label), value, canvas);
   return { element, show(words, readings) {
     text(value, words);
-    draw(canvas, readings, lines, scale);
+    plot.show(readings);
   } };
 }
 
@@ -76,10 +78,11 @@ export function showContainers(main) {
   const memory = tile("Memory", [{ name: "memory", colour: "--second" }], { least: 1e7 });
   const traffic = tile("Network", [{ name: "received", colour: "--third" }, { name: "sent", colour: "--fourth" }],
     { least: 1e3 });
+  const tiles = h("div", { class: "tiles" }, cpu.element, memory.element, traffic.element);
   const empty = h("p", { class: "empty", hidden: true }, "No containers. ", h("code", {}, "ketch run -d …"), " makes one.");
   put(main,
     h("div", { class: "head" }, h("h1", {}, "Containers"), search),
-    h("div", { class: "tiles" }, cpu.element, memory.element, traffic.element),
+    tiles,
     h("table", { class: "list containers" }, body), empty);
 
   function filter() {
@@ -116,17 +119,16 @@ export function showContainers(main) {
     if (!now) return;
     cpu.show(percent(now.cpu), readings);
     memory.show(bytes(now.memory), readings);
+    tiles.dataset.readings = Number(tiles.dataset.readings || 0) + 1;
     traffic.show(`↓ ${bytes(now.received)}/s\n↑ ${bytes(now.sent)}/s`, readings);
     for (const row of rows.values()) row.measure();
   }
 
   const stop = repeat(load, 2000);
   const unfollow = follow(measure);
-  window.addEventListener("resize", measure);
   measure();
   return () => {
     stop();
     unfollow();
-    window.removeEventListener("resize", measure);
   };
 }

@@ -1,96 +1,76 @@
 // A container's log: searched, followed, with the colours that programs write.
+//
+// Lines are shown in portions, as often as the browser has time for, and what a program writes faster than that is left
+// out. Whoever does not follow keeps the lines that are there.
 
-import { pieces } from "/static/parts/api.js";
+import { ApiError, pieces } from "/static/parts/api.js";
 import { h, note, put, text } from "/static/parts/dom.js";
+import { Last, Lines, unix } from "/static/parts/loglines.js";
 
 const KEPT = 5000; // lines
+const CHARACTERS = 4e6;
 const TAIL = 1000;
-const ESCAPE = /\x1b\[([0-9;:]*)([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+const PORTION = 1000; // lines that are shown at once
+const AGAIN = 2000; // milliseconds, to a daemon that did not answer
+const AT_ONCE = 8; // milliseconds of reading, before the browser may do something else
+const IDLE = 3; // times as long as showing took, until lines are shown again
 
-/** The frames of a stream without a terminal: [stream, bytes]; one that is not whole yet waits for the rest. */
-class Frames {
-  constructor() {
-    this.rest = new Uint8Array(0);
-  }
-
-  *of(piece) {
-    let data = new Uint8Array(this.rest.length + piece.length);
-    data.set(this.rest);
-    data.set(piece, this.rest.length);
-    while (data.length >= 8) {
-      const size = new DataView(data.buffer, data.byteOffset).getUint32(4);
-      if (data.length < 8 + size) break;
-      yield [data[0], data.subarray(8, 8 + size)];
-      data = data.subarray(8 + size);
-    }
-    this.rest = data.slice();
-  }
-}
-
-/** A line's parts, [text, class]: escape sequences become colours or nothing. */
-export function coloured(line) {
-  const parts = [];
-  let shade = "";
-  let bold = "";
-  let from = 0;
-  const add = (end) => {
-    if (end > from) parts.push([line.slice(from, end), `${shade} ${bold}`.trim()]);
-  };
-  for (const match of line.matchAll(ESCAPE)) {
-    add(match.index);
-    from = match.index + match[0].length;
-    if (match[2] !== "m") continue;
-    for (const code of match[1].split(/[;:]/).map(Number)) {
-      if (code === 0) shade = bold = "";
-      else if (code === 1) bold = "bold";
-      else if (code === 22) bold = "";
-      else if (code === 39) shade = "";
-      else if (code >= 30 && code <= 37) shade = `c${code - 30}`;
-      else if (code >= 90 && code <= 97) shade = `c${code - 82}`;
-      else if (code === 38 || code === 48) break; // more colours than a log needs
-    }
-  }
-  add(line.length);
-  return parts;
-}
-
-/** A line's time as the API takes it: seconds, with nine digits behind the point. */
-function unix(time) {
-  const [whole, fraction = ""] = time.replace("Z", "").split(".");
-  return `${Date.parse(`${whole}Z`) / 1000}.${fraction.padEnd(9, "0")}`;
-}
+const pause = (time) => new Promise((done) => setTimeout(done, time));
+const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 /** Show a container's log in `view`. */
 export function showLogs(view, container) {
-  const lines = []; // {time, words, plain, wrong, element: what shows it}
+  const shown = new Last(KEPT, CHARACTERS);
+  const waiting = new Last(KEPT, CHARACTERS);
   const search = h("input", { type: "search", placeholder: "Search the log …", "aria-label": "Search the log", oninput: render });
-  const found = h("span", { class: "faint count" });
-  const following = h("input", { type: "checkbox", checked: true, onchange: () => following.checked && bottom() });
-  const times = h("input", { type: "checkbox", onchange: () => box.classList.toggle("times", times.checked) });
-  const box = h("div", { class: "log", tabindex: "0", role: "log", "aria-label": "Log", onscroll: () => {
-    if (box.scrollTop + box.clientHeight < box.scrollHeight - 40) following.checked = false;
+  const found = h("span", { class: "faint" });
+  const missed = h("span", { class: "faint" });
+  const following = h("input", { type: "checkbox", checked: true, onchange: show });
+  const times = h("input", { type: "checkbox", onchange: () => {
+    box.classList.toggle("times", times.checked);
+    stay();
   } });
-  put(view, h("div", { class: "card" }, h("div", { class: "bar" }, search, found,
+  const box = h("div", { class: "log", tabindex: "0", role: "log", "aria-label": "Log", onscroll: scrolled });
+  put(view, h("div", { class: "card" }, h("div", { class: "bar" }, search, h("span", { class: "count" }, found, missed),
     h("label", {}, following, "Follow"), h("label", {}, times, "Times"),
     h("button", { type: "button", onclick: save }, "Save")), box));
   let since = "";
   let stop = new AbortController();
   let matches = 0;
+  let never = 0; // lines that came too fast to be shown
+  let timer = 0;
+  let cost = 0;
+  let place = 0;
 
-  function bottom() {
-    box.scrollTop = box.scrollHeight;
+  function stay() {
+    if (following.checked) box.scrollTop = box.scrollHeight;
+  }
+
+  /** Who scrolls up does not follow any more, and does again at the end. */
+  function scrolled() {
+    const down = box.scrollTop > place;
+    place = box.scrollTop;
+    const atEnd = place + box.clientHeight >= box.scrollHeight - 40;
+    if (!atEnd) following.checked = false;
+    else if (down && !following.checked) {
+      following.checked = true;
+      show();
+    }
+    count();
   }
 
   function save() {
-    const url = URL.createObjectURL(new Blob(lines.map((line) => `${line.time} ${line.plain}\n`), { type: "text/plain" }));
+    const words = shown.lines.map((line) => `${line.time} ${line.plain}\n`);
+    const url = URL.createObjectURL(new Blob(words, { type: "text/plain" }));
     h("a", { href: url, download: `${container.Name.replace(/^\//, "")}.log` }).click();
     URL.revokeObjectURL(url);
   }
 
   function marked(words, wanted) {
     const parts = [];
+    const low = words.toLowerCase();
     let from = 0;
-    for (let at = words.toLowerCase().indexOf(wanted); at >= 0; at = words.toLowerCase().indexOf(wanted, from)) {
+    for (let at = low.indexOf(wanted); at >= 0; at = low.indexOf(wanted, from)) {
       parts.push(words.slice(from, at), h("mark", {}, words.slice(at, at + wanted.length)));
       from = at + wanted.length;
     }
@@ -99,80 +79,94 @@ export function showLogs(view, container) {
 
   function element(line, wanted) {
     const words = wanted ? marked(line.plain, wanted)
-      : coloured(line.words).map(([part, kind]) => (kind ? h("span", { class: kind }, part) : part));
+      : line.coloured.map(([part, kind]) => (kind ? h("span", { class: kind }, part) : part));
     return h("div", { class: line.wrong ? "line wrong" : "line" }, h("time", {}, line.time.slice(0, 23).replace("T", " ")), ...words);
   }
 
-  function show(line, into) {
+  /** The elements of those lines that are searched for. */
+  function elements(lines) {
     const wanted = search.value.toLowerCase();
-    line.element = null;
-    if (wanted && !line.plain.toLowerCase().includes(wanted)) return;
-    matches += 1;
-    line.element = element(line, wanted);
-    into.append(line.element);
+    const all = document.createDocumentFragment();
+    for (const line of lines) {
+      line.element = !wanted || line.plain.toLowerCase().includes(wanted) ? element(line, wanted) : null;
+      if (line.element) all.append(line.element);
+    }
+    matches += all.childElementCount;
+    return all;
   }
 
   function count() {
-    text(found, search.value ? `${matches} of ${lines.length} lines` : `${lines.length} lines`);
+    const lines = plural(shown.lines.length, "line");
+    text(found, search.value ? `${matches} of ${lines}` : lines);
+    const newer = waiting.lines.length;
+    text(missed, (newer && !following.checked ? ` · ${newer} newer` : "") + (never ? ` · ${never} left out` : ""));
   }
 
   function render() {
     matches = 0;
-    const all = document.createDocumentFragment();
-    for (const line of lines) show(line, all);
-    put(box, all);
+    put(box, elements(shown.lines));
     count();
-    if (following.checked) bottom();
+    stay();
   }
 
-  function add(batch) {
-    const all = document.createDocumentFragment();
-    for (const line of batch) {
-      lines.push(line);
-      show(line, all);
+  /** Show a portion of what waits, as far as there is room without those that somebody is reading. */
+  function show() {
+    clearTimeout(timer);
+    timer = 0;
+    const begun = performance.now();
+    const room = following.checked ? PORTION : KEPT - shown.lines.length;
+    const batch = waiting.take(Math.max(0, Math.min(PORTION, room)));
+    for (const { element: gone } of shown.add(batch)) {
+      if (!gone) continue;
+      gone.remove();
+      matches -= 1;
     }
-    box.append(all);
-    for (const gone of lines.splice(0, Math.max(0, lines.length - KEPT))) {
-      if (gone.element) matches -= 1;
-      gone.element?.remove();
-    }
+    box.append(elements(batch));
     count();
-    if (following.checked) bottom();
+    stay();
+    cost = performance.now() - begun;
+    if (batch.length) soon();
   }
 
-  async function read() {
-    const decoders = new Map();
-    const begun = new Map();
-    const frames = new Frames();
+  function soon() {
+    if (waiting.lines.length) timer ||= setTimeout(show, IDLE * cost);
+  }
+
+  function take(lines) {
+    if (!lines.length) return;
+    since = lines.at(-1).time;
+    never += waiting.add(lines).length;
+    soon();
+  }
+
+  async function read({ signal }) {
     const query = { follow: 1, stdout: 1, stderr: 1, timestamps: 1, ...(since ? { since: unix(since) } : { tail: TAIL }) };
-    const known = since;
-    const parsed = (stream, part) => {
-      const space = part.indexOf(" ");
-      const words = part.slice(space + 1).replace(/\r$/, "");
-      const time = part.slice(0, space);
-      if (known && unix(time) <= unix(known)) return []; // it was read before the page was hidden
-      since = time;
-      return [{ time, words, plain: words.replace(ESCAPE, ""), wrong: stream === 2 }];
-    };
-    for await (const piece of pieces("GET", `/containers/${container.Id}/logs`, query, stop.signal)) {
-      const batch = [];
-      for (const [stream, data] of container.Config.Tty ? [[1, piece]] : frames.of(piece)) {
-        if (!decoders.has(stream)) decoders.set(stream, new TextDecoder());
-        const parts = ((begun.get(stream) || "") + decoders.get(stream).decode(data, { stream: true })).split("\n");
-        begun.set(stream, parts.pop());
-        batch.push(...parts.flatMap((part) => parsed(stream, part)));
-      }
-      if (batch.length) add(batch);
+    const lines = new Lines(container.Config.Tty, since); // some were read before the page was hidden
+    let begun = performance.now();
+    for await (const piece of pieces("GET", `/containers/${container.Id}/logs`, query, signal)) {
+      take(lines.of(piece));
+      if (performance.now() - begun < AT_ONCE) continue;
+      await pause(0);
+      begun = performance.now();
     }
-    // A program's last words often have no end of line.
-    add([...begun].filter(([, part]) => part).flatMap(([stream, part]) => parsed(stream, part)));
+    take(lines.end());
   }
 
-  async function follow() {
-    try {
-      await read();
-    } catch (error) {
-      if (error.name !== "AbortError") note(error.message, "error");
+  /** Read until the log ends, through the daemon's absences. */
+  async function follow(mine) {
+    while (!mine.signal.aborted) {
+      try {
+        await read(mine);
+        return;
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        if (error.status !== 0) {
+          note(error.message, "error");
+          if (!(error instanceof ApiError)) throw error; // a fault of the page
+          return;
+        }
+      }
+      await pause(AGAIN);
     }
   }
 
@@ -180,12 +174,16 @@ export function showLogs(view, container) {
   function seen() {
     stop.abort();
     stop = new AbortController();
-    if (!document.hidden) follow();
+    if (!document.hidden) follow(stop);
   }
+  const observer = new ResizeObserver(stay);
+  observer.observe(box);
   document.addEventListener("visibilitychange", seen);
-  follow();
+  follow(stop);
   return () => {
+    observer.disconnect();
     document.removeEventListener("visibilitychange", seen);
     stop.abort();
+    clearTimeout(timer);
   };
 }
