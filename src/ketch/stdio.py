@@ -14,9 +14,7 @@ from _io import BufferedWriter, FileIO, TextIOWrapper  # the interpreter's start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
-
-    from _typeshed import ReadableBuffer
+    from typing import Any, TextIO
 
 
 class OutputError(OSError):
@@ -29,7 +27,7 @@ class OutputError(OSError):
 class _Unheard(FileIO):
     """Standard error's file: what cannot be written there is lost, unless its reader has gone (BrokenPipeError)."""
 
-    def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except (BlockingIOError, BrokenPipeError):
