@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,7 @@ from ketch.linux.openat2 import open_unmounted
 from ketch.storage import sizes
 from ketch.storage.archive.extract import extract
 from ketch.storage.archive.layer import write_layer
+from ketch.storage.archive.owners import Shifted
 from ketch.storage.archive.write import write_tree
 from ketch.storage.removal import remove_tree, those, try_to_remove
 from ketch.storage.snapshots import diff, tree_diff
@@ -123,6 +125,33 @@ def test_copies(place, depth, name):
     assert census(place / "copy") == census(place / "tree")
     for fd in fds:
         os.close(fd)
+
+
+def test_copies_for_the_users_inside_of_a_namespace(tmp_path):
+    """Owners of all kinds of files, and users that attributes name; those of nobody inside stay what they are."""
+    for name in ("old", "new", "old/directory"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "old/file").write_text("x")
+    (tmp_path / "old/others").write_text("yz")
+    os.symlink("file", tmp_path / "old/link")
+    os.mkfifo(tmp_path / "old/fifo")
+    owned = {"directory": (1000, 1001), "file": (0, 7), "link": (5, 0), "fifo": (65535, 65535)}
+    for name, (uid, gid) in owned.items():
+        os.chown(tmp_path / "old" / name, 200000 + uid, 300000 + gid, follow_symlinks=False)
+    os.chown(tmp_path / "old/others", 199999, 300000 + 65536)
+    capability = struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0)
+    of_root = struct.pack("<I", 0x03000001) + capability[4:] + struct.pack("<I", 200000)
+    os.setxattr(tmp_path / "old/file", "security.capability", of_root)
+    fds = [os.open(tmp_path / one, trees.DIRECTORY) for one in ("old", "new")]
+    copier = Copier(fds[1], owners=Shifted(200000, 300000, 65536))
+    copier.tree(fds[0])
+    for fd in fds:
+        os.close(fd)
+    found = {path.name: path.lstat() for path in (tmp_path / "new").iterdir()}
+    wanted = {**owned, "others": (199999, 365536)}
+    assert {name: (status.st_uid, status.st_gid) for name, status in found.items()} == wanted
+    assert os.getxattr(tmp_path / "new/file", "security.capability") == capability
+    assert copier.size == 3
 
 
 @DEPTHS

@@ -20,15 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.storage.archive.owners import Owners
+
 
 class Copier:
     """A copier of entries below one target directory, which keeps hard links.
 
-    ``check`` is called now and then; what it raises ends the copy.
+    ``check`` is called now and then; what it raises ends the copy.  With ``owners``, a user namespace, the copies
+    belong to those that own the files inside of it.  ``size`` is the bytes of the files so far.
     """
 
-    def __init__(self, target_fd: int, check: Callable[[], None] = lambda: None) -> None:
-        self._root_fd = target_fd
+    def __init__(self, target_fd: int, check: Callable[[], None] = lambda: None, owners: Owners | None = None) -> None:
+        self.size = 0
+        self._root_fd, self._owners = target_fd, owners
         self._check = check
         self._links: dict[tuple[int, int], str] = {}
         self._bytes = ByteCopier(check)
@@ -36,7 +40,7 @@ class Copier:
     def tree(self, source_fd: int) -> None:
         """Copy a directory's content to the target, and what the directory itself has."""
         self.content(source_fd)
-        copy_metadata(source_fd, self._root_fd, os.fstat(source_fd))
+        copy_metadata(source_fd, self._root_fd, os.fstat(source_fd), self._owners)
 
     def content(self, source_fd: int) -> None:
         """Copy what is in a directory to the target."""
@@ -53,14 +57,14 @@ class Copier:
                 return
             with trees.Descent(source.fd) as below, trees.Descent(target.fd) as into:
                 self._below(below, into, path + "/")
-            copy_metadata(source.fd, target.fd, os.fstat(source.fd))
+            copy_metadata(source.fd, target.fd, os.fstat(source.fd), self._owners)
 
     def _below(self, source: trees.Descent, target: trees.Descent, prefix: str) -> None:
         """Copy everything below two walks' present directories, of which the target's is ``prefix`` below its root."""
         for name in source.walk():
             if name is None:
                 if not source.lost:
-                    copy_metadata(source.fd, target.fd, os.fstat(source.fd))
+                    copy_metadata(source.fd, target.fd, os.fstat(source.fd), self._owners)
                 target.leave()
                 continue
             with suppress(FileNotFoundError):  # removed while this went on
@@ -90,7 +94,7 @@ class Copier:
                 os.symlink(os.readlink(name, dir_fd=source.fd), name, dir_fd=target.fd)
             else:
                 os.mknod(name, mode, status.st_rdev, dir_fd=target.fd)
-            _copy_metadata_by_name(source.fd, target.fd, name, status)
+            _copy_metadata_by_name(source.fd, target.fd, name, status, self._owners)
         if status.st_nlink > 1:
             self._links[status.st_dev, status.st_ino] = f"{prefix}{source.prefix}{name}"
 
@@ -124,31 +128,49 @@ class Copier:
             try:
                 status = os.fstat(from_fd)
                 self._bytes.copy(from_fd, to_fd, status)
-                copy_metadata(from_fd, to_fd, status)
+                copy_metadata(from_fd, to_fd, status, self._owners)
+                self.size += status.st_size
             finally:
                 os.close(to_fd)
         finally:
             os.close(from_fd)
 
 
-def copy_metadata(source_fd: int, target_fd: int, status: os.stat_result) -> None:
+def copy_metadata(source_fd: int, target_fd: int, status: os.stat_result, owners: Owners | None = None) -> None:
     """Owner, xattrs, mode and times of an open file; the order matters (chown takes capabilities and set-id bits)."""
-    ownership.give(target_fd, status.st_uid, status.st_gid)
+    ownership.give(target_fd, *_owner(status, owners))
     for key in _listed(source_fd):
-        _set(target_fd, key, os.getxattr(source_fd, key))
+        _set(target_fd, key, _inside(key, os.getxattr(source_fd, key), owners))
     os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
     os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy_metadata_by_name(source_fd: int, target_fd: int, name: str, status: os.stat_result) -> None:
+def _copy_metadata_by_name(
+    source_fd: int, target_fd: int, name: str, status: os.stat_result, owners: Owners | None
+) -> None:
     """The same of an entry that cannot be opened (to open a device or a FIFO does something)."""
-    ownership.give(name, status.st_uid, status.st_gid, target_fd)
+    ownership.give(name, *_owner(status, owners), target_fd)
     with suppress(FileNotFoundError):  # a root that is being made may have no /proc
         for key, value in xattrs(f"/proc/self/fd/{source_fd}/{name}").items():
-            _set(f"/proc/self/fd/{target_fd}/{name}", key, value)
+            _set(f"/proc/self/fd/{target_fd}/{name}", key, _inside(key, value, owners))
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target_fd)
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
+
+
+def _owner(status: os.stat_result, owners: Owners | None) -> tuple[int, int]:
+    if owners is None:
+        return status.st_uid, status.st_gid
+    return owners.inside(status.st_uid, status.st_gid)
+
+
+def _inside(name: str, value: bytes, owners: Owners | None) -> bytes:
+    """An extended attribute for a copy, whose users may be others."""
+    if owners is None:
+        return value
+    from ketch.storage.archive.owners import seen_inside  # a container's first process copies, too, and has no need
+
+    return seen_inside(name, value, owners)
 
 
 def _set(target: int | str, key: str, value: bytes) -> None:

@@ -19,6 +19,13 @@ pytestmark = pytest.mark.ketch_only
 MADE = "rm -r /bin/cat /root; mkdir /root; echo x >/root/x; ln /root/x /root/y; touch $(printf '/root/\\377')"
 # At the first start it writes, at the second it tells.
 WRITES = "cat /note || { rm /root/y; ln /bin/sh /shell; cp /bin/ls /bin/cat; echo kept >/note; }"
+# Ids of the machine for a dockerd whose containers have users of their own.
+IDS = """for file in subuid subgid; do
+    echo daemon:231072:65536 >/run/$file
+    mount --bind /run/$file /etc/$file
+done
+exec "$@"
+"""
 NAMES = ("db", "web", "side")
 _SAME = ("RestartPolicy", "PortBindings", "Memory", "MemorySwap", "Tmpfs", "LogConfig", "MaskedPaths", "ShmSize")
 
@@ -246,6 +253,44 @@ def containerd_store():
         one.docker("rm", "maker")
         one.docker("create", "--name=one", "own/made:1", "ls", "/root")
         yield one
+
+
+@pytest.fixture
+def remapping():
+    """A dockerd whose containers have users of their own, on ids of the machine that nobody else has."""
+    one = Engine("dockerd", suffix="u")
+    one.own_network = True
+    one.extra = ["--userns-remap", "daemon"]
+    one.prefix = ["sh", "-c", IDS, "sh"]
+    os.chmod(one.root, 0o711)  # its root is nobody here
+    with one.running():
+        yield one
+
+
+def test_files_of_a_docker_that_remaps_users_get_their_owners_back(remapping: Engine, target: Engine):
+    write = "echo x >/data/file; chown 7:8 /data/file; ln /data/file /data/more; ln -s file /data/link; echo y >/note"
+    more = (
+        "chown -h 5:6 /data/link; mkdir -m 3770 /data/directory; chown 1000:1000 /data/directory; chown 9:9 /note /bin"
+    )
+    remapping.docker("run", "--name=one", "-v", "data:/data", "busybox", "sh", "-c", f"{write}; {more}")
+    remapping.docker("commit", "one", "own/made:1")
+    remapping.docker("create", "--name=two", "-v", "data:/data", "own/made:1", "stat", "-c", "%n %a %u:%g %h", "/bin")
+    owned = Path(Api(remapping.socket).must("GET", "/volumes/data")["Mountpoint"], "file").stat().st_uid
+    assert owned == 231072 + 7
+    imported(target, remapping, "--yes", "--changes")
+    show = "stat -c '%n %a %u:%g %h' /data /data/* /note /bin"
+    wanted = remapping.docker("run", "--rm", "--volumes-from=one", "own/made:1", "sh", "-c", show).out
+    for image in (target.inspect("one")["Image"], "own/made:1"):
+        found = target.ketch("run", "--rm", "--volumes-from=one", image, "sh", "-c", show).out
+        assert found == wanted and "/data/file 644 7:8 2" in found
+    place = os.path.dirname(remapping.inspect("one")["ResolvConfPath"])
+    root = os.path.dirname(os.path.dirname(place))
+    remapping.stop()
+    target.remove_all()
+    target.ketch("rmi", "-f", "own/made:1")
+    target.ketch("volume", "rm", "data")
+    imported(target, remapping, "--yes", place=root)
+    assert target.ketch("run", "--rm", "--volumes-from=two", "own/made:1", "sh", "-c", show).out == wanted
 
 
 def test_containerds_store_through_its_daemon_and_without(containerd_store: Engine, target: Engine):

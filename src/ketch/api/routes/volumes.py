@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING
 from ketch import expressions
 from ketch.api import dry_run, query, versions
 from ketch.api.errors import prefixed
+from ketch.api.routes.images import progress
 from ketch.api.routes.swarm import NO_MANAGER
 from ketch.api.wire import filters, prunes
 from ketch.api.wire.volumes import NewVolume
 from ketch.api.wire.volumes import wire as wire_volume
 from ketch.errors import InvalidArgument, Unavailable
-from ketch.notation import booleans
+from ketch.notation import booleans, digits
+from ketch.storage.archive.owners import Shifted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from aiohttp import web
 
     from ketch.api.call import Call
+    from ketch.images.progress import ProgressItem
 
 _PRUNE = frozenset(("all", "label", "label!"))
 _CHUNK = 1 << 18
+_LARGEST_ID = (1 << 32) - 2
 _KNOWN = frozenset(("dangling", "driver", "label", "name"))
 
 
@@ -114,6 +120,32 @@ async def restore(call: Call) -> web.StreamResponse:
     return call.json(wire_volume(volume))
 
 
+async def copy(call: Call) -> web.StreamResponse:
+    """Fill an empty volume with the files of another one (``from``); the answer is progress, as of a pull.
+
+    ``owners=UID:GID:COUNT``: the files are those of a user namespace which has these ids of the machine from 0 on, and
+    the copies get the owners inside of it.
+    """
+    name, source = call.path["name"], call.query.get("from", "")
+    return await progress(call, _copied(call.engine.backups.copy(name, source, _owners(call))))
+
+
+async def _copied(sizes: AsyncGenerator[int, None]) -> AsyncGenerator[ProgressItem, None]:
+    async with aclosing(sizes):
+        async for size in sizes:
+            yield {"status": "Copying", "progressDetail": {"current": size}}
+
+
+def _owners(call: Call) -> Shifted | None:
+    text = call.query.get("owners", "")
+    if not text:
+        return None
+    numbers = [number for part in text.split(":") if (number := digits.whole(part, _LARGEST_ID)) is not None]
+    if len(numbers) != 3 or text.count(":") != 2:
+        raise InvalidArgument(f"invalid owners `{text}`", hint="write UID:GID:COUNT")
+    return Shifted(*numbers)
+
+
 ROUTES = (
     ("GET", "/volumes", list_),
     ("POST", "/volumes/create", create),
@@ -122,4 +154,5 @@ ROUTES = (
     ("DELETE", "/volumes/{name}", remove),
     ("GET", "/ketch/volumes/{name}/archive", backup),
     ("PUT", "/ketch/volumes/{name}/archive", restore),
+    ("POST", "/ketch/volumes/{name}/copy", copy),
 )

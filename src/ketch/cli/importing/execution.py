@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ketch.cli.image_names import split_tag
@@ -91,12 +91,19 @@ class Execution:
 
     def _counted(self, chunks: Iterator[bytes], part: Part) -> Iterator[bytes]:
         """The chunks, while their number is shown."""
-        shown, done = self._progress(), 0
-        try:
+        done = 0
+        with self._shown(part) as moved:
             for chunk in chunks:
                 done += len(chunk)
-                shown.moved(f"{part.kind} {part.name}", "Importing", done, max(part.size, done))
+                moved(done)
                 yield chunk
+
+    @contextmanager
+    def _shown(self, part: Part) -> Iterator[Callable[[int], None]]:
+        """A time in which the bytes of a part are shown that have been moved so far."""
+        shown = self._progress()
+        try:
+            yield lambda done: shown.moved(f"{part.kind} {part.name}", "Importing", done, max(part.size, done))
         finally:
             shown.clear()
 
@@ -110,7 +117,8 @@ class Execution:
             options = {"type": "none", "o": "bind", "device": part.facts["Mountpoint"]}
             volumes.make(self._ours, part.facts, options)
         else:
-            volumes.copy(self._ours, part.facts, lambda chunks: self._counted(chunks, part))
+            with self._shown(part) as moved:
+                volumes.copy(self._ours, part.facts, moved)
 
     def _container(self, part: Part) -> None:
         image, image_id = self._image_of(part.facts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.cli.importing import bodies
 from ketch.cli.importing.likeness import likeness
 from ketch.cli.importing.source import CONTAINER, IMAGE, NETWORK, VOLUME
+from ketch.cli.importing.volumes import remapped
 from ketch.errors import Conflict, KetchError, NotFound, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 IMPORT, THERE, SKIPPED, UNREADABLE = "import", "there", "skipped", "unreadable"
 _DRIVERS = ("bridge", "macvlan", "ipvlan")
-# In the data root of a dockerd with --userns-remap.
-_REMAPPED = re.compile(r"/([0-9]{1,10})\.[0-9]{1,10}/volumes/[^/]+/_data\Z")
 _OF_ALL_IN_KETCH = (Unavailable, PermissionDenied)  # errors that concern all parts
 _TASK = "com.docker.swarm.task.id"
 _ELSEWHERE = "Docker and ketchd are not both on this machine: copy its files with tar and ketch volume restore"
@@ -244,10 +242,12 @@ class Planner:
         if self.wish.bind:
             if ours is not None:
                 return SKIPPED, "in Ketch it is there, and empty: remove it there first"
-            return IMPORT, f"stays in {facts['Mountpoint']}"
+            first = remapped(facts["Mountpoint"]).partition(":")[0]
+            theirs = f"; its files belong to ids from {first} on, as Docker's --userns-remap has them" if first else ""
+            return IMPORT, f"stays in {facts['Mountpoint']}{theirs}"
         notes = ["in Ketch it is there, and empty"] * (ours is not None)
-        if remapped := _REMAPPED.search(facts["Mountpoint"]):
-            notes.append(f"its files belong to ids from {remapped[1]} on, as Docker's --userns-remap has them")
+        if remapped(facts["Mountpoint"]):
+            notes.append("its files get the owners that they have in containers")
         notes += [f"in use by {', '.join(sorted(running))}: stop it first for a consistent copy"] * bool(running)
         return IMPORT, "; ".join(notes)
 

@@ -8,7 +8,7 @@ capabilities of programs (the root for whom they count, capabilities(7)), and ac
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +32,26 @@ class Owners(Protocol):
         """The ids inside for the machine's."""
 
 
+class Shifted(NamedTuple):
+    """A user namespace in which the ids from 0 on, so many, are those of the machine from ``uid`` and ``gid`` on.
+
+    Ids beyond it are the same inside and outside: files may belong to users whom it does not have.
+    """
+
+    uid: int
+    gid: int
+    ids: int
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The machine's ids for those inside."""
+        return uid + self.uid if uid < self.ids else uid, gid + self.gid if gid < self.ids else gid
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The ids inside for the machine's."""
+        below, among = uid - self.uid, gid - self.gid
+        return below if 0 <= below < self.ids else uid, among if 0 <= among < self.ids else gid
+
+
 def archived(attributes: Iterable[tuple[bytes, bytes]], owners: Owners) -> list[tuple[bytes, bytes]]:
     """A file's extended attributes as an archive has them."""
     names = ((name, name.decode("utf-8", "surrogateescape"), value) for name, value in attributes)
@@ -41,6 +61,11 @@ def archived(attributes: Iterable[tuple[bytes, bytes]], owners: Owners) -> list[
 def on_files(attributes: dict[str, bytes], owners: Owners) -> dict[str, bytes]:
     """An archive's extended attributes as they are to be set from outside (InvalidArgument)."""
     return {name: _translated(name, value, owners.outside) for name, value in attributes.items()}
+
+
+def seen_inside(name: str, value: bytes, owners: Owners) -> bytes:
+    """An extended attribute as it is inside."""
+    return _translated(name, value, owners.inside)
 
 
 def _translated(name: str, value: bytes, ids: Map) -> bytes:

@@ -161,11 +161,17 @@ def test_an_empty_volume_is_filled_and_said():
     assert (part.action, part.note) == ("import", "in Ketch it is there, and empty")
 
 
-def test_files_of_a_docker_that_remaps_users_keep_their_owners_and_that_is_said():
-    for place, note in (("165536.165536/", "its files belong to ids from 165536 on"), ("1.2.3/", ""), ("", "")):
+def test_what_becomes_of_the_owners_in_a_docker_that_remaps_users_is_said():
+    for place, note in (
+        ("165536.165536/", "its files get the owners that they have in cont"),
+        ("1.2.3/", ""),
+        ("", ""),
+    ):
         volume = {**local("v"), "Mountpoint": f"/var/lib/docker/{place}volumes/v/_data"}
         (part,) = Planner(Docker([], [volume]), Nothing(), Wish(without=("image",))).parts()
         assert part.action == "import" and part.note.startswith(note) and bool(part.note) == bool(note)
+        (part,) = Planner(Docker([], [volume]), Nothing(), Wish(without=("image",), bind=True)).parts()
+        assert ("belong to ids from 165536 on" in part.note) == bool(note)
 
 
 def test_an_empty_volume_cannot_become_one_that_shows_dockers_files():

@@ -11,11 +11,11 @@ import pytest
 
 from ketch.cli.importing import volumes
 from ketch.cli.importing.ours import Ours
-from ketch.errors import AlreadyExists, Conflict, Unavailable
+from ketch.errors import AlreadyExists, Conflict, KetchError, Unavailable
 from ketch.errors import NotFound as Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 FACTS = {"Name": "data", "Labels": {"of": "docker"}, "Mountpoint": "/docker/data"}
 LEFT = ".ketch-restore-0123456789abcdef/"
@@ -27,17 +27,17 @@ class Answer:
 
     headers: dict[str, str] = {}
 
-    def __init__(self, value: object = None, data: bytes = b"") -> None:
-        self._value, self._data = value, data
+    def __init__(self, value: object = None, data: bytes = b"", lines: Sequence[dict] = ()) -> None:
+        self._value, self._data, self._lines = value, data, lines
 
     def json(self) -> object:
         return self._value
 
+    def stream_lines(self) -> Iterator[dict]:
+        yield from self._lines
+
     def iter_chunks(self) -> Iterator[bytes]:
         yield self._data
-
-    def read(self) -> bytes:
-        return self._data
 
     def close(self) -> None:
         pass
@@ -51,10 +51,15 @@ class Engine:
     def __init__(self, **files: list[str]) -> None:
         self.volumes = {name: {"Name": name, "Labels": {"of": "ketch"}, "Options": {}} for name in files}
         self.files = files
-        self.before_upload: Callable[[], None] = lambda: None
+        self.before_copy: Callable[[], None] = lambda: None
+        self.owners = ""
 
-    def request(self, method: str, path: str, query: object = None, body: dict | None = None, **_: object) -> Answer:
+    def request(
+        self, method: str, path: str, query: dict | None = None, body: dict | None = None, **_: object
+    ) -> Answer:
         name = path.split("/")[3] if path.startswith("/ketch/") else path.split("/")[2] if path.count("/") > 1 else ""
+        if path.endswith("/copy"):
+            return Answer(lines=self.copy(name, **query))
         if method == "POST":
             made = {"Name": body["Name"], "Labels": body["Labels"], "Options": body["DriverOpts"] or {}}
             self.volumes.setdefault(body["Name"], made)
@@ -79,14 +84,13 @@ class Engine:
                 archive.addfile(tarfile.TarInfo(file))
         return data.getvalue()
 
-    def upload(self, _method: str, path: str, body: Iterable[bytes], query: dict | None = None) -> Answer:
-        name = path.split("/")[3]
-        self.before_upload()
-        if self.files[name] and not (query or {}).get("force"):
+    def copy(self, name: str, owners: str, **source: str) -> list[dict]:
+        self.owners = owners
+        self.before_copy()
+        if self.files[name]:
             raise Conflict(f"restore volume {name}: it is not empty")
-        with tarfile.open(fileobj=io.BytesIO(b"".join(body))) as archive:
-            self.files[name] = archive.getnames()[1:]
-        return Answer()
+        self.files[name] = self.files[source["from"]]
+        return [{"progressDetail": {"current": 7}}]
 
 
 def fail() -> None:
@@ -94,7 +98,7 @@ def fail() -> None:
 
 
 def copied(engine: Engine) -> None:
-    volumes.copy(Ours(engine), FACTS, lambda chunks: chunks)
+    volumes.copy(Ours(engine), FACTS, lambda done: None)
 
 
 def test_the_files_come_and_nothing_else_is_left():
@@ -102,6 +106,29 @@ def test_the_files_come_and_nothing_else_is_left():
     copied(engine)
     assert engine.files == {"other": ["mine"], "data": ["file"]}
     assert engine.volumes["data"]["Labels"] == {"of": "docker"}
+
+
+def test_what_breaks_off_in_the_middle_is_an_error():
+    engine = Engine()
+    engine.copy = lambda name, **_: [{"progressDetail": {"current": 1}}, {"error": "no space left on the device"}]
+    with pytest.raises(KetchError, match="no space left"):
+        copied(engine)
+    assert engine.volumes == {}
+
+
+@pytest.mark.parametrize(
+    ("directory", "ids"),
+    [
+        ("/var/lib/docker/volumes/data/_data", ""),
+        ("/var/lib/docker/4000000000.4000000001/volumes/data/_data", "4000000000:4000000001:65536"),
+        ("/var/lib/docker/1.2/volumes/3.4/_data/volumes", ""),
+    ],
+)
+def test_whose_the_files_of_a_remapped_docker_are(directory: str, ids: str):
+    assert volumes.remapped(directory) == ids
+    engine = Engine()
+    volumes.copy(Ours(engine), {**FACTS, "Mountpoint": directory}, lambda done: None)
+    assert engine.owners == ids
 
 
 def test_an_empty_volume_is_filled():
@@ -112,7 +139,7 @@ def test_an_empty_volume_is_filled():
 
 def test_a_failure_leaves_no_new_volume():
     engine = Engine()
-    engine.before_upload = fail
+    engine.before_copy = fail
     with pytest.raises(Unavailable):
         copied(engine)
     assert engine.volumes == {}
@@ -129,7 +156,7 @@ def test_a_copy_that_fails_waits_until_ketchd_has_seen_its_end(monkeypatch):
             raise Conflict(f"get {name}: the volume is being restored")
         return archive(engine, name)
 
-    engine.archive, engine.before_upload = busy, fail
+    engine.archive, engine.before_copy = busy, fail
     with pytest.raises(Unavailable):
         copied(engine)
     assert (engine.volumes, answers) == ({}, 3)
@@ -137,7 +164,7 @@ def test_a_copy_that_fails_waits_until_ketchd_has_seen_its_end(monkeypatch):
 
 def test_a_failure_leaves_the_volume_that_was_there():
     engine = Engine(data=[])
-    engine.before_upload = fail
+    engine.before_copy = fail
     with pytest.raises(Unavailable):
         copied(engine)
     assert list(engine.volumes) == ["data"] and engine.volumes["data"]["Labels"] == {"of": "ketch"}
@@ -146,7 +173,7 @@ def test_a_failure_leaves_the_volume_that_was_there():
 @pytest.mark.parametrize("there", [{}, {"data": []}])
 def test_what_was_written_since_the_plan_stays(there: dict[str, list[str]]):
     engine = Engine(**there)
-    engine.before_upload = lambda: engine.files["data"].append("precious")
+    engine.before_copy = lambda: engine.files["data"].append("precious")
     with pytest.raises(Conflict, match="not empty"):
         copied(engine)
     assert engine.files == {"data": ["precious"]}

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ketch.engine.volumes import replacement
+from ketch.engine.volumes import backup, replacement
 from ketch.engine.volumes.backup import VolumeBackups
 from ketch.engine.volumes.store import SCHEMA, VolumeStore
-from ketch.errors import Conflict, DataLoss
+from ketch.errors import Conflict, DataLoss, InvalidArgument, NotFound
 from ketch.storage.database.db import Database
 from tests.support.waiting import eventually, patient
 
@@ -406,3 +406,46 @@ def test_half_a_restore_is_not_read(store: VolumeStore, place: Path):
     assert restore(store, "new", force=True) == ["new"]
     with store.used(["one"], "reader"):
         pass
+
+
+def copier(store: VolumeStore) -> VolumeBackups:
+    return VolumeBackups(store, SimpleNamespace(all=list), SimpleNamespace(start=asyncio.ensure_future))
+
+
+async def copied(store: VolumeStore, name: str) -> list[int]:
+    return [size async for size in copier(store).copy(name, "one")]
+
+
+def test_a_copy_has_the_files_of_the_other_volume(store: VolumeStore, place: Path):
+    (place / "file").write_text("kept")
+    os.link(place / "file", place / "more")
+    place.chmod(0o1770)
+    assert asyncio.run(copied(store, "two"))[-1] == 4
+    there = Path(store.get("two").mountpoint)
+    assert names_in(there) == ["file", "more"] and (there / "file").stat().st_nlink == 2
+    assert there.stat().st_mode & 0o7777 == 0o1770
+    with pytest.raises(Conflict, match="not empty"):
+        asyncio.run(copied(store, "two"))
+    with pytest.raises(InvalidArgument, match="into itself"):
+        asyncio.run(copied(store, "one"))
+    assert names_in(place) == ["file", "more"]
+
+
+def test_a_copy_that_nobody_waits_for_leaves_no_volume(store: VolumeStore, place: Path, monkeypatch):
+    monkeypatch.setattr(backup, "_PROGRESS_S", 0)
+    for number in range(2000):
+        (place / str(number)).touch()
+
+    async def left() -> None:
+        sizes = copier(store).copy("two", "one")
+        assert await anext(sizes) == 0
+        await sizes.aclose()
+
+    asyncio.run(left())
+    assert not store.has("two")
+
+
+def test_a_copy_of_no_volume_makes_none(store: VolumeStore):
+    with pytest.raises(NotFound):
+        asyncio.run(anext(copier(store).copy("two", "three")))
+    assert not store.has("two")
