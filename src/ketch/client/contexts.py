@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 FILES = ("ca.pem", "cert.pem", "key.pem")
-_ENDPOINT = "docker"
+_ENDPOINT, _META = "docker", "meta.json"
 _MOST = 1 << 20  # a sane size of each file
 _MEMBERS: dict[str, type] = {"Name": str, "Metadata": dict, "Endpoints": dict}
 
@@ -77,17 +77,17 @@ def names() -> list[str]:
     """The names of all contexts but the default one, in order."""
     folder = os.path.join(docker_config.directory(), "contexts", "meta")
     try:
-        found = os.listdir(folder)
+        paths = [os.path.join(folder, entry, _META) for entry in os.listdir(folder)]
     except FileNotFoundError:
         return []
     except OSError as e:
         raise FailedPrecondition(f"read `{folder}`: {e.strerror}") from e
-    return sorted(str(_load(os.path.join(folder, entry, "meta.json")).get("Name", "")) for entry in found)
+    return sorted(str(_load(path).get("Name", "")) for path in paths if os.path.exists(path))
 
 
 def read(name: str) -> Meta:
     """A context's record (NotFound, InvalidArgument)."""
-    path = os.path.join(meta_directory(name), "meta.json")
+    path = os.path.join(meta_directory(name), _META)
     if not os.path.exists(path):
         raise NotFound(f'context "{name}": context not found: open {path}: no such file or directory')
     return _load(path)
@@ -138,7 +138,7 @@ def write(
     AlreadyExists or NotFound as ``new`` has it; members of a record that are not known stay.
     """
     check_name(name)
-    path = os.path.join(meta_directory(name), "meta.json")
+    path = os.path.join(meta_directory(name), _META)
     if new and os.path.exists(path):
         raise AlreadyExists(f'context "{name}" already exists')
     meta: Meta = {"Name": name, "Metadata": {}, "Endpoints": {}} if new else read(name)
@@ -153,7 +153,7 @@ def write(
 
 
 def _write_files(name: str, files: dict[str, bytes]) -> None:
-    _remove_files(name)
+    _remove_all(os.path.join(tls_directory(name), _ENDPOINT))  # other endpoints' files stay
     for file, data in files.items():
         if file in FILES:
             docker_config.replace(os.path.join(tls_directory(name), _ENDPOINT, file), data)
@@ -181,21 +181,16 @@ def remove(name: str, *, force: bool = False) -> None:
         use(DEFAULT)
     if not force:
         read(name)
-    _remove_files(name)
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(meta_directory(name), "meta.json"))
-        os.rmdir(meta_directory(name))
+    for folder in (tls_directory(name), meta_directory(name)):
+        _remove_all(folder)
 
 
-def _remove_files(name: str) -> None:
-    """Remove the files of TLS (FailedPrecondition)."""
-    folder = os.path.join(tls_directory(name), _ENDPOINT)
+def _remove_all(folder: str) -> None:
+    """Remove a directory with all that is in it, whoever has put it there (FailedPrecondition)."""
+    import shutil  # here: most commands have no use for it, and each start would pay for it
+
     try:
-        for file in FILES:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, file))
-        for one in (folder, tls_directory(name)):
-            with suppress(FileNotFoundError):
-                os.rmdir(one)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
     except OSError as e:
         raise FailedPrecondition(f"remove `{e.filename}`: {e.strerror}") from e

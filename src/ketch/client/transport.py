@@ -15,6 +15,8 @@ from ketch.client import addresses
 _LONGEST_ADDRESS = 107  # of a unix socket, without the NUL behind it (unix(7))
 _children: list[int] = []  # pids of ssh's; those that have ended are waited for when the next one starts
 # Where only Docker's command line is installed, it reaches the daemon's socket in the same way.
+# A terminal's ^C is for the program alone, which goes on to use the connection; at a prompt of its own ssh takes it.
+_SPARED = ("/bin/sh", "-c", "trap '' INT QUIT; exec \"$@\"", "ssh")
 _REMOTE = "command -v ketch >/dev/null 2>&1 && exec ketch {0}system dial-stdio; exec docker {0}system dial-stdio"
 
 
@@ -104,18 +106,24 @@ def _through_ssh(address: str) -> _socket.socket:
     program = programs.find("ssh")
     if program is None:
         raise errors.FailedPrecondition(f"connect to {address}: there is no `ssh` here", hint="install openssh-client")
-    words = [program, "-o", "ConnectTimeout=30", "-T"]
+    words = [*_SPARED, program, "-o", "ConnectTimeout=30", "-T"]
     words += ["-l", unquote(url.username)] if url.username else []
     words += ["-p", str(url.port)] if url.port else []
     path = "" if url.path in ("", "/") else f"--host {_quoted('unix://' + unquote(url.path))} "
-    words += ["--", url.hostname, _REMOTE.format(path)]
+    words += ["--", _as_written(url.netloc), _REMOTE.format(path)]
     _children[:] = filter(_runs, _children)
     ours, theirs = socket.socketpair()
     with theirs:  # not by `subprocess`, which warns of processes that end after their program
         streams = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
         ignored = [signal.SIGPIPE, signal.SIGXFSZ]  # by Python, and so by its children
-        _children.append(os.posix_spawn(program, words, os.environ, file_actions=streams, setsigdef=ignored))
+        _children.append(os.posix_spawn(words[0], words, os.environ, file_actions=streams, setsigdef=ignored))
     return ours
+
+
+def _as_written(netloc: str) -> str:
+    """The host of an address, capitals and all: patterns in ssh's settings tell them from small letters."""
+    host = netloc.rpartition("@")[2]
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _runs(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp  # noqa: F401 - a user without rights may not reach the interpreter's modules any more
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -92,13 +93,14 @@ def far(engine, tmp_path, monkeypatch):
     ssh = need("ssh")
     for name in ("host", "user"):
         subprocess.run([need("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    (tmp_path / "config").write_text(
-        f"IdentityFile {tmp_path}/user\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
-    )
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/ssh").write_text(f'#!/bin/sh\nexec {ssh} -F {tmp_path}/config "$@"\n')
     (tmp_path / "bin/ssh").chmod(0o755)
     port = free_port()
+    (tmp_path / "config").write_text(
+        f"IdentityFile {tmp_path}/user\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+        f"Host Named\n  HostName 127.0.0.1\n  Port {port}\n"
+    )
     command = [sys.executable, "-m", "tests.support.clients.ssh_server", str(port)]
     there = {**engine.environment(), "PATH": f"{BIN}:{os.environ['PATH']}"}
     here = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "DOCKER_CONFIG": str(tmp_path / "settings")}
@@ -134,6 +136,23 @@ for way in {"url": sys.argv[1]}, {"context": "far"}:
     closed = ketch(environment, "-H", "ssh://127.0.0.1:1", "ps")
     assert closed.returncode == 1
     assert b"Traceback" not in closed.stderr
+
+
+def test_ssh_has_settings_for_names_with_capitals(far):
+    _, environment = far
+    assert ketch(environment, "-H", "ssh://me@Named", "version", "-f", "{{.Server.Os}}").stdout == b"linux\n"
+
+
+def test_an_interrupt_at_the_terminal_reaches_the_container_through_ssh(far):
+    address, environment = far
+    program = "trap 'echo told; exit 3' INT; echo ready; while :; do sleep 0.1; done"
+    words = [KETCH, "-H", address, "run", "--rm", "busybox", "sh", "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, start_new_session=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+        os.killpg(client.pid, signal.SIGINT)  # as a terminal does: to all that are in its foreground
+        assert client.stdout.read() == b"told\n"
+    assert client.returncode == 3
 
 
 @pytest.mark.parametrize(("mode", "said"), [(0o660, "it is for root and the group "), (0o600, "its owner's alone")])

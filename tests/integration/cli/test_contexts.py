@@ -127,6 +127,33 @@ def test_one_store_for_both(tmp_path):
     ]
 
 
+def test_what_else_is_in_the_store_is_in_nobodys_way(tmp_path):
+    """Half of a context, and what other endpoints than the daemon's have there, as docker's had for Kubernetes."""
+    script = """
+    mkdir -p contexts/meta/half; touch contexts/meta/note
+    CLI context create one --docker host=tcp://h:1,ca=ca >/dev/null 2>&1
+    for id in contexts/tls/*; do mkdir $id/kubernetes; touch $id/kubernetes/ca.pem; done
+    for id in contexts/meta/*; do [ ! -e $id/meta.json ] || touch $id/note; done
+    CLI context ls -q
+    CLI context update one --docker host=tcp://h:2 >/dev/null 2>&1; echo $?; ls contexts/tls/*
+    CLI context rm one; echo $?; ls contexts/tls contexts/meta
+    """
+    lines = answers(KETCH, tmp_path / "store", script)
+    assert lines == [
+        "default",
+        "one",
+        "0",
+        "kubernetes",
+        "one",
+        "0",
+        "contexts/meta:",
+        "half",
+        "note",
+        "",
+        "contexts/tls:",
+    ]
+
+
 def test_keys_are_for_their_owner_alone(tmp_path):
     answers(KETCH, tmp_path / "store", "CLI context create one --docker host=tcp://h:1,ca=ca,cert=cert,key=key")
     found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "store/contexts/tls").rglob("*.pem")}
