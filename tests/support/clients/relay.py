@@ -38,7 +38,7 @@ while True:
 
 @contextlib.contextmanager
 def running(path: str, target: str) -> Iterator[None]:
-    """A relay from ``path`` to the socket ``target``, both paths or ports of 127.0.0.1; what it has open ends with it."""
+    """A relay from ``path`` to the socket ``target``, or between ports of 127.0.0.1; what it has open ends with it."""
     with subprocess.Popen([sys.executable, "-c", _PROGRAM, path, target], stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: _answers(path), "a relay")
