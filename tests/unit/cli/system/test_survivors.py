@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ketch.cli.commands.system.survivors import FirstProcess, running, told
+from ketch.cli.commands.system.survivors import Survivor, running, told
 from ketch.pidfd import start_time
 from tests.support.waiting import patient
 
@@ -20,8 +20,8 @@ def test_what_goes_on_and_what_has_ended():
     """Also of a process that is not reaped yet."""
     zombie = subprocess.Popen(["true"])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    one, two = FirstProcess("one", *LIVES), FirstProcess("two", *LIVES)
-    gone, dead = FirstProcess("gone", *GONE), FirstProcess("dead", zombie.pid, LIVES[1])
+    one, two = Survivor("one", *LIVES), Survivor("two", *LIVES)
+    gone, dead = Survivor("gone", *GONE), Survivor("dead", zombie.pid, LIVES[1])
     assert told([]) == "no container ran"
     assert told([one]) == "1 container goes on"
     assert told([one, two]) == "2 containers go on"

@@ -11,7 +11,7 @@ _PATIENCE_S = 5.0  # a ketchd that does not answer is to end, too
 _SHOWN = 5
 
 
-class FirstProcess(NamedTuple):
+class Survivor(NamedTuple):
     """The first process of a container; the time of its start tells it from a later one with the same pid."""
 
     name: str
@@ -19,11 +19,11 @@ class FirstProcess(NamedTuple):
     started: int
 
 
-def running(host: str) -> list[FirstProcess] | None:
+def running(host: str) -> list[Survivor] | None:
     """The containers that run, by what ketchd says; None when it does not, or not soon."""
     import threading
 
-    found: list[FirstProcess] = []
+    found: list[Survivor] = []
     done = threading.Event()
 
     def ask() -> None:
@@ -39,7 +39,7 @@ def running(host: str) -> list[FirstProcess] | None:
     return found if done.is_set() else None
 
 
-def _ask(host: str) -> list[FirstProcess]:
+def _ask(host: str) -> list[Survivor]:
     from ketch.client.http import Client
     from ketch.errors import NotFound
 
@@ -52,11 +52,11 @@ def _ask(host: str) -> list[FirstProcess]:
             continue
         pid = facts["State"]["Pid"]
         if started := start_time(pid) if pid else 0:
-            found.append(FirstProcess(facts["Name"].lstrip("/"), pid, started))
+            found.append(Survivor(facts["Name"].lstrip("/"), pid, started))
     return found
 
 
-def told(before: list[FirstProcess] | None) -> str:
+def told(before: list[Survivor] | None) -> str:
     """The fate of these containers, in words."""
     if before is None:
         return "it did not say which containers ran"
