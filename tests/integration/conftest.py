@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_USERS = {"engine", "users_engine", "own_users_engine", "given"}
+_USERS = {"engine", "own_engine", "file_engine", "private_engine", "box", "users_engine", "own_users_engine", "given"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,7 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("--userns"), config.getoption("--runtime")
     rootless = config.getoption("--rootless")
     for item in items if any(chosen) or rootless else ():
-        if "engine" in getattr(item, "fixturenames", ()) and (
+        shared = {"engine"} | (_USERS if rootless else set())
+        if shared & set(getattr(item, "fixturenames", ())) and (
             why := variants.reason(item.nodeid, *chosen, rootless=rootless)
         ):
             item.add_marker(pytest.mark.skip(reason=why))
@@ -146,16 +147,16 @@ def dockerd():
 
 
 @pytest.fixture
-def own_engine():
+def own_engine(request: pytest.FixtureRequest):
     """A daemon for one test alone: to be started with other flags, killed, started again."""
-    with daemons.one_of_its_own("b") as one:
+    with daemons.one_of_its_own("b", rootless=request.config.getoption("--rootless")) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def file_engine():
+def file_engine(request: pytest.FixtureRequest):
     """The same for the tests of one file, which need no fresh one each."""
-    with daemons.one_of_its_own("f") as one:
+    with daemons.one_of_its_own("f", rootless=request.config.getoption("--rootless")) as one:
         yield one
 
 
@@ -163,6 +164,8 @@ def file_engine():
 def private_engine(request: pytest.FixtureRequest):
     """A daemon with ``busybox`` for one scenario, whose program must clean up after itself: nothing is removed here."""
     one = Engine(request.config.getoption("--engine"), suffix="p")
+    if request.config.getoption("--rootless"):
+        one.rootless()
     before = Census.take(one.name)
     left = []
     try:

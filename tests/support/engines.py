@@ -29,6 +29,7 @@ from tests.support.waiting import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from ketch.storage.file_lock import FileLock
     from tests.support.run.unprivileged import User
@@ -154,6 +155,11 @@ class Engine:
         need("newuidmap")
         self.user = unprivileged.user()
         os.chown(self.root, unprivileged.UID, unprivileged.UID)
+
+    def give(self, *paths: Path) -> None:
+        """Have what is the test's belong to the user whose the engine is, if it is not root's."""
+        for path in paths if self.user is not None else ():
+            unprivileged.give_tree(path)
 
     @property
     def host(self) -> str:

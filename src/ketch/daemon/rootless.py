@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ketch import places
 from ketch.daemon import listen, roots, user_session
 from ketch.engine.userns import subids
-from ketch.rootless import namespaces, permission, user_ids
+from ketch.rootless import id_service, namespaces, permission, user_ids
 from ketch.runtime.cgroups import monitors
 from ketch.storage import file_lock
 
@@ -50,6 +50,8 @@ def enter(config: Config, stack: ExitStack) -> OwnNamespaces:
 
 
 def _ids(names: tuple[str, ...]) -> user_ids.UserIds:
+    if os.geteuid() and (service := id_service.name()):
+        return user_ids.available(*id_service.ranges(service, names[0]))
     files = subids.SubIdFiles()
     uids, gids = ([(one.first, one.size) for one in subids.of_owner(path, *names)] for path in files)
     secret = [path for path in files if os.path.exists(path) and not os.access(path, os.R_OK)]

@@ -31,6 +31,7 @@ def test_builds_leave_the_files_that_dockerds_leave(engine, tmp_path):
     context = tmp_path / "context"
     context.mkdir()
     build_files.make_context(context)
+    engine.give(context)
     rows = {row["dockerfile"]: row for row in build_files.rows()}
 
     def built(text):

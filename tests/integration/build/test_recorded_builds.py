@@ -21,6 +21,7 @@ def directory(engine, tmp_path_factory):
     """The contexts; the engine has the base images."""
     place = tmp_path_factory.mktemp("builds")
     classic.prepare(place)
+    engine.give(place)
     classic.images(engine.socket)
     return place
 

@@ -14,8 +14,8 @@ from tests.support.waiting import patient
 
 
 @pytest.fixture(scope="module")
-def box():
-    one = Box()
+def box(request: pytest.FixtureRequest):
+    one = Box(rootless=request.config.getoption("--rootless"))
     try:
         yield one
         one.recover()

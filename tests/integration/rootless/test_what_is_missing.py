@@ -197,6 +197,55 @@ def test_lines_for_subordinate_ids(unstarted_users_engine):
     assert ids_of_containers(engine) == ALONE
 
 
+# A service that newuidmap asks by a library (libsubid of shadow 4.9 and later).
+_SERVICE = """
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+struct range { unsigned long start, count; };
+static const unsigned long first = %d, ids = 5000;
+int shadow_subid_has_range(const char *owner, unsigned long start, unsigned long count, int kind, bool *result) {
+    *result = !strcmp(owner, "%s") && start >= first && start + count <= first + ids;
+    return 0;
+}
+int shadow_subid_list_owner_ranges(const char *owner, int kind, struct range **found, int *count) {
+    *count = !strcmp(owner, "%s");
+    *found = malloc(sizeof **found);
+    **found = (struct range){first, ids};
+    return 0;
+}
+int shadow_subid_find_subid_owners(unsigned long id, int kind, void **owners, int *count) { return *count = 0; }
+"""
+
+
+def test_ids_of_a_service(unstarted_users_engine):
+    """Ids of an LDAP are in no file: they are what the library says that newuidmap asks; without them there is one."""
+    engine = unstarted_users_engine
+    need("getsubids")
+    place = f"{engine.root}/lib"
+    os.mkdir(place)
+    name = unprivileged.NAME
+    source = _SERVICE % (unprivileged.FIRST_ID, name, name)
+    compiler = [need("gcc"), "-shared", "-fPIC", "-x", "c", "-o", f"{place}/libsubid_kt.so", "-"]
+    subprocess.run(compiler, input=source, text=True, check=True)
+    libraries = f"mount -t overlay none -o lowerdir={place}:/usr/lib /usr/lib"
+    covered = [over(engine, name, "") for name in ("subuid", "subgid")]
+    covered.append(over(engine, "nsswitch.conf", "passwd: files\nsubid:  kt\n"))
+    engine.prefix = ["unshare", "-m", "sh", "-c", f'{" && ".join(covered)} && {libraries} && exec "$@"', "sh"]
+    engine.start()
+    engine.add_busybox()
+    ranges = [(0, unprivileged.UID, 1), (1, unprivileged.FIRST_ID, 5000)]
+    assert ids_of_containers(engine) == [str(number) for one in ranges for number in one]
+    engine.stop()
+    engine.prefix = ["unshare", "-m", "sh", "-c", f'{" && ".join(covered)} && exec "$@"', "sh"]
+    engine.start()
+    said = (
+        f"one user, root: no subordinate ids are known of user {unprivileged.NAME} (`subid: kt` in /etc/nsswitch.conf)"
+    )
+    assert said in warnings(engine)
+    assert ids_of_containers(engine) == ALONE
+
+
 # The kernel of Ubuntu 24.04 makes the namespace, where nobody may do anything then.
 _REFUSES = "#!/bin/sh\necho newuidmap: write to uid_map failed: Operation not permitted >&2\nexit 1\n"
 

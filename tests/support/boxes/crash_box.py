@@ -31,8 +31,10 @@ _LINE = re.compile(rb"n (\d+)\n")
 class Box:
     """One engine and its bystanders: ``watch`` counts into its log and serves a port, ``ally`` asks it by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rootless: bool = False) -> None:
         self.engine = Engine("ketch", suffix="x")
+        if rootless:
+            self.engine.rootless()
         self.bare = Census.take(self.engine.name)
         self.api = Api(self.engine.socket)
         self.trace = os.path.join(self.engine.root, "trace")

@@ -23,9 +23,11 @@ def end(one: Engine, before: Census) -> list[str]:
 
 
 @contextlib.contextmanager
-def one_of_its_own(suffix: str) -> Iterator[Engine]:
+def one_of_its_own(suffix: str, *, rootless: bool = False) -> Iterator[Engine]:
     """A daemon whose name ends so, to be started; it is deleted afterwards, with all that is its."""
     one = Engine("ketch", suffix=suffix)
+    if rootless:
+        one.rootless()
     before = Census.take(one.name)
     try:
         yield one

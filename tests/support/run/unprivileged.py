@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -128,6 +129,16 @@ def give(path: Path) -> None:
     for above in path.parents:
         if above.stat().st_uid == 0 and not above.stat().st_mode & 1:
             above.chmod(above.stat().st_mode | 0o011)
+
+
+def give_tree(root: Path) -> None:
+    """Have a directory with all that is in it belong to the user; modes stay as they are."""
+    for directory, names, files in os.walk(root):
+        for path in (directory, *(f"{directory}/{name}" for name in (*names, *files))):
+            mode = os.lstat(path).st_mode
+            os.lchown(path, UID, UID)
+            if not stat.S_ISLNK(mode):
+                os.chmod(path, stat.S_IMODE(mode))  # another owner takes the set-id bits away
 
 
 @contextlib.contextmanager
