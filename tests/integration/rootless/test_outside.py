@@ -229,6 +229,34 @@ def test_published_ports_from_other_machines(outside, kind, address):
         outside.engine.docker("rm", "-f", "server")
 
 
+def test_ports_of_the_loopback(outside):
+    """What is published on the loopback's addresses is there, and nowhere else; `ps` says where."""
+    ports = [word for host in ("127.0.0.1", "[::1]") for word in ("-p", f"{host}:18101:7000")]
+    serve = "echo page >/tmp/p; while :; do nc -l -p 7000 </tmp/p; done"
+    outside.engine.docker("run", "-d", "--name", "near", "--network", "six", *ports, "busybox", "sh", "-c", serve)
+    try:
+        shown = outside.engine.docker("ps", "--filter", "name=near", "--format", "{{.Ports}}").out.strip()
+        assert set(shown.split(", ")) == {"127.0.0.1:18101->7000/tcp", "[::1]:18101->7000/tcp"}
+        for address in ("127.0.0.1", "::1"):
+            until(lambda here=address: page(outside, here) == b"page\n", f"it is published at {address}")
+        for address in (HERE, HERE6):
+            assert in_namespace(outside.machine.there, netns.refused, address, 18101)
+            assert in_namespace(outside.machine.here, netns.refused, address, 18101)
+    finally:
+        outside.engine.docker("rm", "-f", "near")
+
+
+def page(outside, address: str) -> bytes:
+    """What a port of the machine answers."""
+    with (
+        contextlib.suppress(ConnectionError, TimeoutError),
+        in_namespace(outside.machine.here, socket.create_connection, (address, 18101), netns.TIMEOUT_S) as client,
+    ):
+        client.settimeout(netns.TIMEOUT_S)
+        return client.recv(100)
+    return b""
+
+
 def test_low_ports(outside):
     """They are refused with the setting that forbids them, and published when it does not."""
     run = ("run", "--rm", "-p", "80:80", "busybox", "true")

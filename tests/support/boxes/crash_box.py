@@ -10,15 +10,20 @@ import os
 import re
 import signal
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ketch.linux import ns
+from ketch.linux.netlink import client as netlink
+from ketch.linux.netlink import links
+from ketch.runtime.cgroups import common
 from tests.support.containers import fetch
 from tests.support.engines import Engine
 from tests.support.leaks import Census
 from tests.support.rawapi import Api
 from tests.support.registries import made_images
 from tests.support.registries.nasty_registry import NastyRegistry
-from tests.support.run import session
+from tests.support.run import session, unprivileged
 from tests.support.waiting import until
 
 COUNT = (
@@ -36,6 +41,9 @@ class Box:
         if rootless:
             self.engine.rootless()
         self.bare = Census.take(self.engine.name)
+        self._given = contextlib.ExitStack()
+        if rootless:
+            self.engine.prefix = self._given.enter_context(unprivileged.own_cgroup(self.engine.name))
         self.api = Api(self.engine.socket)
         self.trace = os.path.join(self.engine.root, "trace")
         self.fault = os.path.join(self.engine.root, "fault")
@@ -224,7 +232,7 @@ class Box:
                 wrong.append(f"{name} is {state['Status']} and has a cgroup or a monitor")
         monitors = monitored() & self.made
         cgroups = {d for d in os.listdir(self.cgroup("")) if len(d) == 64}
-        ports = [n for n in os.listdir("/sys/class/net") if n.startswith("veth") and self._ours(n)]
+        ports = self._ports()
         if monitors != up or cgroups != up or len(ports) != veths:
             wrong.append(f"{len(up)} run with {veths} links: {monitors}, cgroups {cgroups}, links {ports}")
         return wrong
@@ -232,13 +240,25 @@ class Box:
     def cgroup(self, container_id: str) -> str:
         """A container's directory in one of the hierarchies."""
         root = "/sys/fs/cgroup/freezer" if os.path.isdir("/sys/fs/cgroup/freezer") else "/sys/fs/cgroup"
+        if self.engine.user is not None:
+            root = f"{common.layout().unified}/{self.engine.name}"
         return os.path.join(root, self.engine.name, container_id)
 
-    def _ours(self, link: str) -> bool:
-        with contextlib.suppress(OSError):
-            master = os.path.basename(os.readlink(f"/sys/class/net/{link}/master"))
-            return master == self.engine.name or master.startswith("br-")
-        return False
+    def _ports(self) -> list[str]:
+        """The links of bridges of the engine's, in the network that has them."""
+        with ThreadPoolExecutor(1) as thread:  # which alone goes there
+            return thread.submit(self._ports_here).result()
+
+    def _ports_here(self) -> list[str]:
+        if self.engine.user is not None:
+            with open(f"{self.engine.exec_root}/namespaces.json", encoding="utf-8") as f:
+                keeper = json.load(f)["pid"]
+            with open(f"/proc/{keeper}/ns/net", "rb") as namespace:
+                ns.setns(namespace.fileno(), ns.CLONE_NEWNET)
+        with netlink.Netlink() as rtnl:
+            found = links.list_links(rtnl)
+        ours = {one.index for one in found if one.name == self.engine.name or one.name.startswith("br-")}
+        return [one.name for one in found if one.name.startswith("veth") and one.master in ours]
 
     def _on_disk(self) -> list[str]:
         """The database against directories, blobs and layers."""
@@ -289,6 +309,7 @@ class Box:
         self.recover()
         self.engine.remove_all()
         self.engine.delete()
+        self._given.close()
         left = self.bare.leaks() + sorted(monitored() & self.made)
         if left:
             session.clear(self.engine.name)

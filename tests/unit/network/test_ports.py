@@ -86,13 +86,13 @@ def test_ranges_of_different_length_are_refused() -> None:
         requests.requests({"80-81/tcp": [{"HostPort": "8000-8010"}]}, None, False)
 
 
-@pytest.mark.parametrize("host_ip", ["::1", "[::1]", "nonsense", "1.2.3", "1.2.3.4.5", "localhost"])
+@pytest.mark.parametrize("host_ip", ["nonsense", "1.2.3", "1.2.3.4.5", "localhost"])
 def test_a_bad_address_is_refused(host_ip: str) -> None:
     with pytest.raises(InvalidArgument):
         requests.requests({"80/tcp": [{"HostIp": host_ip, "HostPort": "80"}]}, None, False)
 
 
-@pytest.mark.parametrize(("text", "address"), [("[::]", "::"), ("fd00:0::1", "fd00::1"), ("", "")])
+@pytest.mark.parametrize(("text", "address"), [("[::]", "::"), ("[::1]", "::1"), ("fd00:0::1", "fd00::1"), ("", "")])
 def test_addresses_of_both_families(text: str, address: str) -> None:
     wanted = requests.requests({"80/tcp": [{"HostIp": text, "HostPort": "80"}]}, None, False)
     assert [request.host_ip for request in wanted] == [address]

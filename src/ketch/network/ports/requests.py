@@ -133,10 +133,4 @@ def parse_host_ip(text: str) -> str:
         address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError as e:
         raise InvalidArgument(f"invalid IP address `{text}` in a published port", hint="use e.g. 127.0.0.1") from e
-    if address.version == 6 and address.is_loopback:
-        # There is no route_localnet for IPv6: answers to ::1 that come from a bridge are dropped (ip6_input.c).
-        raise InvalidArgument(
-            f"publish on `{text}`: Linux redirects nothing from the IPv6 loopback address",
-            hint="use 127.0.0.1 (programs that try ::1 for localhost go on to it), or another address of the host",
-        )
     return str(address)
