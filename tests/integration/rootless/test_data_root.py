@@ -159,6 +159,27 @@ def test_fuse_overlayfs_comes_later(engine_on, tmp_path):
     engine.start()
 
 
+def test_a_quota_that_is_reached(engine_on, tmp_path):
+    """Who loads an image is told so, with what to do; what came of it is gone, and the rest works."""
+    store = f"{tmp_path}/disk"
+    with open(store, "wb") as f:
+        f.truncate(256 << 20)
+    subprocess.run([need("mkfs.btrfs"), "-q", store], check=True)
+    engine = engine_on("mount", "-o", "loop", store)
+    root = engine.data_root
+    os.chown(root, unprivileged.UID, unprivileged.UID)
+    for words in (("quota", "enable", root), ("qgroup", "limit", "32M", root)):
+        subprocess.run([need("btrfs"), *words], check=True, capture_output=True)
+    engine.start()
+    image_with_owners(engine)
+    client = engine.docker
+    archive = made_images.docker_archive(made_images.image({"f": os.urandom(40 << 20)}, compression="none"), "large:1")
+    refused = client("load", stdin=archive, check=False)
+    assert "quota exceeded" in refused.out + refused.err
+    assert "raise the quota or free some space" in refused.out + refused.err
+    assert client("run", "--rm", "owned", "sh", "-c", "cat </dev/null >/f && ls /f").out == "/f\n"
+
+
 def test_one_user_alone(own_users_engine):
     """Without newuidmap the files of an image's other users are root's."""
     engine = own_users_engine

@@ -13,6 +13,7 @@ from ketch.api.wire import attestations as wire_attestations
 from ketch.api.wire import df as wire_df
 from ketch.api.wire import filters, manifests, prunes
 from ketch.api.wire import images as wire
+from ketch.engine import os_errors
 from ketch.engine.model.requests import ImportOptions
 from ketch.errors import (
     FailedPrecondition,
@@ -184,6 +185,9 @@ async def progress(
     except Exception as e:
         if isinstance(e, ConnectionError) or (response is None and not only_lines):
             raise
+        if isinstance(e, OSError) and os_errors.is_known(e):  # a full disk, a quota
+            e = os_errors.explained(e, f"{call.request.method} {call.request.path}")
+            log.warning("%s", e.message)
         if not isinstance(e, KetchError):
             log.exception("%s %s", call.request.method, call.request.path)
         message = message_of(e) if isinstance(e, KetchError) else f"internal error in ketchd: {type(e).__name__}: {e}"
