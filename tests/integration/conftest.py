@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_USERS = {"engine", "own_engine", "file_engine", "private_engine", "box", "users_engine", "own_users_engine", "given"}
+_USERS = {"engine", "box", "users_engine", "own_users_engine", "given"}
+_OWN = {"own_engine", "file_engine"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,17 +34,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             ):
                 item.add_marker(pytest.mark.skip(reason="only for Ketch"))
     if config.getoption("--rootless"):  # what starts a daemon of root's itself is no other test then
-        others = [item for item in items if not _USERS & set(getattr(item, "fixturenames", ()))]
+        others = [item for item in items if not _may_be_a_users(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
     chosen = config.getoption("--userns"), config.getoption("--runtime")
     rootless = config.getoption("--rootless")
     for item in items if any(chosen) or rootless else ():
-        shared = {"engine"} | (_USERS if rootless else set())
+        shared = {"engine"} | (_USERS | _OWN if rootless else set())
         if shared & set(getattr(item, "fixturenames", ())) and (
             why := variants.reason(item.nodeid, *chosen, rootless=rootless)
         ):
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+def _may_be_a_users(item: pytest.Item) -> bool:
+    """Whether the daemon of a test can be started as a user."""
+    names = set(getattr(item, "fixturenames", ()))
+    return bool(_USERS & names) or (bool(_OWN & names) and variants.may_be_a_users(item.nodeid))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -164,8 +171,6 @@ def file_engine(request: pytest.FixtureRequest):
 def private_engine(request: pytest.FixtureRequest):
     """A daemon with ``busybox`` for one scenario, whose program must clean up after itself: nothing is removed here."""
     one = Engine(request.config.getoption("--engine"), suffix="p")
-    if request.config.getoption("--rootless"):
-        one.rootless()
     before = Census.take(one.name)
     left = []
     try:

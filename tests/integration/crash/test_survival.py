@@ -63,7 +63,8 @@ def test_restart_by_request_keeps_containers(own_engine):
     port = int(own_engine.client("port", "web", "80").out.strip().rpartition(":")[2])
     assert fetch(port) == "moored\n"
     assert own_engine.stop() == 0
-    assert fetch(port) == "moored\n"
+    if own_engine.user is None:  # a user's are copied by ketchd
+        assert fetch(port) == "moored\n"
     own_engine.start()
     assert fetch(port) == "moored\n"
     assert own_engine.client("exec", "web", "cat", "/www/index.html").out == "moored\n"

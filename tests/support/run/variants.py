@@ -220,11 +220,19 @@ LIMITS = {
         "runtimes/test_containers.py::test_pause_update_stats",
     ),
 }
+# Files whose tests start daemons of their own, which are a user's with --rootless; others make what is root's alone:
+# disks, mounts, damage to files of the data root.
+OWN_DAEMONS = ("crash/test_survival.py",)
 _OTHER_RUNTIME = re.compile(r"runtimes/.*\[(.+-)?(runc|crun)\b")
 OF_VERSION_1 = "runc and crun ask for cgroups of version 1 where there are any, which users may not make"
 
 
-def _limited() -> bool:
+def may_be_a_users(nodeid: str) -> bool:
+    """Whether the daemon that a test starts itself can be a user's."""
+    return nodeid.partition("::")[0].removeprefix("tests/integration/") in OWN_DAEMONS
+
+
+def limited() -> bool:
     """Whether a user's containers can have limits of memory here."""
     unified = common.layout().unified
     return bool(unified) and "memory" in files.read(unified, "cgroup.controllers").split()
@@ -235,7 +243,7 @@ def reason(nodeid: str, userns: str = "", runtime: str = "", *, rootless: bool =
     name = nodeid.partition("[")[0].removeprefix("tests/integration/")
     if rootless and common.machine_version() == 1 and (runtime or _OTHER_RUNTIME.search(nodeid)):
         return OF_VERSION_1
-    users = {**ROOTLESS, **({} if _limited() else LIMITS)} if rootless else {}
+    users = {**ROOTLESS, **({} if limited() else LIMITS)} if rootless else {}
     for table in (USERNS if userns else {}, RUNTIMES.get(runtime, {}), users):
         for why, names in table.items():
             if name in names:
