@@ -299,10 +299,46 @@ def _columns(screen) -> int:
     return int(screen.evaluate("area => area.querySelector('.row').textContent.length"))
 
 
+def test_keys_alone_lead_everywhere(opened, box):
+    page = opened("containers")
+    link = row(page, "box").get_by_role("link", name="box")
+    link.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="box").wait_for()
+    assert page.title() == "box · Ketch"
+    assert page.evaluate("document.activeElement.id") == "main"  # not the document's beginning
+    for name in ("Containers", "Stop", "Restart", "Remove", "Overview", "Logs", "Terminal"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == name
+    page.keyboard.press("Enter")
+    screen = page.get_by_label("Terminal", exact=True)
+    screen.get_by_text(PROMPT.strip()).wait_for()
+    assert page.locator("nav [aria-current=page]").all_inner_texts()[-1] == "Terminal"
+    page.keyboard.press("Tab")  # is the shell's
+    assert page.evaluate("document.activeElement.className") == "typed"
+    page.keyboard.press("Control+Shift+Enter")
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Inspect"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Terminal"
+    page.keyboard.type("e")  # what is typed there is the shell's, too
+    page.keyboard.type("cho $((40 + 3))\n")
+    screen.get_by_text("43", exact=True).wait_for()
+
+
+def test_an_error_stays_until_it_is_closed(opened):
+    page = opened("volumes")
+    page.get_by_label("Name of a new volume").fill("c d")
+    page.get_by_role("button", name="Create").click()
+    error = page.get_by_role("alert").filter(has_text="c d")
+    error.get_by_role("button", name="Close").click()
+    error.wait_for(state="detached")
+
+
 def test_what_containers_say_stays_text(chromium, served, session, opened, box):
     page = opened(f"containers/{box}")
     page.get_by_text(f"evil={EVIL}").wait_for()
-    page.get_by_role("tab", name="Inspect").click()
+    page.get_by_role("link", name="Inspect").click()
     page.locator("pre.json").get_by_text("onerror").wait_for()
     assert page.locator("img").count() == 1  # the page's own
     # And should a text ever be taken for HTML, the browser refuses it.

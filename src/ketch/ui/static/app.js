@@ -22,8 +22,14 @@ function route() {
   leave();
   const [section = "containers", id, tab = "overview"] = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
   const known = SECTIONS.find(([name]) => name === section) || SECTIONS[0];
-  for (const [name, link] of links) link.toggleAttribute("aria-current", name === known[0]);
+  for (const [name, link] of links) {
+    if (name === known[0]) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${known[1]} · Ketch`;
+  const within = main.contains(document.activeElement);
   put(main);
+  if (within) main.focus({ preventScroll: true }); // what was followed is gone
   window.scrollTo(0, 0);
   leave = id && known[0] === "containers" ? showContainer(main, decodeURIComponent(id), tab) : known[2](main);
 }

@@ -53,11 +53,16 @@ export function button(name, label, action, { wide = false, kind = "" } = {}) {
     onclick: action }, icon(name), wide ? h("span", {}, label) : null);
 }
 
-/** A message that goes away by itself; errors stay longer. */
+const NOTES = 4; // at most
+
+/** A message that goes away by itself; an error stays until somebody has read it. */
 export function note(message, kind = "") {
-  const element = h("div", { class: `note ${kind}` }, message);
-  document.querySelector(".notes").append(element);
-  setTimeout(() => element.remove(), kind === "error" ? 10000 : 4000);
+  const element = h("div", { class: `note ${kind}`, role: kind === "error" ? "alert" : null }, message);
+  if (kind === "error") element.append(h("button", { type: "button", onclick: () => element.remove() }, "Close"));
+  else setTimeout(() => element.remove(), 4000);
+  const notes = document.querySelector(".notes");
+  notes.append(element);
+  while (notes.childElementCount > NOTES) notes.firstChild.remove();
 }
 
 /** Ask before something is lost; true when the user agrees. */

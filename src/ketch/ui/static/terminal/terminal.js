@@ -15,13 +15,14 @@ export function showTerminal(view, container) {
     return () => {};
   }
   const screen = new Screen(80, 24);
-  const area = h("div", { class: "screen", tabindex: "0", role: "textbox", "aria-label": "Terminal", "aria-multiline": "true" });
+  const area = h("div", { class: "screen", tabindex: "0", role: "region", "aria-label": "Terminal" });
   // Keyboards of phones write into a field only.
   const field = h("textarea", { class: "typed", "aria-label": "Terminal input", autocapitalize: "off", autocomplete: "off",
     spellcheck: "false", rows: "1" });
   const state = h("span", { class: "faint" }, "Connecting …");
+  const leave = h("span", { class: "faint", tabindex: "-1" }, "Ctrl+Shift+Enter leaves the terminal");
   const again = h("button", { type: "button", hidden: true, onclick: () => connect() }, "Open again");
-  put(view, h("div", { class: "card terminal" }, h("div", { class: "bar" }, state, again), area, field));
+  put(view, h("div", { class: "card terminal" }, h("div", { class: "bar" }, state, again, leave), area, field));
   let connection = null;
   let exec = "";
   let drawing = 0;
@@ -122,6 +123,11 @@ export function showTerminal(view, container) {
   }
 
   field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.ctrlKey && event.shiftKey) { // Tab is the shell's
+      event.preventDefault();
+      leave.focus();
+      return;
+    }
     const words = keys(event, screen);
     if (words === null) return;
     event.preventDefault();
@@ -136,7 +142,10 @@ export function showTerminal(view, container) {
     const pasted = event.clipboardData.getData("text").replace(/\r?\n/g, "\r").replace(/\x1b/g, "");
     send(screen.bracketed ? `\x1b[200~${pasted}\x1b[201~` : pasted);
   });
-  area.addEventListener("focus", () => field.focus({ preventScroll: true }));
+  area.addEventListener("keydown", (event) => { // those that do not scroll are for the shell
+    const typed = event.key.length === 1 && !event.metaKey;
+    if (event.target === area && (typed || event.key === "Enter")) field.focus({ preventScroll: true });
+  });
   area.addEventListener("mouseup", () => {
     if (getSelection().isCollapsed) field.focus({ preventScroll: true });
   });

@@ -34,8 +34,8 @@ export function showContainer(main, id, tab) {
   put(main,
     h("p", { class: "crumbs" }, h("a", { href: "#/containers" }, "Containers")),
     h("div", { class: "head" }, title, state, box),
-    h("div", { class: "tabs", role: "tablist" }, ...TABS.map(([name, label]) => h("a", { role: "tab",
-      href: `#/containers/${id}/${name}`, "aria-selected": name === tab ? "true" : "false" }, label))),
+    h("nav", { class: "tabs", "aria-label": "Views of the container" }, ...TABS.map(([name, label]) => h("a", {
+      href: `#/containers/${id}/${name}`, "aria-current": name === tab ? "page" : null }, label))),
     view);
 
   async function load() {
@@ -45,6 +45,7 @@ export function showContainer(main, id, tab) {
     const changed = first || container.State.Status !== now.State.Status || container.State.StartedAt !== now.State.StartedAt;
     container = now;
     text(title, nameOf(now));
+    document.title = `${nameOf(now)} · Ketch`;
     put(state, badge(now.State.Status));
     box.hidden = false;
     box.update();
