@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,10 +111,41 @@ def test_a_restart_whose_pause_is_over_during_the_end_is_the_next_daemons(ending
     os.kill(stubborn, signal.SIGKILL)
     assert ending.process.wait(patient(20)) == 0, ending.log()
     assert "Traceback" not in ending.log()
+    behind = trace.read_text().rpartition("restart.pending")[2]
+    assert "start." not in behind and "launcher." not in behind, behind
     assert left(ending) == "", ending.log()
     ending.settings = {}
     ending.start()
     until(lambda: state(api, "failing")["Status"] == "running", ending.log)
+
+
+def test_a_restart_that_a_user_asked_for_is_the_next_daemons_when_the_end_cuts_it(ending):
+    """It has been stopped by then, and by nobody who wants it down."""
+    ending.start()
+    ending.add_busybox()
+    api = Api(ending.socket)
+    started(api, "asked", STUBBORN, "unless-stopped", StopTimeout=0)
+
+    def restart() -> int:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return api("POST", "/containers/asked/restart", t=600, timeout=patient(60))[0]
+        return 0
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(restart)
+        until(lambda: kills(api, "asked"), "the restart begins")
+        begin_to_end(ending)
+        assert ending.process.wait(patient(40)) == 0, ending.log()
+        assert asked.result() in (0, 503)
+    assert left(ending) == "", ending.log()
+    ending.start()
+    until(lambda: state(api, "asked")["Running"], ending.log)
+
+
+def kills(api: Api, name: str) -> object:
+    """The signals that the container has had so far."""
+    filters = json.dumps({"container": [name], "event": ["kill"]})
+    return api.must("GET", "/events", since=0, until=int(time.time()) + 1, filters=filters)
 
 
 def test_a_stop_that_fails_holds_up_no_other(ending, tmp_path: Path):

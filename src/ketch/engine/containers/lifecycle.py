@@ -297,9 +297,15 @@ class Lifecycle(Struct, frozen=True, eq=False):
     # -- restart -------------------------------------------------------------------------------
 
     async def restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
-        """Stop (when running), then start."""
-        with self.live.of(container.id).restart():
-            await self._restart(container, timeout_s, signal_name)
+        """Stop (when running), then start; one that the end of the daemon cuts short is left to the policy."""
+        try:
+            with self.live.of(container.id).restart():
+                await self._restart(container, timeout_s, signal_name)
+        except (Unavailable, asyncio.CancelledError) as e:
+            if self._closed.is_set() or isinstance(e, asyncio.CancelledError):  # nobody stopped it for good
+                container.stopped_by_user = False
+                self.store.save_best_effort(container)
+            raise
 
     async def _restart(self, container: Container, timeout_s: int | None, signal_name: str | None) -> None:
         if container.state.running or container.state.status is Status.RESTARTING:
@@ -309,11 +315,5 @@ class Lifecycle(Struct, frozen=True, eq=False):
                 except NotModified:
                     log.debug("container %s ended by itself before its restart", container.id[:12])
         failpoint("restart.stopped")
-        try:
-            await self.start(container)
-        except Unavailable:
-            if self._closed.is_set():  # nobody stopped it: it comes back with ketchd
-                container.stopped_by_user = False
-                self.store.save_best_effort(container)
-            raise
+        await self.start(container)
         self.events.of_container(container, "restart")
