@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import termios
 
 import pytest
 
@@ -55,3 +56,18 @@ def test_on_a_terminal(engine, three):
         terminal.signal(signal.SIGTERM)
         terminal.expect(r"\x1b\[\?1049l")
         assert terminal.wait() == 0
+
+
+def test_whatever_ends_it_leaves_the_terminal_as_it_was(engine, three):
+    for numbers in ((signal.SIGINT,), (signal.SIGTERM, signal.SIGINT, signal.SIGTERM), (signal.SIGHUP, signal.SIGINT)):
+        for _ in range(3):  # where the second one finds it differs
+            with engine.ketch.terminal("top", "--interval", "0.1") as terminal:
+                terminal.resize(5, 20)
+                terminal.expect(r"CPU %v")
+                for number in numbers:
+                    terminal.signal(number)
+                terminal.expect(r"\x1b\[\?25h\x1b\[\?1049l")
+                terminal.wait()
+                flags = termios.tcgetattr(terminal._out_fd)[3]
+                assert flags & termios.ICANON
+                assert flags & termios.ECHO

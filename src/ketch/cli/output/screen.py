@@ -14,26 +14,33 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 _BEGIN, _END = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"  # another screen without a cursor, and back
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def screen(out: TextIO) -> Iterator[None]:
     """A context in which the terminal is drawn on; it is restored in any case.
 
-    SIGTERM and SIGHUP end the context as SIGINT does, by KeyboardInterrupt.
+    SIGTERM and SIGHUP end the context as SIGINT does, by KeyboardInterrupt, and the first of them does: those that
+    follow find the terminal being restored.
     """
+    before = {number: signal.getsignal(number) for number in _ENDS}
 
     def end(_number: int, _frame: object) -> None:
+        for number in _ENDS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
-    out.write(_BEGIN)
+    for number in _ENDS:
+        signal.signal(number, end)
     try:
+        out.write(_BEGIN)
         yield
     finally:
         out.write(_END)
         out.flush()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def size(out: TextIO) -> tuple[int, int]:
