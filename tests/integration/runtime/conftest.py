@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.boxes import runtime_box
-from tests.support.boxes.runtime_cli import Runtime
+from tests.support.boxes.runtime_cli import Runtime, without_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +36,5 @@ def box(tmp_path: Path, rootfs: Path, request: pytest.FixtureRequest) -> Iterato
 @pytest.fixture
 def runtime(tmp_path: Path, rootfs: Path) -> Iterator[Runtime]:
     """The command line, with a root and a bundle of its own; it must leave the host as it was."""
-    runtime = Runtime(tmp_path, rootfs)
-    yield runtime
-    for one in json.loads(runtime("list", "-f", "json").stdout):
-        runtime("delete", "--force", one["id"])
-    runtime.box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.orphaned_cgroups(runtime.box.parent) == []
+    with without_trace(Runtime(tmp_path, rootfs)) as runtime:
+        yield runtime

@@ -13,7 +13,7 @@ import pytest
 
 from ketch.linux import fdpass
 from tests.support.boxes import runtime_box
-from tests.support.boxes.runtime_cli import Runtime
+from tests.support.boxes.runtime_cli import Runtime, without_trace
 from tests.support.waiting import patient, until
 
 if TYPE_CHECKING:
@@ -28,13 +28,8 @@ SLEEP = ["sleep", "60"]
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
     """The command line; it must leave the host as it was."""
-    runtime = Runtime(tmp_path, runtime_box.make_rootfs(tmp_path / "image"))
-    yield runtime
-    for one in json.loads(runtime("list", "-f", "json").stdout):
-        runtime("delete", "--force", one["id"])
-    runtime.box.close()
-    assert runtime_box.host_mounts(tmp_path) == []
-    assert runtime_box.orphaned_cgroups(runtime.box.parent) == []
+    with without_trace(Runtime(tmp_path, runtime_box.make_rootfs(tmp_path / "image"))) as runtime:
+        yield runtime
 
 
 @pytest.fixture(params=["path", "abstract"])

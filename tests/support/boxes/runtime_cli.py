@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.support.boxes import runtime_box
 from tests.support.waiting import patient
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -47,3 +49,14 @@ class Runtime:
             command = [sys.executable, "-m", "ketch.runtime.oci_cli.main", "--root", str(self.root), "create", name]
             done = subprocess.run(command, cwd=self.bundle, stdout=out, stderr=err, timeout=patient(15))
         assert done.returncode == 0, errors.read_text()
+
+
+@contextmanager
+def without_trace(runtime: Runtime) -> Iterator[Runtime]:
+    """A command line whose containers go at the end; it must leave the host's mounts and cgroups as they were."""
+    yield runtime
+    for one in json.loads(runtime("list", "-f", "json").stdout):
+        runtime("delete", "--force", one["id"])
+    runtime.box.close()
+    assert runtime_box.host_mounts(runtime.directory) == []
+    assert runtime_box.orphaned_cgroups(runtime.box.parent) == []
