@@ -121,7 +121,7 @@ class Http:
     ) -> Any:
         """The same for an answer in JSON; None when it is empty."""
         content = await self.request(method, path, query, body, deadline=deadline)
-        return json.loads(content) if content.strip() else None
+        return http.json_value(content) if content.strip() else None
 
     async def open(
         self,

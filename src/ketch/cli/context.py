@@ -44,7 +44,7 @@ class Context:
         return addresses.trusted(self._named() or places.answering().host, self._tls)
 
     def _named(self) -> str:
-        return self._host or addresses.named()
+        return addresses.written_out(self._host) or addresses.named()
 
     @property
     def host_is_given(self) -> str:

@@ -42,7 +42,13 @@ def tls_of(address: str) -> Tls | None:
 
 def named() -> str:
     """The address in KETCH_HOST or DOCKER_HOST; empty: neither names one."""
-    return os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST") or ""
+    return written_out(os.environ.get("KETCH_HOST") or os.environ.get("DOCKER_HOST") or "")
+
+
+def written_out(host: str) -> str:
+    """An address with its scheme: as with Docker, ``HOST[:PORT]`` alone is one of ``tcp://``."""
+    host = host.strip()
+    return f"tcp://{host}" if host and "/" not in host else host
 
 
 def trusted(host: str, tls: Tls | None) -> str:

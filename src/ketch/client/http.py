@@ -85,6 +85,16 @@ def answer_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(status), headers
 
 
+def json_value(body: bytes) -> Any:
+    """The value of an answer in JSON (Unavailable: it is none)."""
+    try:
+        return documents.loads(body)
+    except (ValueError, RecursionError):
+        raise errors.Unavailable(
+            "read the daemon's answer: it is not JSON", hint="is it a daemon that has this address?"
+        ) from None
+
+
 def _not_http() -> errors.Unavailable:
     return errors.Unavailable("read the daemon's answer: it is not HTTP", hint="is it a daemon that has this address?")
 
@@ -118,6 +128,8 @@ class Response:
             return
         while self._left is None or self._left > 0:
             if not self._buffer and not self._more():
+                if self._left:
+                    raise errors.Unavailable("the daemon's answer broke off", hint="look at its log")
                 return
             data, self._buffer = self._buffer, b""
             if self._left is not None:
@@ -149,7 +161,7 @@ class Response:
     def json(self) -> Any:
         """The body as JSON; None when it is empty."""
         body = self.read()
-        return documents.loads(body) if body.strip() else None
+        return json_value(body) if body.strip() else None
 
     def stream_lines(self) -> Iterator[Any]:
         """One JSON value a line, as they arrive."""
@@ -158,9 +170,9 @@ class Response:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if line.strip():
-                    yield documents.loads(line)
+                    yield json_value(line)
         if rest.strip():
-            yield documents.loads(rest)
+            yield json_value(rest)
 
     def close(self) -> None:
         """Close the connection."""

@@ -49,6 +49,8 @@ def test_tls(secured, tmp_path):
     for name in ("DOCKER_HOST", "KETCH_HOST"):
         environment.pop(name, None)
     check_streams(environment, *flags("client"))
+    without_scheme = [word.removeprefix("tcp://") for word in flags("client")]
+    assert ketch(environment, *without_scheme, "version", "-f", "{{.Server.Os}}").stdout == b"linux\n"
 
     files = ",".join(
         f"{key}={tmp_path}/{name}"

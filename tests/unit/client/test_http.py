@@ -254,3 +254,35 @@ def test_an_empty_name(method: str, path: str) -> None:
 )
 def test_a_name_that_begins_with_a_slash(method: str, path: str, sent: str) -> None:
     assert request_head(method, path, None, {}).split()[1].decode() == sent
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n<html/>\n", "not JSON"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n\xff", "not JSON"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[]", "broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n", "broke off"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[", "not JSON"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda url: Client(url).request("GET", "/").json(),
+        lambda url: list(Client(url).request("GET", "/", stream=True).stream_lines()),
+        lambda url: finished(Http(url, Blocking()).json("GET", "/")),
+    ],
+)
+def test_answers_that_are_not_whole(tmp_path: Path, said: bytes, why: str, ask: Callable[[str], object]) -> None:
+    """No part of an answer passes for all of it, and what is no JSON is told in a sentence."""
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        answer = threads.submit(ask, f"unix://{tmp_path}/s")
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(said)
+        with pytest.raises(Unavailable, match=why):
+            answer.result(patient(20))
