@@ -33,6 +33,7 @@ def test_builds_leave_the_files_that_dockerds_leave(engine, tmp_path):
     build_files.make_context(context)
     engine.give(context)
     rows = {row["dockerfile"]: row for row in build_files.rows()}
+    chosen = [text for text in CHOSEN if engine.user is None or "t.tgz" not in text]  # with a device, which users lack
 
     def built(text):
         dockerfile, out = f"FROM scratch\n{text}\n", tmp_path / str(CHOSEN.index(text))
@@ -44,6 +45,6 @@ def test_builds_leave_the_files_that_dockerds_leave(engine, tmp_path):
         return done.code == 0 and build_files.entries(out.read_bytes()) == row["entries"]
 
     with ThreadPoolExecutor(2) as pool:
-        rest = pool.map(built, CHOSEN[3:])
-        found = [*map(built, CHOSEN[:3]), *rest]
-    assert dict(zip(CHOSEN, found, strict=True)) == dict.fromkeys(CHOSEN, True)
+        rest = pool.map(built, chosen[3:])
+        found = [*map(built, chosen[:3]), *rest]
+    assert dict(zip(chosen, found, strict=True)) == dict.fromkeys(chosen, True)
