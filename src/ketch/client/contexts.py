@@ -13,7 +13,6 @@ import os
 
 from ketch.client import docker_config
 from ketch.client.addresses import Address, Tls
-from ketch.contexts import suppress
 from ketch.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from ketch.notation import documents
 
@@ -187,10 +186,9 @@ def remove(name: str, *, force: bool = False) -> None:
 
 def _remove_all(folder: str) -> None:
     """Remove a directory with all that is in it, whoever has put it there (FailedPrecondition)."""
-    import shutil  # here: most commands have no use for it, and each start would pay for it
+    from ketch import trees  # here: most commands have no use for it, and each start would pay for it
 
     try:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder)
+        trees.remove_path(folder)
     except OSError as e:
         raise FailedPrecondition(f"remove `{e.filename}`: {e.strerror}") from e
