@@ -10,6 +10,8 @@ import subprocess
 
 import pytest
 
+from ketch.cli.guide import shells
+from ketch.cli.guide.completion import Completions
 from tests.support.engines import BIN, KETCH
 from tests.support.terminal import Terminal
 from tests.support.waiting import patient
@@ -172,3 +174,11 @@ def test_unknown_shells_are_refused():
     done = subprocess.run([KETCH, "completion", "tcsh"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (125, "")
     assert "use bash, fish or zsh" in done.stderr
+
+
+@pytest.mark.parametrize(("shell", "line"), [("bash", "good"), ("zsh", "good:an?image"), ("fish", "good\tan?image")])
+def test_names_that_a_shell_would_carry_out_are_left_out(shell, line):
+    """A daemon elsewhere may give any: bash puts them on the line as they are, and an end of a line makes two."""
+    bad = ("`id`", "$(id)", "a;b", "a b", "a\nb", "a\\b", "'a'", "~root", "a\x1bb", "\u00e4")
+    found = Completions({**dict.fromkeys(bad, ""), "good": "an\nimage"})
+    assert shells.lines(shell, "", found) == [line]

@@ -6,11 +6,14 @@ stand there, too.
 
 from __future__ import annotations
 
+from ketch import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.guide.completion import Completions
 
 FILES = 3
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-/:@=+,%")
 
 # Bash parts words at `:` and `=`, which names of images and flags have: the words are put together again, and what
 # stands before the last of them is taken off the answers.
@@ -60,10 +63,15 @@ SCRIPTS = {"bash": _BASH, "fish": _FISH, "zsh": _ZSH}
 
 
 def lines(shell: str, current: str, found: Completions) -> list[str]:
-    """The completions in the form that a shell's script reads (KeyError for another shell)."""
+    """The completions in the form that a shell's script reads (KeyError for another shell).
+
+    Names are any daemon's: those with characters that mean something to a shell are left out, since bash puts them on
+    the line that is typed as they are.
+    """
+    safe = {value: printable.cell(text) for value, text in found.values.items() if not set(value) - _PLAIN}
     if shell == "bash":
         parted = max(current.rfind(":"), current.rfind("=")) + 1
-        return [value[parted:] for value in found.values]
+        return [value[parted:] for value in safe]
     separator = {"fish": "\t", "zsh": ":"}[shell]
-    escaped = {value.replace(":", "\\:") if shell == "zsh" else value: text for value, text in found.values.items()}
+    escaped = {value.replace(":", "\\:") if shell == "zsh" else value: text for value, text in safe.items()}
     return [f"{value}{separator}{text}" if text else value for value, text in escaped.items()]
