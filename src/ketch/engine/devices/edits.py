@@ -77,7 +77,8 @@ def _apply(spec: OciConfig, edits: Edits) -> None:
 
 def _node(node: DeviceNode) -> tuple[OciDevice, str]:
     """The node, and what may be done with it."""
-    kind, major, minor, mode = node.type, node.major, node.minor, node.file_mode
+    kind: str = node.type
+    major, minor, mode = node.major, node.minor, node.file_mode
     if not kind or (kind != "p" and major is None):
         info = os.stat(node.host_path or node.path)
         found = _KINDS.get(stat.S_IFMT(info.st_mode), "")

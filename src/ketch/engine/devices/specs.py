@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ketch.errors import InvalidArgument
 from ketch.notation import documents
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _SUFFIXES = (".json", ".yaml", ".yml")
-_MOST = 8 << 20  # bytes of a file
+_MOST = 8 << 20  # characters of a file
+_Id = Annotated[int, Meta(ge=0, lt=1 << 32)]
+_Number = Annotated[int, Meta(ge=0, lt=1 << 20)]  # of a device (makedev(3))
 
 
 class DeviceNode(Struct, rename="camel", forbid_unknown_fields=True):
@@ -32,13 +34,13 @@ class DeviceNode(Struct, rename="camel", forbid_unknown_fields=True):
 
     path: str
     host_path: str = ""
-    type: str = ""
-    major: int | None = None
-    minor: int | None = None
-    file_mode: int | None = None
+    type: Literal["", "b", "c", "u", "p"] = ""
+    major: _Number | None = None
+    minor: _Number | None = None
+    file_mode: _Id | None = None
     permissions: str = ""
-    uid: int | None = None
-    gid: int | None = None
+    uid: _Id | None = None
+    gid: _Id | None = None
 
 
 class DeviceMount(Struct, rename="camel", forbid_unknown_fields=True):
@@ -75,7 +77,7 @@ class Edits(Struct, rename="camel", forbid_unknown_fields=True):
     net_devices: list[NetDevice] = []
     mounts: list[DeviceMount] = []
     hooks: list[DeviceHook] = []
-    additional_gids: list[int] = msgspec.field(default_factory=list, name="additionalGIDs")
+    additional_gids: list[_Id] = msgspec.field(default_factory=list, name="additionalGIDs")
     intel_rdt: dict[str, object] | None = None
 
 
@@ -148,8 +150,12 @@ def read(path: str) -> Specification:
     """Read one file, JSON or YAML (InvalidArgument: it is none)."""
     try:
         with open(path, encoding="utf-8", opener=_open) as f:
-            text = f.read(_MOST)
+            text = f.read(_MOST + 1)
+        if len(text) > _MOST:
+            raise ValueError("it is too large")
         specification = msgspec.convert(_document(path, text), Specification)
+        if b"\\u0000" in msgspec.json.encode(specification):  # nor can it have half a surrogate pair
+            raise ValueError("it has a character that no path can have")
     except (OSError, ValueError, msgspec.ValidationError) as e:
         raise InvalidArgument(f"CDI specification {path}: {e}") from e
     vendor, slash, name = specification.kind.partition("/")

@@ -9,6 +9,12 @@ import pytest
 
 from ketch.engine.devices import specs
 
+
+def of_device(members: str) -> str:
+    edits = f'{{"deviceNodes": [{{{members}}}]}}'
+    return f'{{"cdiVersion": "0.6.0", "kind": "v/c", "devices": [{{"name": "0", "containerEdits": {edits}}}]}}'
+
+
 GOOD = json.dumps({"cdiVersion": "0.6.0", "kind": "vendor.com/class", "devices": [{"name": "0"}]})
 
 
@@ -45,6 +51,13 @@ def test_a_directory_that_cannot_be_read(tmp_path, name):
         ("x.yaml", "!!python/object/apply:os.system ['true']"),
         ("x.json", GOOD.replace('"0"', "9" * 5000)),
         ("x.json", "\x00"),
+        ("x.json", of_device('"path": "/dev/\\u0000"')),
+        ("x.json", of_device('"path": "/dev/\\ud800"')),
+        ("x.json", of_device('"path": "/dev/x", "type": "z"')),
+        ("x.json", of_device('"path": "/dev/x", "type": "c", "major": -1, "minor": 0')),
+        ("x.json", of_device('"path": "/dev/x", "type": "c", "major": 1, "minor": 99999999999999999999')),
+        ("x.json", of_device('"path": "/dev/x", "uid": -1')),
+        ("x.yaml", f"cdiVersion: '0.6.0'\nkind: v/c\ndevices: [{{name: x}}]\n#{'x' * (8 << 20)}"),
     ],
 )
 def test_broken_files(tmp_path, name, text):
