@@ -12,9 +12,9 @@ from ketch.api.acceptor import Acceptor
 from ketch.api.connection import Server
 from ketch.api.webpages import WebPages
 from ketch.daemon import activation
-from ketch.engine.metrics.exposition import CONTENT_TYPE
 from ketch.engine.metrics.service import EngineMetrics
 from ketch.errors import PermissionDenied
+from ketch.notation.metrics.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
     import socket

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.engine.metrics.exposition import Family, Point
+from ketch.notation.metrics.exposition import Family, Point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

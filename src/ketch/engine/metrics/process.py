@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-from ketch.engine.metrics.exposition import Family, Point
+from ketch.notation.metrics.exposition import Family, Point
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ketch.engine import system
-from ketch.engine.metrics import containers, exposition, process
-from ketch.engine.metrics.exposition import Family, Point
+from ketch.engine.metrics import containers, process
 from ketch.engine.model.records import Status
+from ketch.engine.stats.counters import BOUNDS_S
+from ketch.notation.metrics import exposition
+from ketch.notation.metrics.exposition import Family, Point
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -67,7 +69,7 @@ class EngineMetrics:
         durations = [
             sample
             for action, histogram in counters.actions.items()
-            for sample in exposition.of_histogram({"action": action}, histogram)
+            for sample in exposition.of_histogram({"action": action}, BOUNDS_S, histogram.buckets, histogram.total_s)
         ]
         return [
             Family(f"{_PREFIX}container_actions_seconds", "histogram", "Durations of what succeeded.", durations),

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from ketch.engine.metrics import exposition, process
-from ketch.engine.metrics.exposition import Family, Point
+from ketch.engine.metrics import process
 from ketch.engine.stats.counters import BOUNDS_S, Counters, Histogram, timed
 from ketch.errors import Conflict
+from ketch.notation.metrics import exposition
+from ketch.notation.metrics.exposition import Family, Point
 
 
 def read(*families: Family):
@@ -35,7 +36,7 @@ def test_buckets_have_those_below_them():
     histogram = Histogram()
     for seconds in (0.005, 0.3, 11.0):
         histogram.observe(seconds)
-    samples = exposition.of_histogram({"action": "start"}, histogram)
+    samples = exposition.of_histogram({"action": "start"}, BOUNDS_S, histogram.buckets, histogram.total_s)
     found = {(name, labels.get("le")): value for name, labels, value in read(Family("h", "histogram", "H.", samples))}
     assert [found["h_bucket", f"{bound:g}"] for bound in BOUNDS_S] == [1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
     assert (found["h_bucket", "+Inf"], found["h_count", None], found["h_sum", None]) == (3, 3, 11.305)

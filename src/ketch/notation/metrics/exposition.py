@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.engine.stats.counters import BOUNDS_S
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ketch.engine.stats.counters import Histogram
+    from collections.abc import Iterable, Sequence
 
     Labels = dict[str, str]
 
@@ -43,13 +39,13 @@ def write(families: Iterable[Family]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def of_histogram(labels: Labels, histogram: Histogram) -> list[Point]:
-    """The samples of a histogram: each bucket has those below it, too."""
+def of_histogram(labels: Labels, bounds: Sequence[float], buckets: Sequence[int], total: float) -> list[Point]:
+    """The samples of a histogram: of a bucket for each bound, and one above; each has those below it, too."""
     samples, below = [], 0
-    for bound, count in zip((*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"), histogram.buckets, strict=True):
+    for bound, count in zip((*(f"{bound:g}" for bound in bounds), "+Inf"), buckets, strict=True):
         below += count
         samples.append(Point({**labels, "le": bound}, below, "_bucket"))
-    return [*samples, Point(labels, histogram.total_s, "_sum"), Point(labels, below, "_count")]
+    return [*samples, Point(labels, total, "_sum"), Point(labels, below, "_count")]
 
 
 def _line(name: str, sample: Point) -> str:
