@@ -55,6 +55,16 @@ def written(tmp_path: Path, data: bytes) -> str:
     return str(path)
 
 
+_OF_OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """What stores of other tests, which are never closed, have started in this process."""
+    _OF_OTHERS.clear()
+    _OF_OTHERS.update(workers())
+
+
 def workers() -> list[int]:
     """The pool's processes."""
     found = []
@@ -63,7 +73,7 @@ def workers() -> list[int]:
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/children") as f:
             children += f.read().split()
-    for pid in {int(child) for child in children}:
+    for pid in {int(child) for child in children} - _OF_OTHERS:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
             if b"archive.worker" in f.read():
                 found.append(pid)

@@ -83,7 +83,9 @@ class BuildBox:
         self._stack.callback(monitors.remove, config.cgroup_parent, with_parent=ours)
         self._stack.push_async_callback(launcher.close)
         await launcher.ready()
-        self.ketch = await wiring.build(config, launcher, self._stack)
+        ready = asyncio.Event()
+        self.ketch = await wiring.build(config, launcher, self._stack, ready)
+        ready.set()
         parts = self.ketch.parts
         self.layers = EngineBuildSnapshots(parts.images, parts.snapshots)
         self.caches = CacheMounts(config.data_root, self.layers, parts.remover.later)

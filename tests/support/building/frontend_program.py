@@ -53,7 +53,7 @@ class Program:
         self.channel, self.options = channel, options()
 
     async def call(self, method, request):
-        return await self.channel.unary(method, request, timeout=30)
+        return await self.channel.unary(method, request, timeout=120)  # sixteen wait for each other
 
     async def solve(self, edge, **more) -> pb.Ref:
         request = pb.SolveRequest(Definition=define(edge), allowResultReturn=True, allowResultArrayRef=True, **more)
