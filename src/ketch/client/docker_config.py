@@ -29,10 +29,11 @@ def path() -> str:
 
 
 def read() -> DockerConfig:
-    """The whole file; nothing when there is none (InvalidArgument: it cannot be read)."""
+    """The whole file; nothing when there is none, or an empty one (InvalidArgument: it cannot be read)."""
     try:
         with open(path(), encoding="utf-8") as f:
-            return parsed(f.read())
+            text = f.read()
+        return parsed(text) if text else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as e:

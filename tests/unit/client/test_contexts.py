@@ -28,7 +28,12 @@ def store(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("text", BROKEN)
+def test_an_empty_config_is_none(store):
+    (store / "config.json").touch()
+    assert docker_config.read() == {}
+
+
+@pytest.mark.parametrize("text", [text for text in BROKEN if text])
 def test_a_broken_config(store, text):
     (store / "config.json").write_text(text)
     with pytest.raises(InvalidArgument, match="config.json"):
