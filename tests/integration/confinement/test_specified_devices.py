@@ -45,6 +45,7 @@ def directory(tmp_path):
                     additionalGIDs=[4321],
                 ),
             },
+            {"name": "char", **edits(deviceNodes=[{"path": "/dev/unit3", "type": "u", "major": 1, "minor": 3}])},
             {"name": "gone", **edits(deviceNodes=[{"path": "/dev/not-there"}])},
         ],
         **edits(
@@ -73,7 +74,8 @@ def directory(tmp_path):
 
 
 SEEN = """
-ls -l /dev/unit* | awk '{print $1, $5, $6, $NF}'; head -c 2 /dev/unit1 | wc -c; echo x 2>&1 >/dev/unit2
+ls -ln /dev/unit* | awk '{print $1, $3, $4, $5, $6, $NF}'; head -c 2 /dev/unit1 | wc -c; echo x 2>&1 >/dev/unit2
+echo x 2>&1 >/dev/unit3
 cat /usr/lib/vendor/library; touch /usr/lib/vendor/library 2>&1; echo $ALL $WHICH $PATH; id -G | grep -wo 4321; true
 """
 
@@ -83,6 +85,8 @@ def answers(engine, tmp_path) -> list[object]:
     for words in (
         ["--device", "vendor.com/unit=one"],
         ["--device", "vendor.com/unit=one", "--device", "vendor.com/unit=two", "-e", "ALL=mine"],
+        ["--device", "vendor.com/unit=one", "--device", "vendor.com/unit=two", "-u", "1000:1001"],
+        ["--device", "vendor.com/unit=char"],
         ["--device", "vendor.com/unit=none", "--device", "vendor.com/unit=one"],
         ["--device", "vendor.com/unit=gone"],
     ):

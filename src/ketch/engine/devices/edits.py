@@ -53,7 +53,8 @@ def _apply(spec: OciConfig, edits: Edits) -> None:
         device, access = _node(node)
         linux["devices"] = [one for one in linux.get("devices") or [] if one["path"] != device["path"]] + [device]
         if device["type"] != "p":
-            rule = {"allow": True, "type": device["type"], "major": device["major"], "minor": device["minor"]}
+            kind = device["type"].replace("u", "c")  # one without buffers, which cgroups tell from no other
+            rule = {"allow": True, "type": kind, "major": device["major"], "minor": device["minor"]}
             linux["resources"].setdefault("devices", []).append({**rule, "access": access})  # type: ignore[typeddict-item]
     for mount in edits.mounts:
         kept = [one for one in spec["mounts"] if one["destination"] != mount.container_path]
