@@ -123,7 +123,8 @@ def _best(config: Config, copies: Callable[[], VfsSnapshots], present: dict[str,
     """
     problem = _overlay_problem(config.data_root)
     kept = next((driver for _, driver in _MARKS if driver in present), "")
-    if not problem and (config.userns_copy or kept in ("", "overlay")):
+    both = {"vfs", "overlay"} <= set(present)  # of --userns-copy, without which it is refused
+    if not problem and (config.userns_copy or both or kept in ("", "overlay")):
         return _by_kernel(config, copies, present)
     why = f"overlay does not work on {config.data_root} ({problem})"
     if not problem:
