@@ -20,7 +20,7 @@ def test_programs(python):
     result = python.run("busybox", "cat; echo $A >&2; exit 3", input=b"x" * (1 << 20), env={"A": "b"})
     assert (result.exit_code, len(result.stdout), result.stderr) == (3, 1 << 20, b"b\n")
     with pytest.raises(ketch.TimedOut) as late:
-        python.run("busybox", "echo before; sleep 1000", timeout=1)
+        python.run("busybox", "echo before; sleep 1000", timeout=4)
     assert late.value.result.text == "before\n"
     with pytest.raises(ProgramNotFound):
         python.run("busybox", ["/none"])
