@@ -186,6 +186,8 @@ def test_watch(project):
             def met():
                 while watching.read(0):
                     pass
+                if "compose.(*monitor).Start(" in watching.text:  # a fault of Compose's, up to 2.40 at least
+                    pytest.skip("Compose has asked after the end of a container that it had removed already, and died")
                 return condition()
 
             until(met, lambda: watching.text, 60)  # it looks for changes twice a second, and works on them one by one

@@ -268,5 +268,5 @@ def test_a_data_root_keeps_its_driver(tmp_path, chains):
     assert "container c was made with vfs" in chosen.warnings[0]
     assert storage_settings.choose(config, removed=["c"]).name == "overlay2"
     OverlaySnapshots(str(tmp_path)).prepare("d", chains)
-    with pytest.raises(FailedPrecondition, match="container d was made with overlay"):
+    with pytest.raises(FailedPrecondition, match="container c was made with vfs"):
         storage_settings.choose(config)

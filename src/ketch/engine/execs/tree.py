@@ -2,19 +2,25 @@
 
 It was made to adopt orphans (PR_SET_CHILD_SUBREAPER, prctl(2)): so everything that descends from it is found below it,
 also what has put itself into the background, and stays below it until it ends itself.  It is stopped first and killed
-last.
+last.  A process that was killed is there for a while still: its memory has to be freed.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch import pidfd
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _PASSES = 1000  # what forks faster than it is found has its container's limit of processes
+_ENDS_S = 1.0  # those of a paused container end when it goes on
 
 
 class _Process(NamedTuple):
@@ -25,17 +31,37 @@ class _Process(NamedTuple):
 
 
 def kill(pid: int, begun: int) -> None:
-    """Kill a process that began at this time (`pidfd.start_time`), and its descendants; none if it has ended."""
+    """Kill a process that began at this time (`pidfd.start_time`), and its descendants; none if it has ended.
+
+    They have ended then, but for those that cannot within a second.
+    """
     found = _seen(pid)
     if found is None or found[0].begun != begun:
         return
     _send(found[0], signal.SIGSTOP)
-    _kill_below(pid)
+    below = _kill_below(pid)
     _send(found[0], signal.SIGKILL)
+    _await_ends([found[0], *below])
 
 
-def _kill_below(pid: int) -> None:
+def _await_ends(killed: Iterable[_Process]) -> None:
+    deadline = time.monotonic() + _ENDS_S
+    for one in killed:
+        with suppress(ProcessLookupError):
+            fd = pidfd.open_process(one.pid)
+            try:
+                if (now := _seen(one.pid)) is not None and now[0] == one:
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    poll.poll(max(0, deadline - time.monotonic()) * 1000)
+            finally:
+                os.close(fd)
+
+
+def _kill_below(pid: int) -> set[_Process]:
     """Stop all descendants, until no new ones are found, and kill them, until nobody is left: one may be continued.
+
+    Returns all that were killed.
 
     Who was sent SIGSTOP forks no more, although it may not look stopped: one that waits for its child of vfork(2), or
     is in the hands of a debugger, or frozen.
@@ -51,12 +77,13 @@ def _kill_below(pid: int) -> None:
         if fresh:
             continue
         if not left:
-            return
+            return killed
         for one in left:
             _send(one, signal.SIGKILL)
         killed |= left
     for one in stopped - killed:
         _send(one, signal.SIGKILL)
+    return stopped | killed
 
 
 def _descendants(pid: int) -> set[_Process]:

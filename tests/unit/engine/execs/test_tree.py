@@ -39,6 +39,10 @@ def headless():
     if os.fork() == 0:
         threading.Thread(target=ready).start()
         libc.syscall(EXIT, 0)
+def large():
+    if os.fork() == 0:
+        memory = b"x" * (256 << 20)
+        ready()
 globals()[sys.argv[1]]()
 time.sleep(1000)
 """
@@ -69,6 +73,15 @@ def test_processes_that_do_not_look_stopped(family, monkeypatch):
     assert process.wait(patient(10)) == -9
     assert len(looks) < 10
     assert select.select([below], [], [], patient(10))[0], "the descendant has not ended"
+
+
+@pytest.mark.parametrize("family", ["large"], indirect=True)
+def test_an_end_that_takes_its_time(family, monkeypatch):
+    """Nobody sees a process after the answer that it was killed."""
+    process, below = family
+    monkeypatch.setattr(tree, "_ENDS_S", patient(20))
+    tree.kill(process.pid, pidfd.start_time(process.pid))
+    assert select.select([below], [], [], 0)[0]
 
 
 @pytest.mark.parametrize("family", ["vfork"], indirect=True)
