@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.daemon.settings.config import Config
+    from ketch.engine.engine import Engine
     from ketch.rootless.namespaces import OwnNamespaces
 
 log = logging.getLogger("ketchd")
@@ -153,6 +154,17 @@ def _listen_to_signals(config: Config, stop: asyncio.Event) -> asyncio.AbstractE
     return loop
 
 
+@contextlib.contextmanager
+def _ended_by_last_session(engine: Engine, stop: asyncio.Event) -> Iterator[None]:
+    """A time in which the end of the last session ends a private daemon."""
+    over = asyncio.ensure_future(engine.sessions.over(_FIRST_SESSION_S))
+    over.add_done_callback(lambda _over: stop.set())
+    try:
+        yield
+    finally:
+        over.cancel()
+
+
 async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = None) -> None:
     """Run the daemon until SIGTERM or SIGINT; containers go on, unless the settings or SIGUSR2 say that they end.
 
@@ -209,9 +221,7 @@ async def serve(config: Config, soft_files: int, own: OwnNamespaces | None = Non
         notify.send("READY=1")
         loop.add_signal_handler(signal.SIGHUP, Reload(config, engine, sys.argv[1:]))
         if config.private:
-            over = asyncio.ensure_future(engine.sessions.over(_FIRST_SESSION_S))
-            over.add_done_callback(lambda _over: stop.set())
-            stack.callback(over.cancel)
+            stack.enter_context(_ended_by_last_session(engine, stop))
         await stop.wait()
         notify.send("STOPPING=1")
         failpoint("daemon.stopping")

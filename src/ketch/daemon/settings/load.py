@@ -105,6 +105,13 @@ def parser() -> argparse.ArgumentParser:
     for name in _PROXIES:
         value = "HOSTS" if name == "no-proxy" else "URL"
         add(f"--{name}", metavar=value, help="how registries are asked (else by the environment)")
+    _state_flags(parser)
+    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
+    return parser
+
+
+def _state_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--validate", action="store_true", default=None, help="check the settings, and end")
     add(
         "--prune-lost",
@@ -118,8 +125,6 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="make a new state database of what can be read of a damaged one, which is kept, and end",
     )
-    add("-v", "--version", action="version", version=f"ketchd version {__version__}")
-    return parser
 
 
 def _network_flags(parser: argparse.ArgumentParser) -> None:

@@ -340,23 +340,12 @@ def build(
     else:
         limited["devices"] = [{"allow": False, "access": "rwm"}, *defaults.device_rules(), *rules]
     namespaces = _namespaces(container, namespace_of)
-    mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
-    mount_list = defaults.possible(mount_list, {namespace["type"] for namespace in namespaces})
-    if security.writable_cgroups:
-        for mount in mount_list:
-            if mount["type"] == "cgroup":
-                mount["options"] = [word for word in mount["options"] if word != "ro"]
     within = container.user_namespace
-    user_mounts = mount_plan.oci_mounts(container.mounts, host, within)
-    replaced = {m["destination"] for m in user_mounts}
-    # A /dev of the user's has its own pts and shm, as Docker sees it.
-    below = ("/dev/",) if "/dev" in replaced else ()
-    mount_list = [m for m in mount_list if m["destination"] not in replaced and not m["destination"].startswith(below)]
     spec: OciConfig = {
         "ociVersion": "1.2.0",
         "process": process(container, caps, security.no_new_privileges),
         "root": {"path": "rootfs", "readonly": host.readonly_rootfs},
-        "mounts": mount_list + _outer_first([*file_mounts(directory, container, within), *user_mounts]),
+        "mounts": _mounts(container, directory, namespaces, writable_cgroups=security.writable_cgroups),
         "annotations": _annotations(container),
         "linux": {
             "cgroupsPath": cgroups_path,
@@ -384,6 +373,26 @@ def build(
             {"destination": init.DESTINATION, "type": "bind", "source": init_program, "options": ["bind", "ro"]}
         )
     return spec
+
+
+def _mounts(
+    container: Container, directory: str, namespaces: list[OciNamespace], *, writable_cgroups: bool
+) -> list[OciMount]:
+    """The usual mounts that no mount of the user's replaces, the container's own files, and the user's mounts."""
+    host = container.host
+    mount_list = defaults.mounts(shm_size=host.shm_size or 64 << 20, privileged=host.privileged, ipc=host.ipc_mode)
+    mount_list = defaults.possible(mount_list, {namespace["type"] for namespace in namespaces})
+    if writable_cgroups:
+        for mount in mount_list:
+            if mount["type"] == "cgroup":
+                mount["options"] = [word for word in mount["options"] if word != "ro"]
+    within = container.user_namespace
+    user_mounts = mount_plan.oci_mounts(container.mounts, host, within)
+    replaced = {m["destination"] for m in user_mounts}
+    # A /dev of the user's has its own pts and shm, as Docker sees it.
+    below = ("/dev/",) if "/dev" in replaced else ()
+    mount_list = [m for m in mount_list if m["destination"] not in replaced and not m["destination"].startswith(below)]
+    return mount_list + _outer_first([*file_mounts(directory, container, within), *user_mounts])
 
 
 def _outer_first(mounts_: list[OciMount]) -> list[OciMount]:
